@@ -1,0 +1,216 @@
+"""Configuration, read in one place. Nothing else in the product looks at the environment.
+
+``Settings.load()`` reads the environment and, where present, an ``.env`` file in the working directory.
+``.env.example`` documents every name; a test keeps the two the same.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set for the gateway's API, workers, beat and command line."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True)
+
+    # where we run
+    environment: Literal["production", "sandbox"] = Field("production", alias="MAKEIT3D_ENVIRONMENT")
+    home: Path = Field(Path(".makeit3d"), alias="MAKEIT3D_HOME")
+    public_base_url: str = Field("http://127.0.0.1:8000", alias="PUBLIC_BASE_URL")
+    api_host: str = Field("127.0.0.1", alias="BFF_API_HOST")
+    api_port: int = Field(8000, alias="BFF_API_PORT", ge=1, le=65535)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="BFF_LOG_LEVEL")
+    log_format: Literal["json", "console"] = Field("json", alias="BFF_LOG_FORMAT")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), alias="BFF_CORS_ORIGINS")
+
+    # Supabase
+    supabase_url: str = Field(alias="SUPABASE_URL")
+    supabase_service_key: SecretStr = Field(alias="SUPABASE_SERVICE_KEY")
+    supabase_jwt_secret: SecretStr | None = Field(None, alias="SUPABASE_JWT_SECRET")
+    supabase_jwt_audience: str = Field("authenticated", alias="SUPABASE_JWT_AUDIENCE")
+    supabase_timeout_seconds: float = Field(60.0, alias="BFF_SUPABASE_TIMEOUT_SECONDS", gt=0)
+    generated_assets_bucket_name: str = Field("makeit3d_app_assets", alias="GENERATED_ASSETS_BUCKET_NAME")
+    input_bucket_names: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("user_input_files_bucket",), alias="INPUT_BUCKET_NAMES"
+    )
+    input_assets_table_name: str = Field("input_assets", alias="INPUT_ASSETS_TABLE_NAME")
+    concept_images_table_name: str = Field("concept_images", alias="CONCEPT_IMAGES_TABLE_NAME")
+    models_table_name: str = Field("models", alias="MODELS_TABLE_NAME")
+
+    # database and broker
+    database_url: SecretStr = Field(alias="DATABASE_URL")
+    database_listen_url: SecretStr | None = Field(None, alias="DATABASE_LISTEN_URL")
+    database_pool_size: int = Field(10, alias="BFF_DATABASE_POOL_SIZE", ge=2, le=100)
+    database_statement_cache_size: int = Field(1024, alias="BFF_DATABASE_STATEMENT_CACHE_SIZE", ge=0)
+    redis_url: SecretStr = Field(alias="REDIS_URL")
+
+    # providers
+    openai_api_key: SecretStr = Field(alias="OPENAI_API_KEY")
+    openai_base_url: str = Field("https://api.openai.com/v1", alias="OPENAI_BASE_URL")
+    openai_image_model: str = Field("gpt-image-2", alias="OPENAI_IMAGE_MODEL")
+    openai_timeout_seconds: float = Field(600.0, alias="BFF_OPENAI_TIMEOUT_SECONDS", gt=0)
+    tripo_api_key: SecretStr = Field(alias="TRIPO_API_KEY")
+    tripo_base_url: str = Field("https://openapi.tripo3d.ai/v3", alias="TRIPO_BASE_URL")
+    tripo_model_version: str = Field("v3.1-20260211", alias="TRIPO_MODEL_VERSION")
+    tripo_texture_version: str = Field("v3.5-20260815", alias="TRIPO_TEXTURE_VERSION")
+    tripo_timeout_seconds: float = Field(120.0, alias="BFF_TRIPO_TIMEOUT_SECONDS", gt=0)
+    tripo_poll_seconds: float = Field(3.0, alias="BFF_TRIPO_POLL_SECONDS", gt=0)
+    tripo_download_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (".tripo3d.ai", ".tripo3d.com"), alias="BFF_TRIPO_DOWNLOAD_HOSTS"
+    )
+    sketch_renderer: Literal["openai", "tripo", "none"] = Field("openai", alias="BFF_SKETCH_RENDERER")
+
+    # limits
+    openai_requests_per_minute: int | None = Field(60, alias="BFF_OPENAI_REQUESTS_PER_MINUTE", ge=1)
+    tripo_requests_per_minute: int | None = Field(30, alias="BFF_TRIPO_REQUESTS_PER_MINUTE", ge=1)
+    openai_slots: int = Field(20, alias="BFF_OPENAI_SLOTS", ge=1)
+    tripo_h_slots: int = Field(10, alias="BFF_TRIPO_H_SLOTS", ge=1)
+    tripo_p_slots: int = Field(3, alias="BFF_TRIPO_P_SLOTS", ge=1)
+    tripo_image_slots: int = Field(1, alias="BFF_TRIPO_IMAGE_SLOTS", ge=1)
+    tripo_texture_slots: int = Field(5, alias="BFF_TRIPO_TEXTURE_SLOTS", ge=1)
+    local_slots: int = Field(1000, alias="BFF_LOCAL_SLOTS", ge=1)
+    max_input_bytes: int = Field(20 * 1024 * 1024, alias="BFF_MAX_INPUT_BYTES", ge=1024)
+    max_input_pixels: int = Field(64_000_000, alias="BFF_MAX_INPUT_PIXELS", ge=65_536)
+    max_model_bytes: int = Field(500 * 1024 * 1024, alias="BFF_MAX_MODEL_BYTES", ge=1024)
+    max_image_bytes: int = Field(64 * 1024 * 1024, alias="BFF_MAX_IMAGE_BYTES", ge=1024)
+    spool_bytes: int = Field(4 * 1024 * 1024 * 1024, alias="BFF_SPOOL_BYTES", ge=16 * 1024 * 1024)
+
+    # workers
+    worker_slots: int = Field(500, alias="BFF_WORKER_SLOTS", ge=1)
+    worker_ttl_seconds: float = Field(15.0, alias="BFF_WORKER_TTL_SECONDS", ge=1)
+    sweep_seconds: float = Field(5.0, alias="BFF_SWEEP_SECONDS", ge=0.05)
+    settle_window_ms: float = Field(4.0, alias="BFF_SETTLE_WINDOW_MS", ge=0)
+    shutdown_grace_seconds: float = Field(630.0, alias="BFF_SHUTDOWN_GRACE_SECONDS", ge=1)
+    max_attempts: int = Field(4, alias="BFF_MAX_ATTEMPTS", ge=1)
+    max_crashes: int = Field(5, alias="BFF_MAX_CRASHES", ge=1)
+    retry_base_seconds: float = Field(2.0, alias="BFF_RETRY_BASE_SECONDS", gt=0)
+    retry_cap_seconds: float = Field(120.0, alias="BFF_RETRY_CAP_SECONDS", gt=0)
+    openai_paid_retry: bool = Field(False, alias="BFF_OPENAI_PAID_RETRY")
+    reconcile_window_seconds: float = Field(900.0, alias="BFF_RECONCILE_WINDOW_SECONDS", gt=0)
+    priority_threshold: int = Field(90, alias="BFF_PRIORITY_THRESHOLD", ge=0, le=100)
+
+    @field_validator("cors_origins", "input_bucket_names", "tripo_download_hosts", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @classmethod
+    def load(cls) -> Self:
+        """Settings of this process. Raises ConfigurationError naming each setting that is missing or wrong."""
+        from pydantic import ValidationError
+
+        try:
+            settings = cls()  # pyright: ignore[reportCallIssue]
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+            )
+            raise ConfigurationError(
+                f"{faults}. Set these in the environment or in .env (see .env.example)."
+            ) from None
+        settings.refuse_sandbox_in_production()
+        return settings
+
+    def refuse_sandbox_in_production(self) -> None:
+        """A production start with a stand-in's address or key is refused by name."""
+        if self.environment != "production":
+            return
+        suspects = {
+            "SUPABASE_URL": self.supabase_url,
+            "OPENAI_BASE_URL": self.openai_base_url,
+            "TRIPO_BASE_URL": self.tripo_base_url,
+        }
+        for name, url in suspects.items():
+            if urlsplit(url).hostname in LOOPBACK:
+                raise ConfigurationError(
+                    f"{name} is {url}, an address of this machine, but MAKEIT3D_ENVIRONMENT is production. "
+                    f"Set {name} to the real service, or MAKEIT3D_ENVIRONMENT=sandbox."
+                )
+        secrets = {
+            "SUPABASE_SERVICE_KEY": self.supabase_service_key,
+            "OPENAI_API_KEY": self.openai_api_key,
+            "TRIPO_API_KEY": self.tripo_api_key,
+        }
+        for name, secret in secrets.items():
+            value = secret.get_secret_value()
+            if not value.strip() or "sandbox" in value:
+                raise ConfigurationError(f"{name} is empty or a sandbox key: set the real one.")
+
+    @property
+    def is_sandbox(self) -> bool:
+        return self.environment == "sandbox"
+
+    @cached_property
+    def jwt_issuer(self) -> str:
+        return f"{self.supabase_url}/auth/v1"
+
+    @property
+    def jwks_url(self) -> str:
+        return f"{self.jwt_issuer}/.well-known/jwks.json"
+
+    @property
+    def spool_directory(self) -> Path:
+        """Where replies and downloads lie while they pass through; emptied of leftovers at start."""
+        return self.home / "spool"
+
+
+class SandboxSettings(BaseSettings):
+    """Settings of the sandbox process (stand-ins for Supabase, OpenAI and Tripo)."""
+
+    model_config = SettingsConfigDict(env_file=None, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(Path(".makeit3d/sandbox"), alias="SANDBOX_HOME")
+    host: str = Field("127.0.0.1", alias="SANDBOX_HOST")
+    port: int = Field(8001, alias="SANDBOX_PORT", ge=1, le=65535)
+    public_url: str = Field("http://127.0.0.1:8001", alias="SANDBOX_PUBLIC_URL")
+    database_url: SecretStr = Field(alias="SANDBOX_DATABASE_URL")
+    supabase_service_key: SecretStr = Field(SecretStr("sb_secret_sandbox"), alias="SANDBOX_SERVICE_KEY")
+    supabase_publishable_key: SecretStr = Field(
+        SecretStr("sb_publishable_sandbox"), alias="SANDBOX_PUBLISHABLE_KEY"
+    )
+    openai_api_key: SecretStr = Field(SecretStr("sk-sandbox"), alias="SANDBOX_OPENAI_API_KEY")
+    tripo_api_key: SecretStr = Field(SecretStr("tsk_sandbox"), alias="SANDBOX_TRIPO_API_KEY")
+    admin_key: SecretStr = Field(SecretStr("sandbox-admin"), alias="SANDBOX_ADMIN_KEY")
+    seed: int = Field(0, alias="SANDBOX_SEED")
+    work_seconds: float = Field(2.0, alias="SANDBOX_WORK_SECONDS", ge=0)
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a child process: ours, with every setting spelled out."""
+    env = dict(os.environ)
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        env[str(field.alias)] = _plain(value)
+    return env
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+__all__ = ["SandboxSettings", "Settings", "child_environment"]
