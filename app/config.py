@@ -104,7 +104,11 @@ class Settings(BaseSettings):
     @field_validator("cors_origins", "input_bucket_names", "tripo_download_hosts", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")
     @classmethod

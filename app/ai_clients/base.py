@@ -1,0 +1,273 @@
+"""Capability protocols that providers implement, and the values they exchange with the services.
+
+Two shapes of paid work exist. An ``ImageProvider`` answers the paid POST with the result itself; a
+``ModelProvider`` answers with an id that is polled. A provider is one file with one class and one line in
+``registry.py``; which operations it offers follows from ``operations``.
+
+Every paid method sends exactly one POST and never retries. It raises ``Refused`` when nothing can have been paid
+and ``OutcomeUnknown`` when that is not known. Free methods (upload, poll, download, balance) may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from app.errors import ErrorCode
+
+
+class Operation(StrEnum):
+    """The operations of the HTTP contract, by the last part of their path."""
+
+    TEXT_TO_IMAGE = "text-to-image"
+    IMAGE_TO_IMAGE = "image-to-image"
+    TEXT_TO_MODEL = "text-to-model"
+    IMAGE_TO_MODEL = "image-to-model"
+    SKETCH_TO_MODEL = "sketch-to-model"
+    REFINE_MODEL = "refine-model"
+
+
+View = Literal["front", "left", "back", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileInput:
+    """A local file on its way to a provider; ``content_type`` is what the bytes are, not what a client said."""
+
+    path: Path
+    content_type: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a call may cost, before it is made. USD micros; ``price_version`` names the price table."""
+
+    micros: int
+    price_version: str
+
+
+# --- images -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """One paid image call for ``n`` pictures. With ``inputs`` it is an edit, without a generation."""
+
+    prompt: str
+    n: int = 1
+    model: str | None = None  # None: the provider's configured model
+    size: str | None = None  # "auto" or "WxH"
+    quality: str | None = None
+    background: str | None = None
+    output_format: str | None = None
+    inputs: tuple[FileInput, ...] = ()
+    mask: FileInput | None = None
+    sketch: bool = False  # the input is a drawing that becomes a picture
+    safety_identifier: str | None = None  # a hash that stands for the user
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReceipt:
+    """A reply that lies whole on disk at ``path``, not yet decoded."""
+
+    path: Path
+    provider_request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    path: Path
+    content_type: str  # sniffed from the bytes
+    extension: str  # "png", "jpg" or "webp"
+    width: int
+    height: int
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """Decoded pictures in the provider's order. ``None`` marks one that could not be decoded."""
+
+    images: tuple[DecodedImage | None, ...]
+    cost_micros: int
+    price_version: str
+    usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@runtime_checkable
+class ImageProvider(Protocol):
+    name: str
+    operations: frozenset[Operation]
+
+    def pool(self, request: ImageRequest) -> str: ...
+
+    def estimate(self, request: ImageRequest) -> Estimate: ...
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long a paid call may stay open; its journal deadline is later than this."""
+        ...
+
+    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+        """Send the one paid POST; stream the reply's body to ``reply`` (renamed into place when whole).
+
+        Raises Refused, OutcomeUnknown.
+        """
+        ...
+
+    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
+        """Decode a stored reply in a thread. Free, repeatable, also by another process after a crash.
+
+        Raises OutcomeUnknown when the reply is not one (broken JSON, no data).
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+class ModelKind(StrEnum):
+    """What a polled call makes."""
+
+    TEXT_TO_MODEL = "text-to-model"
+    IMAGE_TO_MODEL = "image-to-model"
+    MULTIVIEW_TO_MODEL = "multiview-to-model"
+    SKETCH_TO_IMAGE = "sketch-to-image"
+    IMPORT_MODEL = "import-model"
+    TEXTURE_MODEL = "texture-model"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Options of the HTTP contract; ``None`` means not set by the client and is never sent."""
+
+    texture: bool | None = None
+    pbr: bool | None = None
+    model_version: str | None = None
+    face_limit: int | None = None
+    auto_size: bool | None = None
+    texture_quality: str | None = None
+    orientation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What the service wants made, in our words. ``views`` maps a view to a local picture; ``source_task_id`` is a
+    provider task of ours that is refined or chained; ``model_file`` is a mesh to import."""
+
+    kind: ModelKind
+    prompt: str | None = None
+    views: Mapping[View, FileInput] = field(default_factory=dict[View, FileInput])
+    source_task_id: str | None = None
+    model_file: FileInput | None = None
+    options: ModelOptions = ModelOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """A paid POST ready to be sent. ``fingerprint`` holds what finds it again in the provider's own listing
+    (seed, fresh upload token, type). JSON-serialisable, so that it can be journalled."""
+
+    kind: ModelKind
+    path: str
+    body: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+
+
+class ProviderTaskState(StrEnum):
+    RUNNING = "running"  # queued, running, unknown or a new word: go on until our own deadline
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    MISSING = "missing"  # not listed this time: ask again
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderTask:
+    """A polled task. ``output_url`` is signed and short-lived; ``cost_micros`` is set when the task is over."""
+
+    id: str
+    state: ProviderTaskState
+    progress: int | None = None  # 0–100 as the provider says; may go backwards
+    output_url: str | None = None
+    preview_url: str | None = None
+    cost_micros: int | None = None
+    credits: Decimal | None = None
+    error: ErrorCode | None = None  # set when FAILED
+    error_detail: str | None = None
+    created_at: datetime | None = None
+    echoed_input: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadedFile:
+    path: Path
+    content_type: str  # sniffed
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Money at the provider in its own unit (Tripo: credits of 0.01 USD)."""
+
+    available: Decimal
+    frozen: Decimal
+    unit: str
+
+
+@runtime_checkable
+class ModelProvider(Protocol):
+    name: str
+    operations: frozenset[Operation]
+
+    def pool(self, spec: ModelSpec) -> str: ...
+
+    def estimate(self, spec: ModelSpec) -> Estimate: ...
+
+    @property
+    def timeout_seconds(self) -> float: ...
+
+    @property
+    def poll_seconds(self) -> float:
+        """The pace of polling, seconds between two polls of the same task."""
+        ...
+
+    async def prepare(self, spec: ModelSpec) -> PreparedCall:
+        """Upload inputs (free) and build the paid request with a fresh fingerprint. Raises Refused."""
+        ...
+
+    async def submit(self, call: PreparedCall) -> str:
+        """Send the one paid POST; the provider's task id. Raises Refused, OutcomeUnknown."""
+        ...
+
+    async def poll(self, task_ids: Sequence[str]) -> Mapping[str, ProviderTask]:
+        """State of all ids in as few requests as the provider allows. Raises ProviderError when the listing fails
+        as a whole; an id the provider does not list is MISSING."""
+        ...
+
+    async def download(self, url: str, target: Path, *, max_bytes: int) -> DownloadedFile:
+        """Stream a result to ``target``, from the provider's hosts only and without our key.
+
+        Raises Refused(advice=RETRY) when the link is dead (a new poll gives a fresh one), Refused with
+        PROVIDER_RESULT_TOO_LARGE or PROVIDER_RESULT_INVALID.
+        """
+        ...
+
+    async def find_submitted(
+        self, fingerprint: Mapping[str, Any], *, since: datetime, known_ids: frozenset[str]
+    ) -> Sequence[str]:
+        """Ids in the provider's own listing that match the fingerprint and are not in ``known_ids``."""
+        ...
+
+    async def balance(self) -> Balance: ...
+
+    async def aclose(self) -> None: ...
