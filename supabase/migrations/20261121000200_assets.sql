@@ -73,6 +73,7 @@ create table public.models (
   metadata jsonb,
   request_id uuid references public.requests (id) on delete set null,
   job_id uuid references public.jobs (id) on delete set null,
+  kind text not null default 'model' check (kind in ('model', 'refined_model')),
   number integer not null default 0,
   file_id uuid references public.files (id) on delete set null,
   preview_url text,
@@ -92,3 +93,4 @@ create index input_assets_file on public.input_assets (file_id);
 
 -- names of a task's outputs are never used twice
 create unique index concept_images_number on public.concept_images (task_id, number) where job_id is not null;
+create unique index models_number on public.models (task_id, kind, number) where job_id is not null;

@@ -1,0 +1,114 @@
+"""Asset rows: what inputs refer to, what a job has to fill, and uploads that went through us."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from app.db.pool import Database
+from app.domain.jobs import AssetKind, AssetSlot
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The user's own rows that a stored object belongs to."""
+
+    input_asset_id: UUID | None = None
+    concept_image_id: UUID | None = None
+    model_id: UUID | None = None
+
+
+async def sources_of(database: Database, *, user_id: UUID, file_id: UUID | None, urls: Sequence[str]) -> Sources:
+    """Rows of the user that hold this file, or that spell its URL in one of these ways."""
+    tables = database.tables
+    row = await database.fetchrow(
+        f"select (select id from {tables.inputs} where user_id = $1 and (file_id = $2"  # noqa: S608 - checked names
+        "   or (md5(asset_url) = any(select md5(u) from unnest($3::text[]) as u) and asset_url = any($3)))"
+        "   order by created_at desc limit 1) as input_asset_id,"
+        f" (select id from {tables.concepts} where user_id = $1 and file_id = $2 limit 1) as concept_image_id,"
+        f" (select id from {tables.models} where user_id = $1 and file_id = $2 limit 1) as model_id",
+        user_id,
+        file_id,
+        list(urls),
+    )
+    return Sources() if row is None else Sources(**dict(row))
+
+
+async def slots_of(database: Database, job_ids: Sequence[UUID]) -> dict[UUID, list[AssetSlot]]:
+    """Unfinished asset rows of jobs, in the order of their numbers."""
+    tables = database.tables
+    rows = await database.fetch(
+        f"select job_id, id, 'concept' as kind, number, prompt from {tables.concepts}"  # noqa: S608 - checked names
+        " where job_id = any($1::uuid[]) and status in ('pending', 'processing')"
+        f" union all select job_id, id, kind, number, prompt from {tables.models}"
+        " where job_id = any($1::uuid[]) and status in ('pending', 'processing')"
+        " order by number",
+        list(job_ids),
+    )
+    slots: dict[UUID, list[AssetSlot]] = {job_id: [] for job_id in job_ids}
+    for row in rows:
+        slots[row["job_id"]].append(AssetSlot(row["id"], AssetKind(row["kind"]), row["number"], row["prompt"]))
+    return slots
+
+
+async def output_of_step(database: Database, request_id: UUID, step: int) -> dict[str, Any] | None:
+    """What an earlier step of the request made (``jobs.output``), or None while it is not completed."""
+    return await database.fetchval(
+        "select output from jobs where request_id = $1 and step = $2 and status = 'completed' order by chunk limit 1",
+        request_id,
+        step,
+    )
+
+
+async def store_upload(
+    database: Database,
+    *,
+    asset_id: UUID,
+    file_id: UUID,
+    task_id: str,
+    user_id: UUID,
+    input_asset_type: str,
+    asset_url: str,
+    size: int,
+    sha256: str,
+    width: int | None,
+    height: int | None,
+) -> None:
+    """The uploaded object is in the bucket: its file row becomes ``stored`` and its input row appears, complete."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            "update files set state = 'stored', stored_at = now(), size = $2, sha256 = $3, width = $4, height = $5"
+            " where id = $1",
+            file_id,
+            size,
+            sha256,
+            width,
+            height,
+        )
+        await connection.execute(
+            f"insert into {database.tables.inputs} (id, task_id, user_id, input_asset_type, asset_url, status,"  # noqa: S608
+            " file_id, width, height) values ($1, $2, $3, $4, $5, 'complete', $6, $7, $8)",
+            asset_id,
+            task_id,
+            user_id,
+            input_asset_type,
+            asset_url,
+            file_id,
+            width,
+            height,
+        )
+        await connection.execute(
+            "insert into events (type, user_id, task_id, payload) values ('asset_update', $1, $2, $3)",
+            user_id,
+            task_id,
+            {
+                "task_id": task_id,
+                "asset_id": str(asset_id),
+                "table": "input_assets",
+                "status": "complete",
+                "asset_url": asset_url,
+                "error_code": None,
+            },
+        )

@@ -1,0 +1,192 @@
+"""Claiming jobs: a batch per call, in fair order, never over a pool's slots.
+
+A claim locks the rows of the pools it looks at, so that two processes never count the same free slot, and locks each
+job together with its task, skipping what another transaction holds: it never waits for a job or a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from app.db.pool import Connection, Database
+from app.domain.jobs import Claim, ClaimedJob, JobType, Lane
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """``more`` is true when claimable work was left that this call had room for but could not lock."""
+
+    jobs: tuple[ClaimedJob, ...]
+    more: bool
+    full: bool  # work is left that only the caller's own limit kept back
+
+
+_WAITING = """
+select lane.name as lane, pools.name as pool
+from unnest($1::text[]) with ordinality as lane(name, rank) cross join pools
+where exists (
+  select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
+    and j.lane = lane.name and j.pool = pools.name)
+order by lane.rank, pools.name
+"""
+
+_RESUMABLE = """
+select exists (select from jobs where status = 'queued' and waiting_for is null and resume and lane = any($1))
+"""
+
+_LOCK_POOLS = "select name, slots from pools where name = any($1) order by name for no key update"
+
+# A slot is held by a running job that has not yet had its last call accepted, and by every open call, each once.
+_USED = """
+select p.name, (
+    select count(*) from jobs j where j.pool = p.name and j.status = 'running' and not j.calls_done
+      and not exists (select from provider_calls c
+        where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))
+  ) + (
+    select count(*) from provider_calls c where c.pool = p.name and c.state in ('intent', 'submitted', 'unknown')
+  ) as used
+from unnest($1::text[]) as p(name)
+"""
+
+_PICK_NEW = """
+select j.id, j.task_id from jobs j join tasks t on t.id = j.task_id
+where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = $1 and j.pool = $2
+order by j.priority desc, j.fair_tag, j.id
+limit $3
+for no key update of j, t skip locked
+"""
+
+_PICK_RESUMABLE = """
+select j.id, j.task_id from jobs j join tasks t on t.id = j.task_id
+where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = any($1)
+order by j.lane desc, j.priority desc, j.fair_tag, j.id
+limit $2
+for no key update of j, t skip locked
+"""
+
+_TAKE = """
+with taken as (
+  update jobs set status = 'running', worker_id = $2, attempt = attempt + 1, resume = false,
+    started_at = coalesce(started_at, now())
+  where id = any($1::uuid[])
+  returning *
+), concept as (
+  update {concepts} a set status = 'processing', updated_at = now() from taken
+  where a.job_id = taken.id and a.status = 'pending' returning a.id, a.task_id, a.user_id
+), model as (
+  update {models} a set status = 'processing', updated_at = now() from taken
+  where a.job_id = taken.id and a.status = 'pending' returning a.id, a.task_id, a.user_id
+), request as (
+  update requests r set status = 'running' from taken
+  where r.id = taken.request_id and r.status = 'queued'
+), task as (
+  update tasks t set status = 'running', updated_at = now()
+  where t.id in (select task_id from taken) and t.status = 'queued'
+  returning t.id, t.user_id
+), pool as (
+  update pools p set
+    priority_tag = greatest(p.priority_tag, coalesce(newest.priority_tag, 0)),
+    normal_tag = greatest(p.normal_tag, coalesce(newest.normal_tag, 0))
+  from (
+    select pool, max(fair_tag) filter (where lane = 'priority') as priority_tag,
+      max(fair_tag) filter (where lane = 'normal') as normal_tag
+    from taken group by pool
+  ) as newest
+  where p.name = newest.pool
+    and (newest.priority_tag > p.priority_tag or newest.normal_tag > p.normal_tag)
+), event as (
+  insert into events (type, user_id, task_id, payload)
+  select 'task_update', user_id, id, jsonb_build_object('task_id', id, 'status', 'running') from task
+  union all
+  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
+    'request_id', request_id, 'type', type, 'step', step, 'status', 'running', 'progress', progress,
+    'waiting_for', null, 'error_code', null)
+  from taken
+  union all
+  select 'asset_update', a.user_id, a.task_id, jsonb_build_object('task_id', a.task_id, 'asset_id', a.id,
+    'table', a.name, 'status', 'processing', 'asset_url', null, 'error_code', null)
+  from (
+    select id, task_id, user_id, 'concept_images' as name from concept
+    union all select id, task_id, user_id, 'models' from model
+  ) as a
+)
+select *, extract(epoch from now() - created_at)::float8 as age_seconds from taken
+order by array_position($1::uuid[], id)
+"""
+
+
+async def claim(database: Database, *, worker_id: UUID, lanes: Sequence[Lane], limit: int) -> ClaimResult:
+    """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker."""
+    waiting = await database.fetch(_WAITING, list(lanes))
+    resumable = await database.fetchval(_RESUMABLE, list(lanes))
+    if not waiting and not resumable:
+        return ClaimResult((), more=False, full=False)
+    if limit <= 0:
+        return ClaimResult((), more=False, full=True)
+    async with database.transaction() as connection:
+        picked: list[UUID] = []
+        more = False
+        if resumable:
+            rows = await connection.fetch(_PICK_RESUMABLE, list(lanes), limit)
+            more = not rows
+            picked.extend(row["id"] for row in rows)
+        room = await _room(connection, sorted({row["pool"] for row in waiting}))
+        for row in waiting:
+            wanted = min(room.get(row["pool"], 0), limit - len(picked))
+            if wanted <= 0:
+                continue
+            rows = await connection.fetch(_PICK_NEW, row["lane"], row["pool"], wanted)
+            more = more or not rows
+            room[row["pool"]] -= len(rows)
+            picked.extend(found["id"] for found in rows)
+        if not picked:
+            return ClaimResult((), more=more, full=False)
+        tables = database.tables
+        taken = await connection.fetch(_TAKE.format(concepts=tables.concepts, models=tables.models), picked, worker_id)
+    full = len(picked) >= limit
+    return ClaimResult(tuple(_claimed(row) for row in taken), more=more and not full, full=full)
+
+
+async def _room(connection: Connection, pools: Sequence[str]) -> dict[str, int]:
+    """Free slots of the pools, whose rows stay locked until the claim commits."""
+    if not pools:
+        return {}
+    slots = {row["name"]: row["slots"] for row in await connection.fetch(_LOCK_POOLS, list(pools))}
+    # a statement of its own: its snapshot must be younger than the lock
+    used = {row["name"]: row["used"] for row in await connection.fetch(_USED, list(pools))}
+    return {name: slots[name] - used[name] for name in slots}
+
+
+async def lanes_with_room(database: Database, pools: Sequence[str]) -> list[Lane]:
+    """Lanes that hold claimable work of these pools: those to ring when one of their slots came free."""
+    rows = await database.fetch(
+        "select lane from unnest(array['priority', 'normal']) as lane where exists ("
+        " select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume"
+        " and j.lane = lane and j.pool = any($1))",
+        list(pools),
+    )
+    return [row["lane"] for row in rows]
+
+
+def _claimed(row: asyncpg.Record) -> ClaimedJob:
+    return ClaimedJob(
+        claim=Claim(job_id=row["id"], worker_id=row["worker_id"], attempt=row["attempt"]),
+        task_id=row["task_id"],
+        request_id=row["request_id"],
+        user_id=row["user_id"],
+        step=row["step"],
+        type=JobType(row["type"]),
+        provider=row["provider"],
+        pool=row["pool"],
+        lane=row["lane"],
+        params=row["params"],
+        failures=row["failures"],
+        deferrals=row["deferrals"],
+        crashes=row["crashes"],
+        alone=row["alone"],
+        age_seconds=row["age_seconds"],
+    )

@@ -1,0 +1,79 @@
+"""The numbered event log. NOTIFY is only a hint that there is something to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.db.pool import Database
+
+CHANNEL = "makeit3d_events"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """A place in the log: transaction id, then event id."""
+
+    xid: int
+    id: int
+
+    def __str__(self) -> str:
+        return f"{self.xid}-{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Raises ValueError for anything that ``str`` did not make."""
+        xid, separator, number = text.partition("-")
+        if not separator or not xid.isascii() or not number.isascii() or not xid.isdigit() or not number.isdigit():
+            raise ValueError("not a cursor")
+        if len(xid) > 19 or len(number) > 19:
+            raise ValueError("not a cursor")
+        return cls(int(xid), int(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    cursor: Cursor
+    type: str
+    payload: dict[str, Any]
+    created_at: datetime
+
+
+# Only transactions that ended before every one still running: a commit can not appear behind the reader.
+_AFTER = """
+select xid::text as xid, id, type, payload, created_at from events
+where user_id = $1 and (xid, id) > ($2::text::xid8, $3)
+  and xid < pg_snapshot_xmin(pg_current_snapshot())
+  and ($4::text is null or task_id = $4)
+order by xid, id limit $5
+"""
+
+
+async def after(
+    database: Database, user_id: UUID, cursor: Cursor, *, task_id: str | None, limit: int = 500
+) -> list[Event]:
+    rows = await database.fetch(_AFTER, user_id, str(cursor.xid), cursor.id, task_id, limit)
+    return [Event(Cursor(int(row["xid"]), row["id"]), row["type"], row["payload"], row["created_at"]) for row in rows]
+
+
+async def now(database: Database) -> Cursor:
+    """The place from which nothing that commits later is missed."""
+    xmin = await database.fetchval("select pg_snapshot_xmin(pg_current_snapshot())::text")
+    return Cursor(int(xmin), 0)
+
+
+async def notify(database: Database, payloads: Sequence[str]) -> None:
+    """Send hints, each under 8,000 bytes, in one transaction."""
+    await database.execute("select pg_notify($1, p) from unnest($2::text[]) as p", CHANNEL, list(payloads))
+
+
+async def remove_older_than(database: Database, *, days: int, limit: int = 10_000) -> int:
+    return await database.execute(
+        "delete from events where id in (select id from events where created_at < now() - make_interval(days => $1)"
+        " order by id limit $2)",
+        days,
+        limit,
+    )

@@ -1,0 +1,140 @@
+"""The database pool and its one way to open a transaction. All SQL of the product lives in this package."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+import structlog
+
+from app.config import Settings
+from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy
+else:
+    Connection = Any
+
+log = structlog.get_logger(__name__)
+
+_IDENTIFIER = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
+
+# deadlock_detected, serialization_failure: the transaction changed nothing and may be run again
+REPEATABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
+
+# the server is gone, starting, full or unreachable: it changed nothing that we know of
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AssetTables:
+    """Names of the three asset tables, checked to be plain identifiers."""
+
+    inputs: str
+    concepts: str
+    models: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> AssetTables:
+        names = (
+            settings.input_assets_table_name,
+            settings.concept_images_table_name,
+            settings.models_table_name,
+        )
+        for name in names:
+            if not _IDENTIFIER.match(name):
+                raise ConfigurationError(f"{name!r} is not a plain table name; see .env.example")
+        return cls(*names)
+
+
+class Database:
+    """An asyncpg pool that belongs to the loop it was opened on."""
+
+    def __init__(self, pool: asyncpg.Pool, tables: AssetTables) -> None:
+        self._pool = pool
+        self.tables = tables
+
+    @classmethod
+    async def open(cls, settings: Settings, *, application_name: str) -> Database:
+        pool = await asyncpg.create_pool(
+            settings.database_url.get_secret_value(),
+            min_size=1,
+            max_size=settings.database_pool_size,
+            command_timeout=30,
+            timeout=10,
+            max_inactive_connection_lifetime=300,
+            statement_cache_size=settings.database_statement_cache_size,
+            init=_teach_json,
+            server_settings={
+                "application_name": application_name,
+                "idle_in_transaction_session_timeout": "60000",
+                "statement_timeout": "30000",
+                "lock_timeout": "10000",
+            },
+        )
+        return cls(pool, AssetTables.of(settings))
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Connection]:
+        """A pooled connection inside a transaction. Never hold one across a provider call or a transfer."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+        return await self._repeat("fetch", query, args)
+
+    async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
+        return await self._repeat("fetchrow", query, args)
+
+    async def fetchval(self, query: str, *args: object) -> Any:  # noqa: ANN401 - the column's type
+        return await self._repeat("fetchval", query, args)
+
+    async def execute(self, query: str, *args: object) -> int:
+        """Run a statement; the number of rows it changed."""
+        tag: str = await self._repeat("execute", query, args)
+        last = tag.rsplit(" ", 1)[-1]
+        return int(last) if last.isdigit() else 0
+
+    async def _repeat(self, method: str, query: str, args: Sequence[object]) -> Any:  # noqa: ANN401
+        """One statement is its own transaction: on a deadlock it is simply run again."""
+        for _ in range(3):
+            try:
+                return await getattr(self._pool, method)(query, *args)
+            except REPEATABLE:
+                continue
+        return await getattr(self._pool, method)(query, *args)
+
+    @property
+    def free_connections(self) -> int:
+        return self._pool.get_idle_size() + self._pool.get_max_size() - self._pool.get_size()
+
+
+async def _teach_json(connection: asyncpg.Connection) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=_dump, decoder=orjson.loads, format="text")
+
+
+def _dump(value: object) -> str:
+    return orjson.dumps(value).decode()

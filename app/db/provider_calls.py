@@ -1,0 +1,255 @@
+"""The journal of paid calls, written ahead of every one. A row is fenced by its own id once it exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from app.db.pool import Database
+from app.domain.jobs import Claim
+from app.domain.statuses import CallState
+
+
+@dataclass(frozen=True, slots=True)
+class CallIntent:
+    """A paid call about to be made."""
+
+    id: UUID
+    provider: str
+    pool: str
+    kind: str
+    request_hash: str
+    fingerprint: Mapping[str, Any]
+    estimate_micros: int
+    price_version: str
+    deadline_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    id: UUID
+    job_id: UUID | None
+    task_id: str | None
+    user_id: UUID | None
+    worker_id: UUID
+    attempt: int
+    provider: str
+    pool: str
+    kind: str
+    state: CallState
+    fingerprint: Mapping[str, Any]
+    estimate_micros: int
+    provider_task_id: str | None
+    error_code: str | None
+    result: Mapping[str, Any] | None
+    progress: int | None
+    created_at: datetime
+    deadline: datetime
+    expired: bool  # the deadline has passed: anybody may say that the outcome is unknown
+    age_seconds: float
+
+
+_COLUMNS = """id, job_id, task_id, user_id, worker_id, attempt, provider, pool, kind, state, fingerprint,
+  estimate_micros, provider_task_id, error_code, result, progress, created_at, deadline,
+  deadline < now() as expired, extract(epoch from now() - created_at)::float8 as age_seconds"""
+
+# needs a live claim, a running job and (by a unique index) no open call of that job
+_INTEND = """
+insert into provider_calls (id, job_id, task_id, user_id, attempt, worker_id, provider, pool, kind, state, request_hash,
+  fingerprint, estimate_micros, price_version, deadline)
+select $4, j.id, j.task_id, j.user_id, j.attempt, j.worker_id, $5, $6, $7, 'intent', $8, $9, $10, $11,
+  now() + make_interval(secs => $12)
+from jobs j
+where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running'
+for no key update of j
+"""
+
+
+async def intend(database: Database, claim: Claim, intent: CallIntent) -> bool:
+    """Commit the intent before the first byte is sent. False when the claim is lost or a call is still open."""
+    try:
+        changed = await database.execute(
+            _INTEND,
+            claim.job_id,
+            claim.worker_id,
+            claim.attempt,
+            intent.id,
+            intent.provider,
+            intent.pool,
+            intent.kind,
+            intent.request_hash,
+            dict(intent.fingerprint),
+            intent.estimate_micros,
+            intent.price_version,
+            intent.deadline_seconds,
+        )
+    except asyncpg.UniqueViolationError:
+        return False
+    return changed == 1
+
+
+async def calls_of(database: Database, job_id: UUID) -> list[Call]:
+    """All calls of a job, oldest first."""
+    rows = await database.fetch(f"select {_COLUMNS} from provider_calls where job_id = $1 order by created_at", job_id)  # noqa: S608
+    return [_call(row) for row in rows]
+
+
+async def submitted(
+    database: Database,
+    call_id: UUID,
+    *,
+    last: bool,
+    provider_task_id: str | None = None,
+    provider_request_id: str | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> bool:
+    """The provider accepted: its id is in hand, or its whole reply (``result`` says where). ``last`` says that the
+    job makes no further paid call. False when the call has another final word already."""
+    return bool(
+        await database.execute(
+            "with c as (update provider_calls set state = 'submitted', submitted_at = now(), provider_task_id = $2,"
+            " provider_request_id = $3, result = $4, error_code = null"
+            " where id = $1 and state in ('intent', 'unknown') returning job_id)"
+            " update jobs set calls_done = calls_done or $5 from c where jobs.id = c.job_id",
+            call_id,
+            provider_task_id,
+            provider_request_id,
+            None if result is None else dict(result),
+            last,
+        )
+    )
+
+
+async def refused(
+    database: Database, call_id: UUID, *, error_code: str, provider_code: str | None, http_status: int | None
+) -> None:
+    """Nothing was paid; the slot is free."""
+    await database.execute(
+        "update provider_calls set state = 'refused', error_code = $2, provider_code = $3, http_status = $4,"
+        " cost_micros = 0, settled_at = now() where id = $1 and state in ('intent', 'unknown')",
+        call_id,
+        error_code,
+        provider_code,
+        http_status,
+    )
+
+
+async def unknown(database: Database, call_id: UUID, *, error_code: str, http_status: int | None) -> None:
+    await database.execute(
+        "update provider_calls set state = 'unknown', error_code = $2, http_status = $3"
+        " where id = $1 and state = 'intent'",
+        call_id,
+        error_code,
+        http_status,
+    )
+
+
+async def settled(
+    database: Database,
+    call_id: UUID,
+    *,
+    cost_micros: int,
+    is_estimate: bool = False,
+    error_code: str | None = None,
+    result: Mapping[str, Any] | None = None,
+    provider_request_id: str | None = None,
+) -> bool:
+    """The provider is done with the call: the cost is booked and the slot is free.
+
+    A call that succeeded (no ``error_code``) marks its job's paid work as done when it carries a result.
+    """
+    return bool(
+        await database.execute(
+            "with c as (update provider_calls set state = 'settled', cost_micros = $2, cost_is_estimate = $3,"
+            " error_code = $4, result = coalesce($5, result), provider_request_id = coalesce($6, provider_request_id),"
+            " settled_at = now(), progress = case when $4::text is null then 100 else progress end"
+            " where id = $1 and state in ('intent', 'submitted', 'unknown') returning job_id, id)"
+            " update jobs set calls_done = calls_done or ($4::text is null and $5::jsonb is not null),"
+            "   cost_micros = (select coalesce(sum(p.cost_micros), 0) from provider_calls p"
+            "     where p.job_id = jobs.id and p.id <> c.id) + $2"
+            " from c where jobs.id = c.job_id",
+            call_id,
+            cost_micros,
+            is_estimate,
+            error_code,
+            None if result is None else dict(result),
+            provider_request_id,
+        )
+    )
+
+
+async def record_progress(database: Database, progress: Sequence[tuple[UUID, int]]) -> None:
+    """Progress of polled calls, for their jobs and readers; one statement for all. Never backwards."""
+    await database.execute(
+        "with p as (select * from unnest($1::uuid[], $2::smallint[]) as p(id, progress)),"
+        " c as (update provider_calls set progress = p.progress from p"
+        "   where provider_calls.id = p.id and coalesce(provider_calls.progress, -1) < p.progress"
+        "   returning provider_calls.job_id, p.progress),"
+        " j as (update jobs set progress = c.progress from c where jobs.id = c.job_id and jobs.status = 'running'"
+        "   and jobs.progress < c.progress returning jobs.*)"
+        " insert into events (type, user_id, task_id, payload)"
+        " select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,"
+        "   'request_id', request_id, 'type', type, 'step', step, 'status', status, 'progress', progress,"
+        "   'waiting_for', null, 'error_code', null) from j",
+        [call for call, _ in progress],
+        [value for _, value in progress],
+    )
+
+
+async def adopt_orphans(database: Database, *, worker_id: UUID, provider: str, limit: int) -> list[Call]:
+    """Submitted calls whose job ended without them and that no live process polls: from now on this one does."""
+    rows = await database.fetch(
+        "with orphan as (select c.id as orphan_id from provider_calls c left join jobs j on j.id = c.job_id"  # noqa: S608
+        "   where c.state = 'submitted' and c.provider_task_id is not null and c.provider = $2"
+        "   and (j.id is null or j.status in ('completed', 'failed', 'canceled'))"
+        "   and (c.worker_id = $1 or not exists (select from workers w where w.id = c.worker_id))"
+        "   limit $3 for no key update of c skip locked)"
+        f" update provider_calls set worker_id = $1 from orphan where id = orphan_id returning {_COLUMNS}",
+        worker_id,
+        provider,
+        limit,
+    )
+    return [_call(row) for row in rows]
+
+
+async def settle_abandoned(database: Database) -> int:
+    """Calls that nobody can answer any more, of jobs that ended without them: booked at their estimate."""
+    return await database.execute(
+        "update provider_calls c set state = 'settled', cost_micros = estimate_micros, cost_is_estimate = true,"
+        " error_code = coalesce(error_code, 'provider_outcome_unknown'), settled_at = now()"
+        " where c.state in ('intent', 'submitted', 'unknown') and c.provider_task_id is null"
+        " and c.deadline < now() - interval '1 minute'"
+        " and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))"
+    )
+
+
+async def known_task_ids(database: Database, provider: str, since: datetime) -> frozenset[str]:
+    rows = await database.fetch(
+        "select provider_task_id from provider_calls"
+        " where provider = $1 and provider_task_id is not null and created_at >= $2 - interval '1 day'",
+        provider,
+        since,
+    )
+    return frozenset(row["provider_task_id"] for row in rows)
+
+
+async def owned_task(database: Database, *, provider: str, provider_task_id: str, user_id: UUID) -> Call | None:
+    """A call of the user's own journal by the provider's task id: the proof that a draft is theirs."""
+    row = await database.fetchrow(
+        f"select {_COLUMNS} from provider_calls where provider = $1 and provider_task_id = $2 and user_id = $3",  # noqa: S608
+        provider,
+        provider_task_id,
+        user_id,
+    )
+    return None if row is None else _call(row)
+
+
+def _call(row: asyncpg.Record) -> Call:
+    values = dict(row)
+    values["state"] = CallState(values["state"])
+    return Call(**values)

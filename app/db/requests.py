@@ -1,0 +1,228 @@
+"""Accepting a request: one statement writes task, request, jobs, asset rows and events, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from app.db.pool import Database
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedInput:
+    """An ``input_assets`` row whose object was seen and checked."""
+
+    id: UUID
+    width: int | None
+    height: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPlan:
+    """Everything one accepted POST writes."""
+
+    id: UUID
+    task_id: str
+    user_id: UUID
+    operation: str
+    scope: str
+    idempotency_key: str
+    explicit_key: bool
+    body_hash: str
+    job_id: UUID
+    jobs: Sequence[JobPlan]
+    assets: Sequence[AssetPlan]
+    inputs: Sequence[CheckedInput] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    id: UUID
+    task_id: str
+    job_id: UUID
+    body_hash: str
+    status: str
+
+
+class TaskOwnedByAnother(Exception):
+    """The task id belongs to another user; nothing was written."""
+
+
+class DuplicateRequest(Exception):
+    """The idempotency key is taken; nothing was written."""
+
+
+class UnknownUser(Exception):
+    """The user does not exist (any more); nothing was written."""
+
+
+_ACCEPT = """
+with task as (
+  insert into tasks (id, user_id, concepts_reserved, models_reserved, refined_models_reserved)
+  values ($1, $2, $3, $4, $5)
+  on conflict (id) do update set
+    status = case when tasks.status in ('queued', 'running') then tasks.status else 'queued' end,
+    finished_at = null,
+    updated_at = now(),
+    concepts_reserved = tasks.concepts_reserved + excluded.concepts_reserved,
+    models_reserved = tasks.models_reserved + excluded.models_reserved,
+    refined_models_reserved = tasks.refined_models_reserved + excluded.refined_models_reserved
+  where tasks.user_id = excluded.user_id
+  returning id, status, concepts_reserved - $3 as first_concept, models_reserved - $4 as first_model,
+    refined_models_reserved - $5 as first_refined_model
+), request as (
+  insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash, job_id)
+  select $6, task.id, $2, $7, $8, $9, $10, $11, $12 from task
+  returning id
+), planned as (
+  select p.* from jsonb_to_recordset($13) as p(id uuid, step smallint, type text, provider text, pool text,
+    lane text, priority smallint, params jsonb)
+), tagged as (
+  -- fair tag: V when the user has nothing queued in that lane and pool, else max(V, last + 1)
+  select p.*, greatest(
+      case p.lane when 'priority' then pools.priority_tag else pools.normal_tag end,
+      (select max(q.fair_tag) + 1 from jobs q
+        where q.user_id = $2 and q.lane = p.lane and q.pool = p.pool and q.status = 'queued')
+    ) + row_number() over (partition by p.lane, p.pool order by p.step) - 1 as fair_tag
+  from planned p join pools on pools.name = p.pool
+), job as (
+  insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,
+    status, waiting_for, params)
+  select t.id, task.id, request.id, $2, t.step, t.type, t.provider, t.pool, t.lane, t.priority, t.fair_tag,
+    'queued', case when t.step > 1 then 'step' end, t.params
+  from tagged t, task, request
+  returning id, task_id, step, type, waiting_for
+), plan as (
+  select a.*, row_number() over (partition by a.kind order by a.position) - 1 as offset_in_kind
+  from jsonb_to_recordset($14) as a(id uuid, kind text, position integer, job_id uuid, prompt text, style text,
+    source_input_asset_id uuid, source_concept_image_id uuid, source_model_id uuid, metadata jsonb)
+), concept as (
+  insert into {concepts} (id, task_id, user_id, source_input_asset_id, source_concept_image_id, prompt, style,
+    metadata, request_id, job_id, number)
+  select p.id, task.id, $2, p.source_input_asset_id, p.source_concept_image_id, p.prompt, p.style,
+    p.metadata, request.id, p.job_id, task.first_concept + p.offset_in_kind
+  from plan p, task, request where p.kind = 'concept'
+  returning id, status
+), model as (
+  insert into {models} (id, task_id, user_id, source_input_asset_id, source_concept_image_id, source_model_id,
+    prompt, style, metadata, request_id, job_id, kind, number)
+  select p.id, task.id, $2, p.source_input_asset_id, p.source_concept_image_id, p.source_model_id,
+    p.prompt, p.style, p.metadata, request.id, p.job_id, p.kind,
+    case p.kind when 'model' then task.first_model else task.first_refined_model end + p.offset_in_kind
+  from plan p, task, request where p.kind <> 'concept'
+  returning id, status
+), input as (
+  update {inputs} i
+  set status = 'complete', width = coalesce(x.width, i.width), height = coalesce(x.height, i.height),
+    updated_at = now()
+  from jsonb_to_recordset($15) as x(id uuid, width integer, height integer), request
+  where i.id = x.id and i.user_id = $2 and i.status in ('pending', 'processing')
+  returning i.id, i.status
+), event as (
+  insert into events (type, user_id, task_id, payload)
+  select 'task_update', $2, task.id,
+    jsonb_build_object('task_id', task.id, 'status', task.status, 'request_id', request.id)
+  from task, request
+  union all
+  select 'job_update', $2, job.task_id, jsonb_build_object('task_id', job.task_id, 'job_id', job.id,
+    'request_id', $6::uuid, 'type', job.type, 'step', job.step, 'status', 'queued', 'progress', 0,
+    'waiting_for', job.waiting_for, 'error_code', null)
+  from job
+  union all
+  select 'asset_update', $2, $1, jsonb_build_object('task_id', $1::text, 'asset_id', changed.id,
+    'table', changed.name, 'status', changed.status, 'asset_url', null, 'error_code', null)
+  from (
+    select id, status, 'concept_images' as name from concept
+    union all select id, status, 'models' from model
+    union all select id, status, 'input_assets' from input
+  ) as changed
+)
+select task.status from task, request
+"""
+
+
+async def accept(database: Database, plan: RequestPlan) -> None:
+    """Write the request, or nothing. Raises TaskOwnedByAnother, DuplicateRequest, UnknownUser."""
+    tables = database.tables
+    reserved = {kind: sum(asset.kind is kind for asset in plan.assets) for kind in AssetKind}
+    try:
+        row = await database.fetchrow(
+            _ACCEPT.format(concepts=tables.concepts, models=tables.models, inputs=tables.inputs),
+            plan.task_id,
+            plan.user_id,
+            reserved[AssetKind.CONCEPT],
+            reserved[AssetKind.MODEL],
+            reserved[AssetKind.REFINED_MODEL],
+            plan.id,
+            plan.operation,
+            plan.scope,
+            plan.idempotency_key,
+            plan.explicit_key,
+            plan.body_hash,
+            plan.job_id,
+            [_job_json(job) for job in plan.jobs],
+            [_asset_json(asset, position) for position, asset in enumerate(plan.assets)],
+            [{"id": str(item.id), "width": item.width, "height": item.height} for item in plan.inputs],
+        )
+    except asyncpg.UniqueViolationError as error:
+        if _constraint(error) == "requests_idempotency":
+            raise DuplicateRequest from None
+        raise
+    except asyncpg.ForeignKeyViolationError as error:
+        if _constraint(error).endswith("user_id_fkey"):
+            raise UnknownUser from None
+        raise
+    if row is None:
+        raise TaskOwnedByAnother
+
+
+async def find_by_key(database: Database, *, user_id: UUID, scope: str, idempotency_key: str) -> StoredRequest | None:
+    """The live request under an idempotency key, if there is one."""
+    row = await database.fetchrow(
+        "select id, task_id, job_id, body_hash, status from requests"
+        " where user_id = $1 and scope = $2 and idempotency_key = $3 and matches",
+        user_id,
+        scope,
+        idempotency_key,
+    )
+    return None if row is None else StoredRequest(**dict(row))
+
+
+def _constraint(error: asyncpg.IntegrityConstraintViolationError) -> str:
+    return str(getattr(error, "constraint_name", None) or "")  # set by asyncpg from the server's message
+
+
+def _job_json(job: JobPlan) -> dict[str, Any]:
+    return {
+        "id": str(job.id),
+        "step": job.step,
+        "type": job.type.value,
+        "provider": job.provider,
+        "pool": job.pool,
+        "lane": job.lane,
+        "priority": job.priority,
+        "params": dict(job.params),
+    }
+
+
+def _asset_json(asset: AssetPlan, position: int) -> dict[str, Any]:
+    def text(value: UUID | None) -> str | None:
+        return None if value is None else str(value)
+
+    return {
+        "id": str(asset.id),
+        "kind": asset.kind.value,
+        "position": position,
+        "job_id": str(asset.job_id),
+        "prompt": asset.prompt,
+        "style": asset.style,
+        "source_input_asset_id": text(asset.source_input_asset_id),
+        "source_concept_image_id": text(asset.source_concept_image_id),
+        "source_model_id": text(asset.source_model_id),
+        "metadata": dict(asset.metadata),
+    }

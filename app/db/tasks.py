@@ -1,0 +1,195 @@
+"""Reading tasks and ending them on request. Everything here is scoped to the owner: what is not theirs is absent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from app.db.pool import Database
+from app.db.rollup import lock_tasks, roll_up
+from app.db.settle import end_assets
+from app.errors import ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    id: str
+    type: str
+    label: str | None
+    status: str
+    user_relevant: bool
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRows:
+    """The rows a status document is made of, from one snapshot. ``jobs`` and ``assets`` are those of one request."""
+
+    task_id: str
+    request_id: UUID
+    operation: str
+    job_id: UUID  # the job that makes what was asked for, or the job that was asked about
+    single_job: bool
+    jobs: list[dict[str, Any]]
+    assets: list[dict[str, Any]]
+
+
+_TASK_COLUMNS = "id, type, label, status, user_relevant, created_at, updated_at, finished_at"
+
+_STATUS = """
+with request as (
+  {request}
+)
+select request.*, (
+  select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
+    'pool', j.pool, 'progress', j.progress, 'waiting_for', case
+      when j.waiting_for is not null then j.waiting_for
+      when j.status = 'queued' and not j.resume and (
+        (select count(*) from provider_calls c where c.pool = j.pool and c.state in ('intent', 'submitted', 'unknown'))
+        + (select count(*) from jobs r where r.pool = j.pool and r.status = 'running' and not r.calls_done
+            and not exists (select from provider_calls c
+              where c.job_id = r.id and c.state in ('intent', 'submitted', 'unknown')))
+        >= (select p.slots from pools p where p.name = j.pool)) then 'slot' end,
+    'error_code', j.error_code, 'error_message', j.error_message, 'cost_micros', j.cost_micros,
+    'provider_task_id', j.output->>'provider_task_id') order by j.step, j.chunk), '[]')
+  from jobs j where j.request_id = request.id
+) as jobs, (
+  select coalesce(jsonb_agg(to_jsonb(a) order by a.number), '[]') from (
+    select 'concept' as kind, c.id, c.job_id, c.number, c.status, c.asset_url, c.preview_url, c.error_code
+    from {concepts} c where c.request_id = request.id
+    union all
+    select m.kind, m.id, m.job_id, m.number, m.status, m.asset_url, m.preview_url, m.error_code
+    from {models} m where m.request_id = request.id
+  ) as a
+) as assets
+from request
+"""
+
+_BY_TASK = """
+  select r.id, r.task_id, r.operation, r.job_id, false as single_job from requests r
+  join tasks t on t.id = r.task_id
+  where t.id = $1 and t.user_id = $2 order by r.number desc limit 1
+"""
+
+_BY_JOB = """
+  select r.id, r.task_id, r.operation, j.id as job_id, true as single_job from jobs j
+  join requests r on r.id = j.request_id join tasks t on t.id = j.task_id
+  where j.id = $1 and t.user_id = $2
+"""
+
+
+async def status_of_task(database: Database, task_id: str, user_id: UUID) -> StatusRows | None:
+    """Rows of the newest request of the task, or None when it is not the user's."""
+    return await _status(database, _BY_TASK, task_id, user_id)
+
+
+async def status_of_job(database: Database, job_id: UUID, user_id: UUID) -> StatusRows | None:
+    return await _status(database, _BY_JOB, job_id, user_id)
+
+
+async def _status(database: Database, request: str, key: object, user_id: UUID) -> StatusRows | None:
+    tables = database.tables
+    statement = _STATUS.format(request=request, concepts=tables.concepts, models=tables.models)
+    row = await database.fetchrow(statement, key, user_id)
+    if row is None:
+        return None
+    return StatusRows(
+        task_id=row["task_id"],
+        request_id=row["id"],
+        operation=row["operation"],
+        job_id=row["job_id"],
+        single_job=row["single_job"],
+        jobs=row["jobs"],
+        assets=row["assets"],
+    )
+
+
+async def get(database: Database, task_id: str, user_id: UUID) -> TaskRow | None:
+    row = await database.fetchrow(f"select {_TASK_COLUMNS} from tasks where id = $1 and user_id = $2", task_id, user_id)  # noqa: S608 - constant columns
+    return None if row is None else _task(row)
+
+
+async def list_page(
+    database: Database,
+    user_id: UUID,
+    *,
+    status: str | None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[TaskRow]:
+    """The user's tasks, newest first; ``before`` is (created_at, id) of the last one of the page before."""
+    rows = await database.fetch(
+        f"select {_TASK_COLUMNS} from tasks where user_id = $1 and ($2::text is null or status = $2)"  # noqa: S608
+        ' and ($3::timestamptz is null or (created_at, id) < ($3, $4::text collate "C"))'
+        " order by created_at desc, id desc limit $5",
+        user_id,
+        status,
+        None if before is None else before[0],
+        None if before is None else before[1],
+        limit,
+    )
+    return [_task(row) for row in rows]
+
+
+async def requests_of(database: Database, task_id: str) -> list[dict[str, Any]]:
+    """The requests of a task with their jobs, oldest first."""
+    rows = await database.fetch(
+        "select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.finished_at, ("
+        " select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type,"
+        " 'status', j.status, 'progress', j.progress, 'waiting_for', j.waiting_for, 'error_code', j.error_code,"
+        " 'cost_micros', j.cost_micros) order by j.step, j.chunk), '[]') from jobs j where j.request_id = r.id) as jobs"
+        " from requests r where r.task_id = $1 order by r.number",
+        task_id,
+    )
+    return [dict(row) for row in rows]
+
+
+_CANCEL_JOBS = """
+with ended as (
+  update jobs set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
+    error_code = $2, finished_at = now(),
+    cost_micros = coalesce((select sum(c.cost_micros) from provider_calls c where c.job_id = jobs.id), 0)
+  where task_id = $1 and status in ('queued', 'running')
+  returning id, task_id, request_id, user_id, type, step, progress, pool
+), event as (
+  insert into events (type, user_id, task_id, payload)
+  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
+    'request_id', request_id, 'type', type, 'step', step, 'status', 'canceled', 'progress', progress,
+    'waiting_for', null, 'error_code', $2::text)
+  from ended
+)
+select id, request_id, pool from ended
+"""
+
+
+async def cancel(database: Database, task_id: str, user_id: UUID) -> list[str] | None:
+    """End all unfinished jobs and assets of the task at once. Open provider calls stay open: they are polled on and
+    their cost is booked. Returns the pools of the ended jobs, or None when the task is not the user's."""
+    async with database.transaction() as connection:
+        await lock_tasks(connection, [task_id])
+        if await connection.fetchval("select true from tasks where id = $1 and user_id = $2", task_id, user_id) is None:
+            return None
+        rows = await connection.fetch(_CANCEL_JOBS, task_id, ErrorCode.CANCELED.code)
+        if rows:
+            ended = [
+                {
+                    "job_id": str(row["id"]),
+                    "asset_id": None,
+                    "error_code": ErrorCode.CANCELED.code,
+                    "error_message": None,
+                }
+                for row in rows
+            ]
+            await end_assets(connection, database, ended, status="canceled")
+            await roll_up(connection, request_ids=[row["request_id"] for row in rows], task_ids=[task_id])
+    return sorted({row["pool"] for row in rows})
+
+
+def _task(row: asyncpg.Record) -> TaskRow:
+    return TaskRow(**dict(row))

@@ -1,0 +1,184 @@
+"""Liveness of worker processes and the sweep that takes back what dead ones held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.db.pool import Connection, Database
+from app.db.rollup import lock_tasks, roll_up
+from app.db.settle import end_assets
+from app.domain.jobs import Lane
+from app.errors import ErrorCode
+
+_SWEEP_LOCK = 0x73776565  # one sweep at a time in the whole installation
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    id: UUID
+    name: str
+    host: str
+    pid: int
+    lanes: tuple[Lane, ...]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """What one sweep found. ``lanes`` have claimable work and want a bell."""
+
+    dead_workers: int
+    taken_back: int
+    crashed_out: int
+    due: int
+    lanes: tuple[Lane, ...]
+
+
+async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -> None:
+    """Say that the process lives; also registers it, so that a row lost to a sweep comes back."""
+    await database.execute(
+        "insert into workers (id, name, host, pid, lanes, slots, stopping) values ($1, $2, $3, $4, $5, $6, $7)"
+        " on conflict (id) do update set seen_at = now(), stopping = excluded.stopping",
+        worker.id,
+        worker.name,
+        worker.host,
+        worker.pid,
+        list(worker.lanes),
+        worker.slots,
+        stopping,
+    )
+
+
+async def remove(database: Database, worker_id: UUID) -> None:
+    await database.execute("delete from workers where id = $1", worker_id)
+
+
+async def still_mine(database: Database, worker_id: UUID, jobs: Sequence[tuple[UUID, int]]) -> set[UUID]:
+    """Of (job id, attempt) pairs, the jobs whose claim is still the worker's."""
+    rows = await database.fetch(
+        "select j.id from unnest($2::uuid[], $3::integer[]) as c(id, attempt) join jobs j on j.id = c.id"
+        " where j.worker_id = $1 and j.attempt = c.attempt and j.status = 'running'",
+        worker_id,
+        [job for job, _ in jobs],
+        [attempt for _, attempt in jobs],
+    )
+    return {row["id"] for row in rows}
+
+
+_DEAD = "delete from workers where seen_at < now() - make_interval(secs => $1) returning id"
+
+# jobs of workers that are gone, one way or another
+_LOST = """
+select j.id, j.task_id from jobs j
+where j.status = 'running' and not exists (select from workers w where w.id = j.worker_id)
+  and j.started_at < now() - interval '1 second'
+order by j.task_id, j.id limit 500
+"""
+
+# An intent that another process may still answer parks the job until the call's deadline.
+_TAKE_BACK = """
+with taken as (
+  update jobs j set
+    status = case when j.crashes + 1 >= $2 then 'failed' else 'queued' end,
+    worker_id = null,
+    crashes = j.crashes + 1,
+    alone = j.crashes + 1 >= 2,
+    resume = j.calls_done or c.id is not null,
+    waiting_for = case when j.crashes + 1 < $2 and c.state = 'intent' and c.deadline > now() then 'retry' end,
+    run_after = case when j.crashes + 1 < $2 and c.state = 'intent' and c.deadline > now() then c.deadline end,
+    error_code = case when j.crashes + 1 >= $2 then $3::text else j.error_code end,
+    error_message = case when j.crashes + 1 >= $2 then $4::text else j.error_message end,
+    finished_at = case when j.crashes + 1 >= $2 then now() end
+  from jobs k left join provider_calls c on c.job_id = k.id and c.state in ('intent', 'submitted', 'unknown')
+  where k.id = j.id and j.id = any($1::uuid[]) and j.status = 'running'
+    and not exists (select from workers w where w.id = j.worker_id)
+  returning j.id, j.task_id, j.request_id, j.user_id, j.type, j.step, j.status, j.waiting_for, j.progress, j.error_code
+), event as (
+  insert into events (type, user_id, task_id, payload)
+  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
+    'request_id', request_id, 'type', type, 'step', step, 'status', status, 'progress', progress,
+    'waiting_for', waiting_for, 'error_code', error_code)
+  from taken
+)
+select * from taken
+"""
+
+_PROMOTE_DUE = """
+with due as (
+  select id from jobs where status = 'queued' and run_after <= now()
+  order by run_after limit 5000 for no key update skip locked
+)
+update jobs set waiting_for = null, run_after = null from due where jobs.id = due.id
+"""
+
+_CLAIMABLE_LANES = """
+select lane from unnest(array['priority', 'normal']) as lane
+where exists (
+  select from pools p where exists (
+    select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
+      and j.lane = lane and j.pool = p.name))
+  or exists (select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = lane)
+"""
+
+
+async def promote_due(database: Database) -> int:
+    """Make jobs claimable whose waiting time is over; how many."""
+    return await database.execute(_PROMOTE_DUE)
+
+
+async def next_due_seconds(database: Database) -> float | None:
+    """Seconds until the next waiting job is due; None when none waits for a time."""
+    value = await database.fetchval(
+        "select extract(epoch from min(run_after) - clock_timestamp())::float8 from jobs"
+        " where status = 'queued' and run_after is not null"
+    )
+    return None if value is None else max(0.0, value)
+
+
+async def sweep(database: Database, *, ttl_seconds: float, max_crashes: int) -> SweepResult | None:
+    """One round of housekeeping; None when another process is at it. Safe to repeat at any moment."""
+    async with database.transaction() as connection:
+        if not await connection.fetchval("select pg_try_advisory_xact_lock($1)", _SWEEP_LOCK):
+            return None
+        dead = await connection.fetch(_DEAD, ttl_seconds)
+        taken, failed = await _take_back(connection, database, max_crashes)
+        due = await connection.execute(_PROMOTE_DUE)
+        lanes = await connection.fetch(_CLAIMABLE_LANES)
+    return SweepResult(
+        dead_workers=len(dead),
+        taken_back=taken,
+        crashed_out=failed,
+        due=int(due.rsplit(" ", 1)[-1]),
+        lanes=tuple(row["lane"] for row in lanes),
+    )
+
+
+async def _take_back(connection: Connection, database: Database, max_crashes: int) -> tuple[int, int]:
+    lost = await connection.fetch(_LOST)
+    if not lost:
+        return 0, 0
+    await lock_tasks(connection, [row["task_id"] for row in lost])
+    message = "Worker processes died repeatedly while they ran this job; the operator has been told."
+    rows = await connection.fetch(
+        _TAKE_BACK, [row["id"] for row in lost], max_crashes, ErrorCode.WORKER_CRASHED.code, message
+    )
+    failed = [row for row in rows if row["status"] == "failed"]
+    if failed:
+        ended = [
+            {
+                "job_id": str(row["id"]),
+                "asset_id": None,
+                "error_code": ErrorCode.WORKER_CRASHED.code,
+                "error_message": message,
+            }
+            for row in failed
+        ]
+        await end_assets(connection, database, ended, status="failed")
+    await roll_up(
+        connection,
+        request_ids=[row["request_id"] for row in rows],
+        task_ids=[row["task_id"] for row in rows],
+    )
+    return len(rows) - len(failed), len(failed)

@@ -1,0 +1,203 @@
+"""Jobs as workers see them: what is planned, what is claimed, and how a run of a job can end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+from uuid import UUID
+
+from app.errors import ErrorCode
+
+Lane = Literal["priority", "normal"]
+LANES: tuple[Lane, ...] = ("priority", "normal")
+
+
+class JobType(StrEnum):
+    GENERATE_IMAGES = "generate_images"
+    RENDER_SKETCH = "render_sketch"
+    GENERATE_MODEL = "generate_model"
+    REFINE_MODEL = "refine_model"
+
+
+class AssetKind(StrEnum):
+    """What an output is; decides table, storage key and counter."""
+
+    CONCEPT = "concept"
+    MODEL = "model"
+    REFINED_MODEL = "refined_model"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write for a job. A write whose claim is stale changes nothing."""
+
+    job_id: UUID
+    worker_id: UUID
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """A job that a request is about to add."""
+
+    id: UUID
+    step: int
+    type: JobType
+    provider: str | None
+    pool: str
+    lane: Lane
+    priority: int
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AssetPlan:
+    """An asset row that a request is about to add, ``pending``."""
+
+    id: UUID
+    kind: AssetKind
+    job_id: UUID
+    prompt: str
+    style: str | None
+    source_input_asset_id: UUID | None = None
+    source_concept_image_id: UUID | None = None
+    source_model_id: UUID | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A running job with all a handler needs to know of its row."""
+
+    claim: Claim
+    task_id: str
+    request_id: UUID
+    user_id: UUID | None
+    step: int
+    type: JobType
+    provider: str | None
+    pool: str
+    lane: Lane
+    params: Mapping[str, Any]
+    failures: int
+    deferrals: int
+    crashes: int
+    alone: bool
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AssetSlot:
+    """An asset row of a claimed job, waiting for its file."""
+
+    id: UUID
+    kind: AssetKind
+    number: int
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a result that lies in the bucket; its ``files`` row becomes ``stored`` when the job settles."""
+
+    file_id: UUID
+    asset_id: UUID
+    kind: AssetKind
+    bucket: str
+    key: str
+    url: str
+    content_type: str
+    size: int
+    sha256: str | None
+    width: int | None = None
+    height: int | None = None
+    preview_url: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "file_id": str(self.file_id),
+            "asset_id": str(self.asset_id),
+            "kind": self.kind.value,
+            "bucket": self.bucket,
+            "key": self.key,
+            "url": self.url,
+            "content_type": self.content_type,
+            "size": self.size,
+            "sha256": self.sha256,
+            "width": self.width,
+            "height": self.height,
+            "preview_url": self.preview_url,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StoredFile:
+        return cls(
+            file_id=UUID(value["file_id"]),
+            asset_id=UUID(value["asset_id"]),
+            kind=AssetKind(value["kind"]),
+            bucket=value["bucket"],
+            key=value["key"],
+            url=value["url"],
+            content_type=value["content_type"],
+            size=value["size"],
+            sha256=value["sha256"],
+            width=value["width"],
+            height=value["height"],
+            preview_url=value["preview_url"],
+        )
+
+
+# --- how a run ends: exactly one of these is settled ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The job did its work. ``missing`` are asset rows that got no file, with the reason."""
+
+    files: tuple[StoredFile, ...]
+    provider_task_id: str | None = None
+    missing: Mapping[UUID, ErrorCode] = field(default_factory=dict[UUID, ErrorCode])
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    error: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt failed; the job waits ``delay`` seconds for another. ``start_over`` asks for a new paid call,
+    because the provider's own work failed; otherwise the next run goes on with what was paid."""
+
+    error: ErrorCode
+    message: str
+    delay: float
+    start_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Nothing failed: the provider is full or an outcome is still open. The attempt is given back."""
+
+    error: ErrorCode | None
+    message: str | None
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """The process stops; another continues where this one was."""
+
+
+Outcome = Completed | Failed | Retry | Deferred | HandedBack
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A claimed job and how its run ended."""
+
+    job: ClaimedJob
+    outcome: Outcome
