@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     max_crashes: int = Field(5, alias="BFF_MAX_CRASHES", ge=1)
     retry_base_seconds: float = Field(2.0, alias="BFF_RETRY_BASE_SECONDS", gt=0)
     retry_cap_seconds: float = Field(120.0, alias="BFF_RETRY_CAP_SECONDS", gt=0)
+    max_wait_seconds: float = Field(3600.0, alias="BFF_MAX_WAIT_SECONDS", gt=0)
     openai_paid_retry: bool = Field(False, alias="BFF_OPENAI_PAID_RETRY")
     reconcile_window_seconds: float = Field(900.0, alias="BFF_RECONCILE_WINDOW_SECONDS", gt=0)
     priority_threshold: int = Field(90, alias="BFF_PRIORITY_THRESHOLD", ge=0, le=100)
@@ -104,11 +105,7 @@ class Settings(BaseSettings):
     @field_validator("cors_origins", "input_bucket_names", "tripo_download_hosts", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
-        return (
-            tuple(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")
     @classmethod
@@ -126,9 +123,7 @@ class Settings(BaseSettings):
             faults = "; ".join(
                 f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
             )
-            raise ConfigurationError(
-                f"{faults}. Set these in the environment or in .env (see .env.example)."
-            ) from None
+            raise ConfigurationError(f"{faults}. Set these in the environment or in .env (see .env.example).") from None
         settings.refuse_sandbox_in_production()
         return settings
 
@@ -186,9 +181,7 @@ class SandboxSettings(BaseSettings):
     public_url: str = Field("http://127.0.0.1:8001", alias="SANDBOX_PUBLIC_URL")
     database_url: SecretStr = Field(alias="SANDBOX_DATABASE_URL")
     supabase_service_key: SecretStr = Field(SecretStr("sb_secret_sandbox"), alias="SANDBOX_SERVICE_KEY")
-    supabase_publishable_key: SecretStr = Field(
-        SecretStr("sb_publishable_sandbox"), alias="SANDBOX_PUBLISHABLE_KEY"
-    )
+    supabase_publishable_key: SecretStr = Field(SecretStr("sb_publishable_sandbox"), alias="SANDBOX_PUBLISHABLE_KEY")
     openai_api_key: SecretStr = Field(SecretStr("sk-sandbox"), alias="SANDBOX_OPENAI_API_KEY")
     tripo_api_key: SecretStr = Field(SecretStr("tsk_sandbox"), alias="SANDBOX_TRIPO_API_KEY")
     admin_key: SecretStr = Field(SecretStr("sandbox-admin"), alias="SANDBOX_ADMIN_KEY")

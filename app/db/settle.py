@@ -64,6 +64,10 @@ from jsonb_to_recordset($1) as x(file_id uuid, content_type text, size bigint, s
 where f.id = x.file_id and f.state = 'uploading'
 """
 
+_STORE_PREVIEWS = (
+    "update files set state = 'stored', stored_at = now() where id = any($1::uuid[]) and state = 'uploading'"
+)
+
 _COMPLETE_ASSETS = """
 with done as (
   update {table} a set status = 'complete', asset_url = x.url, file_id = x.file_id,
@@ -182,6 +186,9 @@ async def _complete_assets(connection: Connection, database: Database, live: Seq
     if not files:
         return
     await connection.execute(_STORE_FILES, [value for _, value in files])
+    previews = [value["preview_file_id"] for _, value in files if value["preview_file_id"] is not None]
+    if previews:
+        await connection.execute(_STORE_PREVIEWS, previews)
     tables = database.tables
     concepts = [value for kind, value in files if kind is AssetKind.CONCEPT]
     if concepts:

@@ -114,6 +114,7 @@ class StoredFile:
     width: int | None = None
     height: int | None = None
     preview_url: str | None = None
+    preview_file_id: UUID | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -129,6 +130,7 @@ class StoredFile:
             "width": self.width,
             "height": self.height,
             "preview_url": self.preview_url,
+            "preview_file_id": None if self.preview_file_id is None else str(self.preview_file_id),
         }
 
     @classmethod
@@ -146,6 +148,7 @@ class StoredFile:
             width=value["width"],
             height=value["height"],
             preview_url=value["preview_url"],
+            preview_file_id=None if value["preview_file_id"] is None else UUID(value["preview_file_id"]),
         )
 
 

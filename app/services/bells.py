@@ -1,0 +1,21 @@
+"""Bells say that a lane has work. A lost bell costs one sweep; a superfluous one finds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from app.domain.jobs import Lane
+
+
+class Bells(Protocol):
+    def ring(self, lanes: Iterable[Lane]) -> None:
+        """Ring soon, from the running loop; never blocks, never raises. Call it after the commit."""
+        ...
+
+
+class SilentBells:
+    """For processes that only read, and for tests that drive an engine by hand: the sweep does the work."""
+
+    def ring(self, lanes: Iterable[Lane]) -> None:
+        del lanes

@@ -1,0 +1,221 @@
+"""One worker process: claims batches of jobs, runs their handlers on one loop, and settles how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from uuid import UUID
+
+import structlog
+
+from app.config import Settings
+from app.db import assets, claims, workers
+from app.db.pool import UNREACHABLE, Database
+from app.db.workers import WorkerIdentity
+from app.domain.jobs import Failed, HandedBack, JobType, Outcome, Settlement
+from app.errors import ErrorCode
+from app.services.bells import Bells
+from app.services.job_run import ClaimLost, HandBack, JobEnded, JobHandler, JobRun
+from app.services.journal import Journal
+from app.services.outcomes import RetryPolicy
+from app.services.settler import Settler
+
+log = structlog.get_logger(__name__)
+
+_FORWARD_SECONDS = 0.3  # a full process rings for the others at most this often
+_LOCKED_SECONDS = 0.02  # another process holds the rows at the head: look again soon
+
+
+class Engine:
+    """Slots live on the loop; Celery's threads only carry bells."""
+
+    def __init__(
+        self,
+        database: Database,
+        identity: WorkerIdentity,
+        handlers: Mapping[JobType, JobHandler],
+        *,
+        journal: Journal,
+        settler: Settler,
+        bells: Bells,
+        settings: Settings,
+    ) -> None:
+        self.identity = identity
+        self._database = database
+        self._handlers = handlers
+        self._journal = journal
+        self._settler = settler
+        self._bells = bells
+        self._retry = RetryPolicy.of(settings)
+        self._ttl = settings.worker_ttl_seconds
+        self._grace = settings.shutdown_grace_seconds
+        self._runs: dict[UUID, JobRun] = {}
+        self._wake = asyncio.Event()
+        self._in_shift = False
+        self._stopping = False
+        self._forwarded = 0.0
+        self._liveness: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> int:
+        return len(self._runs)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    async def start(self) -> None:
+        """Register the process; without a row of its own its jobs would be taken for lost."""
+        await workers.renew(self._database, self.identity, stopping=False)
+        self._liveness = asyncio.create_task(self._stay_alive())
+
+    # --- the shift ------------------------------------------------------------------------------------------
+
+    async def run_shift(self) -> None:
+        """Answer a bell: work until nothing is claimable and nothing runs. One shift per process at a time; a bell
+        during a shift only wakes it."""
+        self._wake.set()
+        if self._in_shift or self._stopping:
+            return
+        self._in_shift = True
+        try:
+            # between the last look at the flag and the end of the shift there is no await
+            while self._wake.is_set() or self._runs:
+                await self._wake.wait()
+                if self._stopping:
+                    return
+                self._wake.clear()
+                await self._claim_and_start()
+        finally:
+            self._in_shift = False
+
+    async def _claim_and_start(self) -> None:
+        free = self._free_slots()
+        try:
+            result = await claims.claim(
+                self._database, worker_id=self.identity.id, lanes=self.identity.lanes, limit=free
+            )
+            slots = (
+                await assets.slots_of(self._database, [job.claim.job_id for job in result.jobs]) if result.jobs else {}
+            )
+        except UNREACHABLE as error:
+            log.warning("claim_failed", error=type(error).__name__)
+            await asyncio.sleep(random.uniform(0.5, 1.0))
+            return  # what was claimed without our knowing is found by the liveness check
+        for job in result.jobs:
+            self._start(JobRun(job, slots[job.claim.job_id]))
+        if result.full:
+            self._forward()
+        elif result.jobs:
+            self._wake.set()
+        elif result.more:
+            await asyncio.sleep(_LOCKED_SECONDS * random.uniform(0.5, 1.5))
+            self._wake.set()
+
+    def _free_slots(self) -> int:
+        if any(run.job.alone for run in self._runs.values()):
+            return 0
+        return self.identity.slots - len(self._runs)
+
+    def _forward(self) -> None:
+        """Work is left that this process has no slot for: others may."""
+        now = time.monotonic()
+        if now - self._forwarded >= _FORWARD_SECONDS:
+            self._forwarded = now
+            self._bells.ring(self.identity.lanes)
+
+    def _start(self, run: JobRun) -> None:
+        self._runs[run.claim.job_id] = run
+        run.task = asyncio.create_task(self._run(run))
+
+    # --- one job --------------------------------------------------------------------------------------------
+
+    async def _run(self, run: JobRun) -> None:
+        job = run.job
+        with structlog.contextvars.bound_contextvars(job_id=str(job.claim.job_id), task_id=job.task_id):
+            try:
+                outcome = await self._outcome(run)
+                if outcome is not None and not await self._settler.settle(Settlement(job, outcome)):
+                    log.info("claim_was_lost")
+            except asyncio.CancelledError:
+                if not run.stopping:
+                    raise
+            finally:
+                self._runs.pop(job.claim.job_id, None)
+                self._wake.set()
+
+    async def _outcome(self, run: JobRun) -> Outcome | None:
+        """How the handler's run ends; None when nothing may be written any more."""
+        job = run.job
+        handler = self._handlers.get(job.type)
+        if handler is None:
+            return Failed(ErrorCode.INTERNAL_ERROR, f"This version does not know the job type {job.type}.")
+        try:
+            return await handler.run(run)
+        except ClaimLost:
+            return None
+        except HandBack:
+            return HandedBack()
+        except JobEnded as ended:
+            return ended.outcome
+        except asyncio.CancelledError:
+            if run.lost:
+                return None
+            if run.stopping:
+                return HandedBack()
+            raise
+        except Exception as error:  # noqa: BLE001 - every defect of a handler ends its own job only
+            return self._retry.outcome_of(job, error)
+
+    # --- liveness -------------------------------------------------------------------------------------------
+
+    async def _stay_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._ttl / 4)
+            try:
+                await workers.renew(self._database, self.identity, stopping=self._stopping)
+                await self._drop_lost()
+            except UNREACHABLE as error:
+                log.warning("liveness_not_renewed", error=type(error).__name__)
+
+    async def _drop_lost(self) -> None:
+        """Stop what was canceled or taken away meanwhile."""
+        running = [(run.claim.job_id, run.claim.attempt) for run in self._runs.values() if not run.lost]
+        if not running:
+            return
+        mine = await workers.still_mine(self._database, self.identity.id, running)
+        for job_id, attempt in running:
+            run = self._runs.get(job_id)
+            if job_id not in mine and run is not None and run.claim.attempt == attempt:
+                log.info("claim_lost", job_id=str(job_id))
+                run.lose()
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def stop_claiming(self) -> None:
+        """Begin a warm shutdown: nothing new; what waits is handed back, what has money in the air may finish."""
+        self._stopping = True
+        self._wake.set()
+        for run in list(self._runs.values()):
+            run.stop()
+
+    async def stop(self) -> None:
+        """Finish the shutdown within the grace time and leave."""
+        self.stop_claiming()
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._grace)
+            if late:
+                log.error("shutdown_grace_over", jobs=len(late))
+        await self._journal.drain()
+        await self._settler.aclose()
+        if self._liveness is not None:
+            self._liveness.cancel()
+            await asyncio.gather(self._liveness, return_exceptions=True)
+        try:
+            await workers.remove(self._database, self.identity.id)
+        except UNREACHABLE as error:
+            log.warning("worker_row_left", error=type(error).__name__)  # its time to live ends it
+        self._bells.ring(self.identity.lanes)

@@ -1,0 +1,97 @@
+"""One run of a claimed job, as its handler sees it.
+
+HandlerError
+├── ClaimLost     the job belongs to somebody else now (or to nobody): stop, write nothing
+├── HandBack      the process stops: another continues from the journal
+└── JobEnded      the run ends with this outcome
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Outcome
+
+
+class HandlerError(Exception):
+    pass
+
+
+class ClaimLost(HandlerError):
+    pass
+
+
+class HandBack(HandlerError):
+    pass
+
+
+class JobEnded(HandlerError):
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(type(outcome).__name__)
+        self.outcome = outcome
+
+
+class JobRun:
+    """A claimed job in this process. ``protected`` marks stretches in which money is in the air."""
+
+    def __init__(self, job: ClaimedJob, assets: Sequence[AssetSlot]) -> None:
+        self.job = job
+        self.assets = tuple(assets)
+        self.task: asyncio.Task[None] | None = None
+        self._protections = 0
+        self._stopping = False
+        self._lost = False
+
+    @property
+    def claim(self) -> Claim:
+        return self.job.claim
+
+    @property
+    def lost(self) -> bool:
+        return self._lost
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    @contextmanager
+    def protected(self) -> Generator[None]:
+        """While inside, a stop waits. Leaving it during a stop raises HandBack; after a lost claim, ClaimLost."""
+        self._protections += 1
+        try:
+            yield
+        finally:
+            self._protections -= 1
+        self.check()
+
+    def check(self) -> None:
+        """A good place to end: raises ClaimLost or HandBack when the run should."""
+        if self._protections:
+            return
+        if self._lost:
+            raise ClaimLost
+        if self._stopping:
+            raise HandBack
+
+    def lose(self) -> None:
+        """The claim is gone: cancel the handler where that can not lose money."""
+        self._lost = True
+        self._interrupt()
+
+    def stop(self) -> None:
+        """The process stops: interrupt the handler unless money is in the air."""
+        self._stopping = True
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if not self._protections and self.task is not None:
+            self.task.cancel()
+
+
+class JobHandler(Protocol):
+    """Runs one job type: fetch, call, store; the returned outcome is settled by the engine."""
+
+    async def run(self, run: JobRun) -> Outcome: ...

@@ -1,0 +1,300 @@
+"""Paying once: a paid POST is written ahead, sent exactly once, and its answer recorded whatever happens to the job.
+
+The POST runs in a task of its own that nothing cancels. Whoever waits for it may go away (claim lost, process
+stopping); the answer is recorded all the same, retrying until the database answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import orjson
+import structlog
+
+from app.ai_clients.base import Estimate, ImageProvider, ImageReceipt, ImageRequest, ModelProvider, ModelSpec
+from app.ai_clients.errors import OutcomeUnknown, Refused
+from app.config import Settings
+from app.db import provider_calls
+from app.db.pool import UNREACHABLE, Database
+from app.db.provider_calls import Call, CallIntent
+from app.domain.jobs import Deferred, Failed, Retry
+from app.domain.statuses import CallState
+from app.errors import ErrorCode
+from app.services.job_run import ClaimLost, JobEnded, JobRun
+from app.services.spool import Spool
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_DEADLINE_MARGIN = 30.0  # seconds after the client's own timeout before anybody else may judge the call
+_FIRST_LOOK = 30.0  # seconds after which a provider's listing is trusted to show a call
+_LOOK_AGAIN = 20.0
+_UNKNOWN_DETAIL = "The connection broke after the request was sent. It may have been paid; it was not sent again."
+
+
+class Journal:
+    def __init__(self, database: Database, settings: Settings, spool: Spool) -> None:
+        self._database = database
+        self._spool = spool
+        self._reconcile_window = settings.reconcile_window_seconds
+        self._paid_retry = settings.openai_paid_retry
+        self._open: set[asyncio.Task[Any]] = set()
+
+    # --- a reply that is the result -------------------------------------------------------------------------
+
+    async def reply_for(self, run: JobRun, provider: ImageProvider, request: ImageRequest) -> Call:
+        """The job's accepted image call: an earlier run's, or a new one paid now.
+
+        Its reply lies at ``spool.reply(call.id)``, unless the call is settled: then ``result`` has the stored files.
+        """
+        latest = await self._latest(run)
+        if latest is not None:
+            match latest.state:
+                case CallState.SETTLED if latest.error_code is None:
+                    return latest
+                case CallState.SUBMITTED if self._spool.has_reply(latest.id):
+                    return latest
+                case CallState.INTENT if self._spool.has_reply(latest.id):
+                    await self._replied(latest.id, None)
+                    return latest
+                case CallState.INTENT | CallState.SUBMITTED if not latest.expired:
+                    # the process that sent it may still answer, or another machine has the reply on disk
+                    raise JobEnded(Deferred(None, None, _seconds_left(latest)))
+                case CallState.INTENT | CallState.SUBMITTED | CallState.UNKNOWN:
+                    await self._give_up(run, latest)
+                case _:
+                    pass
+        intent = self._intent(
+            provider.name,
+            provider.pool(request),
+            "edit" if request.inputs else "generation",
+            asdict(request),
+            provider.estimate(request),
+            provider.timeout_seconds,
+        )
+
+        async def send() -> ImageReceipt:
+            return await provider.generate(request, reply=self._spool.reply(intent.id))
+
+        async def record(receipt: ImageReceipt) -> None:
+            await self._replied(intent.id, receipt.provider_request_id)
+
+        try:
+            await self._post(run, intent, send, record)
+        except OutcomeUnknown:
+            await self._give_up(run, await self._current(run, intent.id))
+            return await self.reply_for(run, provider, request)
+        return await self._current(run, intent.id)
+
+    async def result_stored(self, call: Call, *, cost_micros: int, result: Mapping[str, Any]) -> None:
+        """The reply's pictures lie in the bucket: from here a crash loses nothing, and the reply may go."""
+        await self._until_recorded(
+            lambda: provider_calls.settled(self._database, call.id, cost_micros=cost_micros, result=result)
+        )
+        self._spool.drop_reply(call.id)
+
+    async def reply_useless(self, run: JobRun, call: Call) -> None:
+        """The reply is not one: it was paid, perhaps, and can not be asked for again."""
+        await self._give_up(run, call)
+        raise JobEnded(Retry(ErrorCode.PROVIDER_RESULT_INVALID, "The reply could not be read.", 1.0, start_over=True))
+
+    async def _replied(self, call_id: UUID, provider_request_id: str | None) -> None:
+        await provider_calls.submitted(
+            self._database,
+            call_id,
+            last=True,
+            provider_request_id=provider_request_id,
+            result={"reply": "on disk"},
+        )
+
+    async def _give_up(self, run: JobRun, call: Call) -> None:
+        """Nobody can look a synchronous call up. Returns only where one paid retry is allowed and left."""
+        await provider_calls.settled(
+            self._database,
+            call.id,
+            cost_micros=call.estimate_micros,
+            is_estimate=True,
+            error_code=ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code,
+        )
+        log.error("provider_outcome_unknown", call_id=str(call.id), job_id=str(run.claim.job_id))
+        earlier = [c for c in await self._calls(run) if c.error_code == ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code]
+        if not self._paid_retry or len(earlier) > 1:
+            raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, _UNKNOWN_DETAIL))
+
+    # --- an id that is polled -------------------------------------------------------------------------------
+
+    async def submission_for(self, run: JobRun, provider: ModelProvider, spec: ModelSpec, *, last: bool = True) -> Call:
+        """The job's accepted call of this kind: an earlier run's (submitted, or settled as a success), or a new one.
+
+        ``last`` is false for a call that another paid one follows in the same job.
+        """
+        latest = await self._latest(run, spec.kind.value)
+        if latest is not None:
+            match latest.state:
+                case CallState.SUBMITTED:
+                    return latest
+                case CallState.SETTLED if latest.error_code is None:
+                    return latest
+                case CallState.INTENT if not latest.expired:
+                    raise JobEnded(Deferred(None, None, _seconds_left(latest)))
+                case CallState.INTENT | CallState.UNKNOWN:
+                    found = await self._reconcile(run, provider, latest, last=last)
+                    if found is not None:
+                        return found
+                case _:
+                    pass
+        prepared = await provider.prepare(spec)
+        run.check()
+        intent = self._intent(
+            provider.name,
+            provider.pool(spec),
+            spec.kind.value,
+            {"path": prepared.path, "body": dict(prepared.body)},
+            provider.estimate(spec),
+            provider.timeout_seconds,
+            prepared.fingerprint,
+        )
+
+        async def send() -> str:
+            return await provider.submit(prepared)
+
+        async def record(task_id: str) -> None:
+            await provider_calls.submitted(self._database, intent.id, last=last, provider_task_id=task_id)
+
+        try:
+            await self._post(run, intent, send, record)
+        except OutcomeUnknown as error:
+            raise JobEnded(Deferred(None, None, _FIRST_LOOK)) from error
+        return await self._current(run, intent.id)
+
+    async def _reconcile(self, run: JobRun, provider: ModelProvider, call: Call, *, last: bool) -> Call | None:
+        """One look into the provider's listing for an unknown call: adopted, proven absent (None), or later again."""
+        if call.state is CallState.INTENT:
+            code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
+            await provider_calls.unknown(self._database, call.id, error_code=code, http_status=None)
+        if call.age_seconds < _FIRST_LOOK:
+            raise JobEnded(Deferred(None, None, _FIRST_LOOK - call.age_seconds))
+        known = await provider_calls.known_task_ids(self._database, provider.name, call.created_at)
+        found = await provider.find_submitted(call.fingerprint, since=call.created_at, known_ids=known)
+        if len(found) == 1:
+            await provider_calls.submitted(self._database, call.id, last=last, provider_task_id=found[0])
+            log.info("provider_call_adopted", call_id=str(call.id))
+            return await self._current(run, call.id)
+        if call.age_seconds < self._reconcile_window:
+            raise JobEnded(Deferred(None, None, _LOOK_AGAIN))
+        code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
+        absent = [c for c in await self._calls(run) if c.state is CallState.REFUSED and c.error_code == code]
+        if found or absent:
+            await provider_calls.settled(
+                self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=code
+            )
+            log.error("provider_outcome_unknown", call_id=str(call.id), candidates=len(found))
+            raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, _UNKNOWN_DETAIL))
+        await provider_calls.refused(self._database, call.id, error_code=code, provider_code=None, http_status=None)
+        return None
+
+    # --- common ---------------------------------------------------------------------------------------------
+
+    def _intent(
+        self,
+        provider: str,
+        pool: str,
+        kind: str,
+        body: object,
+        estimate: Estimate,
+        timeout: float,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> CallIntent:
+        return CallIntent(
+            id=uuid4(),
+            provider=provider,
+            pool=pool,
+            kind=kind,
+            request_hash=hashlib.sha256(orjson.dumps(body, default=str, option=orjson.OPT_SORT_KEYS)).hexdigest(),
+            fingerprint=fingerprint or {},
+            estimate_micros=estimate.micros,
+            price_version=estimate.price_version,
+            deadline_seconds=timeout + _DEADLINE_MARGIN,
+        )
+
+    async def _post(
+        self,
+        run: JobRun,
+        intent: CallIntent,
+        send: Callable[[], Awaitable[T]],
+        record: Callable[[T], Awaitable[None]],
+    ) -> None:
+        with run.protected():
+            if not await provider_calls.intend(self._database, run.claim, intent):
+                raise ClaimLost
+            task = asyncio.create_task(self._send_and_record(intent, send, record))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+            await asyncio.shield(task)
+
+    async def _send_and_record(
+        self, intent: CallIntent, send: Callable[[], Awaitable[T]], record: Callable[[T], Awaitable[None]]
+    ) -> None:
+        try:
+            answer = await send()
+        except Refused as error:
+            refusal = error
+            await self._until_recorded(
+                lambda: provider_calls.refused(
+                    self._database,
+                    intent.id,
+                    error_code=refusal.code.code,
+                    provider_code=refusal.provider_code,
+                    http_status=refusal.http_status,
+                )
+            )
+            raise
+        except Exception as error:
+            # also a defect of ours: once the request may have left, only "unknown" is true
+            status = error.http_status if isinstance(error, OutcomeUnknown) else None
+            code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN
+            await self._until_recorded(
+                lambda: provider_calls.unknown(self._database, intent.id, error_code=code.code, http_status=status)
+            )
+            if isinstance(error, OutcomeUnknown):
+                raise
+            log.exception("paid_call_broke", call_id=str(intent.id))
+            raise OutcomeUnknown(code, _UNKNOWN_DETAIL) from error
+        await self._until_recorded(lambda: record(answer))
+
+    async def _until_recorded(self, write: Callable[[], Awaitable[object]]) -> None:
+        pause = 0.1
+        while True:
+            try:
+                await write()
+                return
+            except UNREACHABLE as error:
+                log.warning("journal_waits_for_database", error=type(error).__name__)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _calls(self, run: JobRun) -> list[Call]:
+        return await provider_calls.calls_of(self._database, run.claim.job_id)
+
+    async def _latest(self, run: JobRun, kind: str | None = None) -> Call | None:
+        calls = [call for call in await self._calls(run) if kind is None or call.kind == kind]
+        return calls[-1] if calls else None
+
+    async def _current(self, run: JobRun, call_id: UUID) -> Call:
+        return next(call for call in await self._calls(run) if call.id == call_id)
+
+    async def drain(self) -> None:
+        """Wait for every open POST and for its record."""
+        while self._open:
+            await asyncio.wait(set(self._open))
+
+
+def _seconds_left(call: Call) -> float:
+    return max(0.5, (call.deadline - datetime.now(UTC)).total_seconds() + 0.5)

@@ -1,0 +1,45 @@
+"""Tells readers that events were written: one coalesced NOTIFY per process and moment, after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from uuid import UUID
+
+import structlog
+
+from app.db import events
+from app.db.pool import UNREACHABLE, Database
+
+log = structlog.get_logger(__name__)
+
+_WINDOW_SECONDS = 0.01
+_KEYS_PER_PAYLOAD = 70  # a key has at most 101 characters, a payload must stay under 8,000 bytes
+
+
+class Notifier:
+    """Keys are ``<task id>/<user id>``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._keys: set[str] = set()
+        self._flush: asyncio.Task[None] | None = None
+
+    def changed(self, tasks: Iterable[tuple[str, UUID | None]]) -> None:
+        self._keys.update(f"{task_id}/{user_id or ''}" for task_id, user_id in tasks)
+        if self._keys and (self._flush is None or self._flush.done()):
+            self._flush = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._keys:
+            await asyncio.sleep(_WINDOW_SECONDS)
+            keys, self._keys = sorted(self._keys), set()
+            payloads = [" ".join(keys[i : i + _KEYS_PER_PAYLOAD]) for i in range(0, len(keys), _KEYS_PER_PAYLOAD)]
+            try:
+                await events.notify(self._database, payloads)
+            except UNREACHABLE as error:
+                log.warning("notify_failed", error=type(error).__name__)  # readers poll slowly anyway
+
+    async def aclose(self) -> None:
+        if self._flush is not None:
+            await self._flush

@@ -1,0 +1,85 @@
+"""From what went wrong to how the run ends: the one place that decides about retries."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import structlog
+
+from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
+from app.config import Settings
+from app.db.pool import UNREACHABLE
+from app.domain.jobs import ClaimedJob, Deferred, Failed, Outcome, Retry
+from app.errors import AppError, ErrorCode
+from app.storage.base import ObjectNotFound, StorageError
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential backoff with jitter, in seconds; ``max_attempts`` counts failed attempts of a job."""
+
+    base_seconds: float
+    cap_seconds: float
+    max_attempts: int
+    max_wait_seconds: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> RetryPolicy:
+        return cls(
+            base_seconds=settings.retry_base_seconds,
+            cap_seconds=settings.retry_cap_seconds,
+            max_attempts=settings.max_attempts,
+            max_wait_seconds=settings.max_wait_seconds,
+        )
+
+    def delay(self, failures: int) -> float:
+        ceiling = min(self.cap_seconds, self.base_seconds * 2 ** min(failures, 30))
+        return ceiling * random.uniform(0.5, 1.0)
+
+    def retry(self, job: ClaimedJob, error: ErrorCode, message: str, *, start_over: bool = False) -> Outcome:
+        if job.failures + 1 >= self.max_attempts:
+            return Failed(error, message)
+        return Retry(error, message, self.delay(job.failures), start_over=start_over)
+
+    def defer(self, job: ClaimedJob, error: ErrorCode, message: str, retry_after: float | None) -> Outcome:
+        if job.age_seconds > self.max_wait_seconds:
+            return Failed(error, message)
+        wanted = retry_after if retry_after is not None else self.delay(job.deferrals)
+        # a provider tells every caller the same second: spread the repeats
+        return Deferred(error, message, min(wanted, self.max_wait_seconds) + random.uniform(0.05, 0.5))
+
+    def outcome_of(self, job: ClaimedJob, error: Exception) -> Outcome:
+        """How a run ends that was left by this exception."""
+        match error:
+            case Refused():
+                return self._refused(job, error)
+            case OutcomeUnknown():
+                return Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, error.detail)
+            case ProviderError():
+                return self.retry(job, error.code, error.detail)
+            case AppError():
+                message = error.detail or error.error.title
+                if error.error.retry_helps:
+                    return self.retry(job, error.error, message)
+                return Failed(error.error, message)
+            case ObjectNotFound():
+                return Failed(ErrorCode.INPUT_NOT_FOUND, "The input file is no longer there.")
+            case StorageError():
+                return self.retry(job, ErrorCode.STORAGE_UNAVAILABLE, "Storage did not answer properly.")
+            case _ if isinstance(error, UNREACHABLE):
+                return self.retry(job, ErrorCode.SERVICE_UNAVAILABLE, "A service we need did not answer.")
+            case _:
+                log.error("handler_failed", job_id=str(job.claim.job_id), job_type=job.type.value, exc_info=error)
+                return self.retry(job, ErrorCode.INTERNAL_ERROR, "Something went wrong on our side.")
+
+    def _refused(self, job: ClaimedJob, error: Refused) -> Outcome:
+        match error.advice:
+            case Advice.DEFER:
+                return self.defer(job, error.code, error.detail, error.retry_after)
+            case Advice.RETRY:
+                return self.retry(job, error.code, error.detail)
+            case Advice.FINAL | Advice.CONFIGURATION:
+                return Failed(error.code, error.detail)

@@ -1,0 +1,112 @@
+"""Putting results into the bucket: a manifest row first, then an upload that never overwrites another job's file."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from asyncio import to_thread
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import structlog
+
+from app.config import Settings
+from app.db import files, workers
+from app.db.pool import Database
+from app.domain.jobs import AssetKind, AssetSlot, StoredFile
+from app.domain.storage_keys import output_key, preview_key
+from app.errors import AppError, ErrorCode
+from app.services.job_run import ClaimLost, JobRun
+from app.storage.base import ObjectExists, ObjectStorage
+
+log = structlog.get_logger(__name__)
+
+
+class Outputs:
+    def __init__(self, database: Database, storage: ObjectStorage, settings: Settings) -> None:
+        self._database = database
+        self._storage = storage
+        self._bucket = settings.generated_assets_bucket_name
+        self._public_base_url = settings.public_base_url
+
+    async def store(
+        self,
+        run: JobRun,
+        slot: AssetSlot,
+        path: Path,
+        *,
+        content_type: str,
+        extension: str,
+        width: int | None = None,
+        height: int | None = None,
+        preview: Path | None = None,
+    ) -> StoredFile:
+        """Upload one result under its reserved name. Raises ClaimLost, StorageError, AppError(STORAGE_CONFLICT)."""
+        key = output_key(slot.kind, run.job.task_id, slot.number, extension)
+        kind = "concept" if slot.kind is AssetKind.CONCEPT else "model"
+        file_id, url = await self._put(run, key, path, kind=kind, content_type=content_type)
+        preview_id, preview_url = None, None
+        if preview is not None:
+            preview_id, preview_url = await self._put(
+                run, preview_key(key), preview, kind="preview", content_type="image/webp"
+            )
+        return StoredFile(
+            file_id=file_id,
+            asset_id=slot.id,
+            kind=slot.kind,
+            bucket=self._bucket,
+            key=key,
+            url=url,
+            content_type=content_type,
+            size=path.stat().st_size,
+            sha256=await to_thread(_sha256, path),
+            width=width,
+            height=height,
+            preview_url=preview_url,
+            preview_file_id=preview_id,
+        )
+
+    async def _put(self, run: JobRun, key: str, path: Path, *, kind: str, content_type: str) -> tuple[UUID, str]:
+        """Announce, upload; the file's id and its lasting URL."""
+        announced = await files.announce(
+            self._database,
+            run.claim,
+            file_id=uuid4(),
+            bucket=self._bucket,
+            key=key,
+            kind=kind,
+            content_type=content_type,
+            content_key=secrets.token_urlsafe(24),
+        )
+        if announced is None:
+            await self._ensure_claim(run)
+            raise AppError(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")
+        file_id, content_key = announced
+        try:
+            await self._storage.upload(self._bucket, key, path, content_type=content_type)
+        except ObjectExists:
+            # an earlier run of this job got as far; it may have been cut, so ours replaces it
+            await self._ensure_claim(run)
+            log.info("upload_replaced", key=key)
+            await self._storage.upload(self._bucket, key, path, content_type=content_type, overwrite=True)
+        return file_id, await self._url(key, file_id, content_key)
+
+    async def _ensure_claim(self, run: JobRun) -> None:
+        claim = run.claim
+        if not await workers.still_mine(self._database, claim.worker_id, [(claim.job_id, claim.attempt)]):
+            raise ClaimLost
+
+    async def _url(self, key: str, file_id: UUID, content_key: str) -> str:
+        if await self._storage.is_public(self._bucket):
+            return self._storage.public_url(self._bucket, key)
+        return content_link(self._public_base_url, file_id, content_key)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def content_link(public_base_url: str, file_id: UUID, content_key: str) -> str:
+    """Our never-expiring link to a file of a private bucket."""
+    return f"{public_base_url}/assets/{file_id}/content?key={content_key}"

@@ -1,0 +1,153 @@
+"""Polls open calls, not jobs: one loop per provider and process, all ids in as few requests as possible."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from app.ai_clients.base import ModelProvider, ProviderTask, ProviderTaskState
+from app.ai_clients.errors import ProviderError
+from app.db import claims, provider_calls
+from app.db.pool import UNREACHABLE, Database
+from app.db.provider_calls import Call
+from app.errors import ErrorCode
+from app.services.bells import Bells
+from app.services.notifier import Notifier
+
+log = structlog.get_logger(__name__)
+
+_OVER = frozenset({ProviderTaskState.SUCCEEDED, ProviderTaskState.FAILED, ProviderTaskState.CANCELED})
+
+
+@dataclass(slots=True)
+class _Watched:
+    call: Call
+    waiter: asyncio.Future[ProviderTask] | None
+    progress: int
+
+
+class Poller:
+    """Watches the submitted calls of one provider until they are over, and books their cost."""
+
+    def __init__(self, database: Database, provider: ModelProvider, bells: Bells, notifier: Notifier) -> None:
+        self._database = database
+        self._provider = provider
+        self._bells = bells
+        self._notifier = notifier
+        self._watched: dict[str, _Watched] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    @property
+    def provider_name(self) -> str:
+        return self._provider.name
+
+    @property
+    def open_calls(self) -> int:
+        return len(self._watched)
+
+    async def wait(self, call: Call) -> ProviderTask:
+        """The task when the provider is done with it. Cancelling the wait stops nothing at the provider."""
+        task_id = call.provider_task_id
+        if task_id is None:
+            raise ValueError("only a submitted call can be polled")
+        waiter: asyncio.Future[ProviderTask] = asyncio.get_running_loop().create_future()
+        self._watch(task_id, _Watched(call, waiter, call.progress or 0))
+        try:
+            return await waiter
+        finally:
+            watched = self._watched.get(task_id)
+            if watched is not None and watched.waiter is waiter and waiter.cancelled():
+                del self._watched[task_id]
+
+    async def look(self, task_id: str) -> ProviderTask:
+        """The task as it is now, with a fresh output URL. Raises ProviderError."""
+        return (await self._provider.poll([task_id]))[task_id]
+
+    def adopt(self, call: Call) -> None:
+        """Watch a call that no job waits for: only its cost and its slot matter."""
+        if call.provider_task_id is not None and call.provider_task_id not in self._watched:
+            self._watch(call.provider_task_id, _Watched(call, None, call.progress or 0))
+
+    def _watch(self, task_id: str, watched: _Watched) -> None:
+        self._watched[task_id] = watched
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        pause = 0.0
+        while self._watched:
+            # spread over the interval, so that processes do not poll in step
+            await asyncio.sleep(max(pause, self._provider.poll_seconds * random.uniform(0.9, 1.1)))
+            pause = await self._round()
+
+    async def _round(self) -> float:
+        """Poll everything once; how long to wait beyond the usual pace, in seconds."""
+        ids = list(self._watched)
+        if not ids:
+            return 0.0
+        try:
+            tasks = await self._provider.poll(ids)
+        except ProviderError as error:
+            log.warning("poll_failed", provider=self._provider.name, code=error.code.code)
+            return getattr(error, "retry_after", None) or self._provider.poll_seconds * 2
+        try:
+            await self._record_progress(tasks)
+            await self._finish({key: task for key, task in tasks.items() if task.state in _OVER})
+        except UNREACHABLE as error:
+            log.warning("poll_not_recorded", provider=self._provider.name, error=type(error).__name__)
+        return 0.0
+
+    async def _record_progress(self, tasks: Mapping[str, ProviderTask]) -> None:
+        moved: list[tuple[UUID, int]] = []
+        for task_id, task in tasks.items():
+            watched = self._watched.get(task_id)
+            if watched is None or task.progress is None or task.state in _OVER:
+                continue
+            progress = min(99, max(0, task.progress))  # 100 is for a stored result
+            if progress > watched.progress:
+                watched.progress = progress
+                moved.append((watched.call.id, progress))
+        if moved:
+            await provider_calls.record_progress(self._database, moved)
+            changed = {call_id for call_id, _ in moved}
+            calls = (watched.call for watched in self._watched.values())
+            self._notifier.changed((c.task_id, c.user_id) for c in calls if c.id in changed and c.task_id is not None)
+
+    async def _finish(self, over: Mapping[str, ProviderTask]) -> None:
+        pools: set[str] = set()
+        for task_id, task in over.items():
+            watched = self._watched.get(task_id)
+            if watched is None:
+                continue
+            await book(self._database, watched.call, task)
+            pools.add(watched.call.pool)
+            self._watched.pop(task_id, None)
+            if watched.waiter is not None and not watched.waiter.done():
+                watched.waiter.set_result(task)
+        if pools:
+            self._bells.ring(await claims.lanes_with_room(self._database, sorted(pools)))
+
+    async def aclose(self) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+
+async def book(database: Database, call: Call, task: ProviderTask) -> None:
+    """Settle the journal row of a call that the provider is done with."""
+    succeeded = task.state is ProviderTaskState.SUCCEEDED
+    error = None if succeeded else (task.error or ErrorCode.PROVIDER_TASK_FAILED).code
+    # the provider takes nothing for work that failed, and says what it took for work that did not
+    assumed = call.estimate_micros if succeeded else 0
+    await provider_calls.settled(
+        database,
+        call.id,
+        cost_micros=assumed if task.cost_micros is None else task.cost_micros,
+        is_estimate=succeeded and task.cost_micros is None,
+        error_code=error,
+    )

@@ -1,0 +1,98 @@
+"""Collects the ends of runs for a few milliseconds and settles them in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from app.db import claims
+from app.db.pool import UNREACHABLE, Database
+from app.db.settle import Settled, settle
+from app.domain.jobs import Deferred, Failed, HandedBack, Settlement
+from app.errors import ErrorCode
+from app.services.bells import Bells
+from app.services.notifier import Notifier
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 200
+_LONGEST_PAUSE = 5.0
+
+
+class Settler:
+    def __init__(self, database: Database, bells: Bells, notifier: Notifier, *, window_seconds: float) -> None:
+        self._database = database
+        self._bells = bells
+        self._notifier = notifier
+        self._window = window_seconds
+        self._waiting: list[tuple[Settlement, asyncio.Future[bool]]] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Write how a run ended; waits until the database has it. False when the claim had been lost."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((settlement, future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        return await asyncio.shield(future)
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            if len(self._waiting) < _BATCH:
+                await asyncio.sleep(self._window)
+            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            try:
+                settled = await self._write([settlement for settlement, _ in batch])
+            except Exception:
+                log.exception("settle_batch_failed", jobs=len(batch))
+                settled = await self._each_alone([settlement for settlement, _ in batch])
+            for settlement, future in batch:
+                if not future.done():
+                    future.set_result(settlement.job.claim.job_id in settled)
+
+    async def _each_alone(self, settlements: Sequence[Settlement]) -> frozenset[UUID]:
+        """One poisoned settlement must not hold back the others: it fails its own job and nothing else."""
+        done: set[UUID] = set()
+        for settlement in settlements:
+            try:
+                done |= await self._write([settlement])
+            except Exception:
+                log.exception("settle_failed", job_id=str(settlement.job.claim.job_id))
+                failed = Failed(ErrorCode.INTERNAL_ERROR, "The result could not be recorded.")
+                try:
+                    done |= await self._write([Settlement(settlement.job, failed)])
+                except Exception:
+                    # the claim stays ours until the process ends; the sweep takes the job back then
+                    log.exception("settle_gave_up", job_id=str(settlement.job.claim.job_id))
+        return frozenset(done)
+
+    async def _write(self, settlements: Sequence[Settlement]) -> frozenset[UUID]:
+        pause = 0.1
+        while True:
+            try:
+                settled = await settle(self._database, settlements)
+                break
+            except UNREACHABLE as error:
+                log.warning("settle_waits_for_database", error=type(error).__name__, jobs=len(settlements))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        await self._tell(settled, settlements)
+        return settled.jobs
+
+    async def _tell(self, settled: Settled, settlements: Sequence[Settlement]) -> None:
+        self._notifier.changed(settled.tasks)
+        lanes = set(settled.lanes)
+        freed = {item.job.pool for item in settlements if not isinstance(item.outcome, Deferred | HandedBack)}
+        if freed:
+            try:
+                lanes.update(await claims.lanes_with_room(self._database, sorted(freed)))
+            except UNREACHABLE as error:
+                log.warning("bell_lookup_failed", error=type(error).__name__)  # the sweep rings
+        self._bells.ring(lanes)
+
+    async def aclose(self) -> None:
+        if self._flusher is not None:
+            await self._flusher

@@ -1,0 +1,115 @@
+"""Housekeeping on a timer in every worker: rings for work nobody rang for, takes back jobs of dead workers, wakes what
+waits for a time, adopts orphaned calls, and cleans uploads that belong to nobody. Every round is safe to repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from app.config import Settings
+from app.db import events, files, provider_calls, workers
+from app.db.pool import UNREACHABLE, Database
+from app.services.bells import Bells
+from app.services.poller import Poller
+from app.storage.base import ObjectStorage, StorageError
+
+log = structlog.get_logger(__name__)
+
+_UPLOAD_GRACE_SECONDS = 3600.0
+_EVENT_DAYS = 30
+_ORPHANS_PER_ROUND = 100
+_CLEAN_EVERY_ROUNDS = 60
+
+
+class Sweeper:
+    def __init__(
+        self,
+        database: Database,
+        storage: ObjectStorage,
+        bells: Bells,
+        pollers: Sequence[Poller],
+        *,
+        worker_id: UUID,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._bells = bells
+        self._pollers = pollers
+        self._worker_id = worker_id
+        self._ttl = settings.worker_ttl_seconds
+        self._every = settings.sweep_seconds
+        self._max_crashes = settings.max_crashes
+        self._loops: list[asyncio.Task[None]] = []
+        self._rounds = 0
+
+    def start(self) -> None:
+        self._loops = [asyncio.create_task(self._sweep_for_ever()), asyncio.create_task(self._wake_for_ever())]
+
+    async def aclose(self) -> None:
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._every * random.uniform(0.8, 1.2))
+            try:
+                await self.round()
+            except UNREACHABLE as error:
+                log.warning("sweep_failed", error=type(error).__name__)
+            except Exception:
+                log.exception("sweep_broke")
+
+    async def _wake_for_ever(self) -> None:
+        """Between sweeps, wake what becomes due, to the moment."""
+        while True:
+            try:
+                due = await workers.next_due_seconds(self._database)
+                if due is not None and due <= self._every:
+                    await asyncio.sleep(due + 0.005)
+                    if await workers.promote_due(self._database):
+                        self._bells.ring(("priority", "normal"))
+                        continue
+            except UNREACHABLE as error:
+                log.warning("wake_failed", error=type(error).__name__)
+            await asyncio.sleep(min(1.0, self._every))
+
+    async def round(self) -> None:
+        """One sweep. Skips the shared part when another process is at it."""
+        result = await workers.sweep(self._database, ttl_seconds=self._ttl, max_crashes=self._max_crashes)
+        if result is not None:
+            if result.dead_workers or result.taken_back or result.crashed_out:
+                log.warning(
+                    "took_back_jobs",
+                    dead_workers=result.dead_workers,
+                    taken_back=result.taken_back,
+                    crashed_out=result.crashed_out,
+                )
+            self._bells.ring(result.lanes)
+            await self._clean()
+        for poller in self._pollers:
+            for call in await provider_calls.adopt_orphans(
+                self._database, worker_id=self._worker_id, provider=poller.provider_name, limit=_ORPHANS_PER_ROUND
+            ):
+                poller.adopt(call)
+
+    async def _clean(self) -> None:
+        settled = await provider_calls.settle_abandoned(self._database)
+        if settled:
+            log.error("abandoned_calls_settled", calls=settled)
+        self._rounds += 1
+        if self._rounds % _CLEAN_EVERY_ROUNDS:
+            return
+        await events.remove_older_than(self._database, days=_EVENT_DAYS)
+        for row in await files.abandoned_uploads(self._database, grace_seconds=_UPLOAD_GRACE_SECONDS, limit=100):
+            try:
+                await self._storage.remove(row.bucket, [row.key])
+            except StorageError as error:
+                log.warning("cleaning_failed", error=type(error).__name__)
+                return
+            await files.mark_removed(self._database, row.id)
