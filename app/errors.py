@@ -37,14 +37,10 @@ class ErrorCode(Enum):
     METHOD_NOT_ALLOWED = Entry("method_not_allowed", 405, "Method not allowed")
     REQUEST_TOO_LARGE = Entry("request_too_large", 413, "The request body is too large")
     UNSUPPORTED_MEDIA_TYPE = Entry("unsupported_media_type", 415, "The content type is not supported")
-    IDEMPOTENCY_KEY_REUSED = Entry(
-        "idempotency_key_reused", 422, "The idempotency key was used with another body"
-    )
+    IDEMPOTENCY_KEY_REUSED = Entry("idempotency_key_reused", 422, "The idempotency key was used with another body")
     RATE_LIMITED = Entry("rate_limited", 429, "Too many requests for this provider", retry_helps=True)
     EVENT_CURSOR_INVALID = Entry("event_cursor_invalid", 400, "Last-Event-ID is not one of ours")
-    SERVICE_UNAVAILABLE = Entry(
-        "service_unavailable", 503, "A service we need does not answer", retry_helps=True
-    )
+    SERVICE_UNAVAILABLE = Entry("service_unavailable", 503, "A service we need does not answer", retry_helps=True)
     INTERNAL_ERROR = Entry("internal_error", 500, "Something went wrong on our side", retry_helps=True)
 
     # tasks
@@ -65,55 +61,35 @@ class ErrorCode(Enum):
     INPUT_TOO_SMALL = Entry("input_too_small", 422, "The input image is too small")
     DRAFT_NOT_FOUND = Entry("draft_not_found", 404, "No such draft model")
     DRAFT_NOT_REFINABLE = Entry("draft_not_refinable", 422, "This draft can not be refined")
-    PROVIDER_NOT_AVAILABLE = Entry(
-        "provider_not_available", 422, "This provider does not offer the operation"
-    )
+    PROVIDER_NOT_AVAILABLE = Entry("provider_not_available", 422, "This provider does not offer the operation")
 
     # outcomes of provider calls, seen in rows
-    PROVIDER_CONTENT_REFUSED = Entry(
-        "provider_content_refused", 422, "The provider's content policy refused this"
-    )
+    PROVIDER_CONTENT_REFUSED = Entry("provider_content_refused", 422, "The provider's content policy refused this")
     PROVIDER_REQUEST_REFUSED = Entry("provider_request_refused", 502, "The provider refused the parameters")
     PROVIDER_INPUT_REFUSED = Entry("provider_input_refused", 422, "The provider could not use the input file")
-    PROVIDER_CREDITS_EXHAUSTED = Entry(
-        "provider_credits_exhausted", 503, "The provider account is out of credits"
-    )
+    PROVIDER_CREDITS_EXHAUSTED = Entry("provider_credits_exhausted", 503, "The provider account is out of credits")
     PROVIDER_KEY_REJECTED = Entry("provider_key_rejected", 503, "The provider rejected the gateway's key")
-    PROVIDER_MODEL_UNAVAILABLE = Entry(
-        "provider_model_unavailable", 503, "The provider's model is not available"
-    )
-    PROVIDER_RATE_LIMITED = Entry(
-        "provider_rate_limited", 503, "The provider asks us to slow down", retry_helps=True
-    )
+    PROVIDER_MODEL_UNAVAILABLE = Entry("provider_model_unavailable", 503, "The provider's model is not available")
+    PROVIDER_RATE_LIMITED = Entry("provider_rate_limited", 503, "The provider asks us to slow down", retry_helps=True)
     PROVIDER_BUSY = Entry("provider_busy", 503, "The provider has no free slot", retry_helps=True)
-    PROVIDER_UNAVAILABLE = Entry(
-        "provider_unavailable", 503, "The provider can not be reached", retry_helps=True
-    )
+    PROVIDER_UNAVAILABLE = Entry("provider_unavailable", 503, "The provider can not be reached", retry_helps=True)
     PROVIDER_OUTCOME_UNKNOWN = Entry(
         "provider_outcome_unknown",
         502,
         "The connection broke after the request was sent; it may have been paid",
     )
-    PROVIDER_TASK_FAILED = Entry(
-        "provider_task_failed", 502, "The provider could not do the work", retry_helps=True
-    )
-    PROVIDER_TASK_EXPIRED = Entry(
-        "provider_task_expired", 502, "The provider gave the work up", retry_helps=True
-    )
+    PROVIDER_TASK_FAILED = Entry("provider_task_failed", 502, "The provider could not do the work", retry_helps=True)
+    PROVIDER_TASK_EXPIRED = Entry("provider_task_expired", 502, "The provider gave the work up", retry_helps=True)
     PROVIDER_TASK_CANCELED = Entry("provider_task_canceled", 502, "The work was canceled at the provider")
     PROVIDER_RESULT_INVALID = Entry("provider_result_invalid", 502, "The provider's result can not be used")
     PROVIDER_RESULT_TOO_LARGE = Entry("provider_result_too_large", 502, "The provider's result is too large")
-    PROVIDER_RESULT_MISSING = Entry(
-        "provider_result_missing", 502, "The provider delivered fewer results than asked"
-    )
+    PROVIDER_RESULT_MISSING = Entry("provider_result_missing", 502, "The provider delivered fewer results than asked")
 
     # our own work
     STORAGE_UNAVAILABLE = Entry("storage_unavailable", 503, "Storage does not answer", retry_helps=True)
     STORAGE_CONFLICT = Entry("storage_conflict", 500, "Another file lies where the result belongs")
     DEADLINE_EXCEEDED = Entry("deadline_exceeded", 504, "The job took longer than it may", retry_helps=True)
-    WORKER_CRASHED = Entry(
-        "worker_crashed", 500, "Workers crashed repeatedly while on this job", retry_helps=True
-    )
+    WORKER_CRASHED = Entry("worker_crashed", 500, "Workers crashed repeatedly while on this job", retry_helps=True)
     STEP_FAILED = Entry("step_failed", 422, "An earlier step of the request failed")
     CANCELED = Entry("canceled", 409, "Canceled")
     CONFIGURATION = Entry("configuration", 500, "A setting is missing or wrong")

@@ -16,23 +16,10 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from app.domain.operations import ModelOptions, Operation, View
 from app.errors import ErrorCode
-
-
-class Operation(StrEnum):
-    """The operations of the HTTP contract, by the last part of their path."""
-
-    TEXT_TO_IMAGE = "text-to-image"
-    IMAGE_TO_IMAGE = "image-to-image"
-    TEXT_TO_MODEL = "text-to-model"
-    IMAGE_TO_MODEL = "image-to-model"
-    SKETCH_TO_MODEL = "sketch-to-model"
-    REFINE_MODEL = "refine-model"
-
-
-View = Literal["front", "left", "back", "right"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,19 +133,6 @@ class ModelKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """Options of the HTTP contract; ``None`` means not set by the client and is never sent."""
-
-    texture: bool | None = None
-    pbr: bool | None = None
-    model_version: str | None = None
-    face_limit: int | None = None
-    auto_size: bool | None = None
-    texture_quality: str | None = None
-    orientation: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What the service wants made, in our words. ``views`` maps a view to a local picture; ``source_task_id`` is a
     provider task of ours that is refined or chained; ``model_file`` is a mesh to import."""
@@ -168,7 +142,7 @@ class ModelSpec:
     views: Mapping[View, FileInput] = field(default_factory=dict[View, FileInput])
     source_task_id: str | None = None
     model_file: FileInput | None = None
-    options: ModelOptions = ModelOptions()
+    options: ModelOptions = field(default_factory=ModelOptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,21 @@ async def sources_of(database: Database, *, user_id: UUID, file_id: UUID | None,
     return Sources() if row is None else Sources(**dict(row))
 
 
+async def source_of_draft(database: Database, *, provider_task_id: str, user_id: UUID) -> Sources:
+    """The user's model row that a provider task made, with what that was made from."""
+    row = await database.fetchrow(
+        "select id as model_id, source_input_asset_id as input_asset_id, source_concept_image_id as concept_image_id"  # noqa: S608
+        f" from {database.tables.models} where ai_service_task_id = $1 and user_id = $2 order by created_at limit 1",
+        provider_task_id,
+        user_id,
+    )
+    return Sources() if row is None else Sources(**dict(row))
+
+
 async def slots_of(database: Database, job_ids: Sequence[UUID]) -> dict[UUID, list[AssetSlot]]:
     """Unfinished asset rows of jobs, in the order of their numbers."""
+    if not job_ids:
+        return {}
     tables = database.tables
     rows = await database.fetch(
         f"select job_id, id, 'concept' as kind, number, prompt from {tables.concepts}"  # noqa: S608 - checked names

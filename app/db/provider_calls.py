@@ -45,6 +45,7 @@ class Call:
     fingerprint: Mapping[str, Any]
     estimate_micros: int
     provider_task_id: str | None
+    provider_request_id: str | None
     error_code: str | None
     result: Mapping[str, Any] | None
     progress: int | None
@@ -55,7 +56,7 @@ class Call:
 
 
 _COLUMNS = """id, job_id, task_id, user_id, worker_id, attempt, provider, pool, kind, state, fingerprint,
-  estimate_micros, provider_task_id, error_code, result, progress, created_at, deadline,
+  estimate_micros, provider_task_id, provider_request_id, error_code, result, progress, created_at, deadline,
   deadline < now() as expired, extract(epoch from now() - created_at)::float8 as age_seconds"""
 
 # needs a live claim, a running job and (by a unique index) no open call of that job

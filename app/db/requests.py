@@ -181,16 +181,30 @@ async def accept(database: Database, plan: RequestPlan) -> None:
         raise TaskOwnedByAnother
 
 
-async def find_by_key(database: Database, *, user_id: UUID, scope: str, idempotency_key: str) -> StoredRequest | None:
-    """The live request under an idempotency key, if there is one."""
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """What is known before a request is accepted."""
+
+    task_is_foreign: bool
+    existing: StoredRequest | None
+
+
+async def look_up(database: Database, *, task_id: str, user_id: UUID, scope: str, idempotency_key: str) -> LookUp:
+    """Whether the task belongs to somebody else, and the live request under the key, if there is one."""
     row = await database.fetchrow(
-        "select id, task_id, job_id, body_hash, status from requests"
-        " where user_id = $1 and scope = $2 and idempotency_key = $3 and matches",
+        "select exists (select from tasks where id = $1 and user_id is distinct from $2) as task_is_foreign,"
+        " r.id, r.task_id, r.job_id, r.body_hash, r.status"
+        " from (select 1) as one left join requests r"
+        " on r.user_id = $2 and r.scope = $3 and r.idempotency_key = $4 and r.matches",
+        task_id,
         user_id,
         scope,
         idempotency_key,
     )
-    return None if row is None else StoredRequest(**dict(row))
+    if row is None or row["id"] is None:
+        return LookUp(task_is_foreign=row is not None and row["task_is_foreign"], existing=None)
+    existing = StoredRequest(row["id"], row["task_id"], row["job_id"], row["body_hash"], row["status"])
+    return LookUp(task_is_foreign=row["task_is_foreign"], existing=existing)
 
 
 def _constraint(error: asyncpg.IntegrityConstraintViolationError) -> str:

@@ -55,16 +55,23 @@ async def remove(database: Database, worker_id: UUID) -> None:
     await database.execute("delete from workers where id = $1", worker_id)
 
 
-async def still_mine(database: Database, worker_id: UUID, jobs: Sequence[tuple[UUID, int]]) -> set[UUID]:
-    """Of (job id, attempt) pairs, the jobs whose claim is still the worker's."""
-    rows = await database.fetch(
-        "select j.id from unnest($2::uuid[], $3::integer[]) as c(id, attempt) join jobs j on j.id = c.id"
-        " where j.worker_id = $1 and j.attempt = c.attempt and j.status = 'running'",
+async def running_claims(database: Database, worker_id: UUID) -> set[tuple[UUID, int]]:
+    """(job id, attempt) of every job whose claim is the worker's."""
+    rows = await database.fetch("select id, attempt from jobs where worker_id = $1 and status = 'running'", worker_id)
+    return {(row["id"], row["attempt"]) for row in rows}
+
+
+async def release(database: Database, worker_id: UUID, claims: Sequence[tuple[UUID, int]]) -> int:
+    """Queue jobs again that the worker holds without knowing: the claim's answer never reached it."""
+    return await database.execute(
+        "update jobs j set status = 'queued', worker_id = null, resume = j.calls_done or exists ("
+        "   select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))"
+        " from unnest($2::uuid[], $3::integer[]) as c(id, attempt)"
+        " where j.id = c.id and j.attempt = c.attempt and j.worker_id = $1 and j.status = 'running'",
         worker_id,
-        [job for job, _ in jobs],
-        [attempt for _, attempt in jobs],
+        [job for job, _ in claims],
+        [attempt for _, attempt in claims],
     )
-    return {row["id"] for row in rows}
 
 
 _DEAD = "delete from workers where seen_at < now() - make_interval(secs => $1) returning id"

@@ -56,7 +56,9 @@ class Engine:
         self._in_shift = False
         self._stopping = False
         self._forwarded = 0.0
+        self._strangers: set[tuple[UUID, int]] = set()
         self._liveness: asyncio.Task[None] | None = None
+        self._local_shift: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> int:
@@ -70,6 +72,13 @@ class Engine:
         """Register the process; without a row of its own its jobs would be taken for lost."""
         await workers.renew(self._database, self.identity, stopping=False)
         self._liveness = asyncio.create_task(self._stay_alive())
+
+    def wake(self) -> None:
+        """There may be work: begin a shift, or wake the one under way. Call it on the loop."""
+        if self._in_shift or self._stopping:
+            self._wake.set()
+        elif self._local_shift is None or self._local_shift.done():
+            self._local_shift = asyncio.create_task(self.run_shift())
 
     # --- the shift ------------------------------------------------------------------------------------------
 
@@ -103,7 +112,7 @@ class Engine:
         except UNREACHABLE as error:
             log.warning("claim_failed", error=type(error).__name__)
             await asyncio.sleep(random.uniform(0.5, 1.0))
-            return  # what was claimed without our knowing is found by the liveness check
+            return  # what was claimed without our knowing is found when claims are compared
         for job in result.jobs:
             self._start(JobRun(job, slots[job.claim.job_id]))
         if result.full:
@@ -176,21 +185,27 @@ class Engine:
             await asyncio.sleep(self._ttl / 4)
             try:
                 await workers.renew(self._database, self.identity, stopping=self._stopping)
-                await self._drop_lost()
+                await self._compare_claims()
             except UNREACHABLE as error:
                 log.warning("liveness_not_renewed", error=type(error).__name__)
 
-    async def _drop_lost(self) -> None:
-        """Stop what was canceled or taken away meanwhile."""
-        running = [(run.claim.job_id, run.claim.attempt) for run in self._runs.values() if not run.lost]
-        if not running:
-            return
-        mine = await workers.still_mine(self._database, self.identity.id, running)
-        for job_id, attempt in running:
+    async def _compare_claims(self) -> None:
+        """Stop what was canceled or taken away meanwhile; give back what the database says is ours and is not here."""
+        here = {(run.claim.job_id, run.claim.attempt) for run in self._runs.values()}
+        ours = await workers.running_claims(self._database, self.identity.id)
+        for job_id, attempt in here - ours:
             run = self._runs.get(job_id)
-            if job_id not in mine and run is not None and run.claim.attempt == attempt:
+            if run is not None and run.claim.attempt == attempt and not run.lost:
                 log.info("claim_lost", job_id=str(job_id))
                 run.lose()
+        running = {(run.claim.job_id, run.claim.attempt) for run in self._runs.values()}
+        strangers = ours - here - running
+        lasting = strangers & self._strangers  # a claim whose answer is only just on its way is no stranger
+        if lasting:
+            log.warning("claims_released", jobs=len(lasting))
+            await workers.release(self._database, self.identity.id, sorted(lasting))
+            self._bells.ring(self.identity.lanes)
+        self._strangers = strangers - lasting
 
     # --- the end --------------------------------------------------------------------------------------------
 

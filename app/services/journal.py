@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import orjson
 import structlog
 
-from app.ai_clients.base import Estimate, ImageProvider, ImageReceipt, ImageRequest, ModelProvider, ModelSpec
+from app.ai_clients.base import Estimate, ImageProvider, ImageReceipt, ImageRequest, ModelKind, ModelProvider, ModelSpec
 from app.ai_clients.errors import OutcomeUnknown, Refused
 from app.config import Settings
 from app.db import provider_calls
@@ -49,8 +49,10 @@ class Journal:
 
     # --- a reply that is the result -------------------------------------------------------------------------
 
-    async def reply_for(self, run: JobRun, provider: ImageProvider, request: ImageRequest) -> Call:
-        """The job's accepted image call: an earlier run's, or a new one paid now.
+    async def reply_for(
+        self, run: JobRun, provider: ImageProvider, prepare: Callable[[], Awaitable[ImageRequest]]
+    ) -> Call:
+        """The job's accepted image call: an earlier run's, or a new one, which ``prepare`` readies and is paid now.
 
         Its reply lies at ``spool.reply(call.id)``, unless the call is settled: then ``result`` has the stored files.
         """
@@ -71,6 +73,8 @@ class Journal:
                     await self._give_up(run, latest)
                 case _:
                     pass
+        request = await prepare()
+        run.check()
         intent = self._intent(
             provider.name,
             provider.pool(request),
@@ -90,11 +94,11 @@ class Journal:
             await self._post(run, intent, send, record)
         except OutcomeUnknown:
             await self._give_up(run, await self._current(run, intent.id))
-            return await self.reply_for(run, provider, request)
+            return await self.reply_for(run, provider, prepare)
         return await self._current(run, intent.id)
 
-    async def result_stored(self, call: Call, *, cost_micros: int, result: Mapping[str, Any]) -> None:
-        """The reply's pictures lie in the bucket: from here a crash loses nothing, and the reply may go."""
+    async def result_stored(self, call: Call, *, cost_micros: int, result: Mapping[str, Any] | None) -> None:
+        """The reply's pictures lie in the bucket (or nobody wants them: no ``result``), and the reply may go."""
         await self._until_recorded(
             lambda: provider_calls.settled(self._database, call.id, cost_micros=cost_micros, result=result)
         )
@@ -130,12 +134,20 @@ class Journal:
 
     # --- an id that is polled -------------------------------------------------------------------------------
 
-    async def submission_for(self, run: JobRun, provider: ModelProvider, spec: ModelSpec, *, last: bool = True) -> Call:
-        """The job's accepted call of this kind: an earlier run's (submitted, or settled as a success), or a new one.
-
-        ``last`` is false for a call that another paid one follows in the same job.
+    async def submission_for(
+        self,
+        run: JobRun,
+        provider: ModelProvider,
+        kind: ModelKind,
+        prepare: Callable[[], Awaitable[ModelSpec]],
+        *,
+        last: bool = True,
+    ) -> Call:
+        """The job's accepted call of this kind: an earlier run's (submitted, or settled as a success), or a new one,
+        which ``prepare`` readies and is paid now. ``last`` is false for a call that another paid one follows in the
+        same job.
         """
-        latest = await self._latest(run, spec.kind.value)
+        latest = await self._latest(run, kind.value)
         if latest is not None:
             match latest.state:
                 case CallState.SUBMITTED:
@@ -150,6 +162,7 @@ class Journal:
                         return found
                 case _:
                     pass
+        spec = await prepare()
         prepared = await provider.prepare(spec)
         run.check()
         intent = self._intent(

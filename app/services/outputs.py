@@ -50,6 +50,7 @@ class Outputs:
             preview_id, preview_url = await self._put(
                 run, preview_key(key), preview, kind="preview", content_type="image/webp"
             )
+        size, sha256 = await to_thread(_measure, path)
         return StoredFile(
             file_id=file_id,
             asset_id=slot.id,
@@ -58,8 +59,8 @@ class Outputs:
             key=key,
             url=url,
             content_type=content_type,
-            size=path.stat().st_size,
-            sha256=await to_thread(_sha256, path),
+            size=size,
+            sha256=sha256,
             width=width,
             height=height,
             preview_url=preview_url,
@@ -93,7 +94,7 @@ class Outputs:
 
     async def _ensure_claim(self, run: JobRun) -> None:
         claim = run.claim
-        if not await workers.still_mine(self._database, claim.worker_id, [(claim.job_id, claim.attempt)]):
+        if (claim.job_id, claim.attempt) not in await workers.running_claims(self._database, claim.worker_id):
             raise ClaimLost
 
     async def _url(self, key: str, file_id: UUID, content_key: str) -> str:
@@ -102,9 +103,9 @@ class Outputs:
         return content_link(self._public_base_url, file_id, content_key)
 
 
-def _sha256(path: Path) -> str:
+def _measure(path: Path) -> tuple[int, str]:
     with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
+        return path.stat().st_size, hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def content_link(public_base_url: str, file_id: UUID, content_key: str) -> str:

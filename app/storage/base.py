@@ -66,9 +66,7 @@ class ObjectStorage(Protocol):
         """
         ...
 
-    async def upload(
-        self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False
-    ) -> None:
+    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
         """Stream a file from disk. Raises ObjectExists, ObjectTooLarge, StorageUnavailable."""
         ...
 

@@ -1,0 +1,121 @@
+"""Composition: the only place where implementations are chosen and wired."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from app.ai_clients.registry import Providers, build_providers, pools
+from app.config import Settings
+from app.db import pools as pool_rows
+from app.db.pool import Database
+from app.db.workers import WorkerIdentity
+from app.domain.jobs import JobType
+from app.services.bells import Bells
+from app.services.engine import Engine
+from app.services.input_files import InputFiles
+from app.services.job_run import JobHandler
+from app.services.journal import Journal
+from app.services.notifier import Notifier
+from app.services.outcomes import RetryPolicy
+from app.services.outputs import Outputs
+from app.services.poller import Poller
+from app.services.settler import Settler
+from app.services.spool import Spool
+from app.services.sweeper import Sweeper
+from app.storage.base import ObjectStorage
+from app.storage.supabase_storage import SupabaseStorage
+from app.tasks.handlers.generate_images import GenerateImages
+from app.tasks.handlers.generate_model import GenerateModel, ModelWork, RefineModel
+from app.tasks.handlers.polled import PolledCalls
+from app.tasks.handlers.render_sketch import RenderSketch
+
+
+async def _open_database(settings: Settings, stack: AsyncExitStack, name: str) -> Database:
+    database = await Database.open(settings, application_name=name)
+    stack.push_async_callback(database.close)
+    await pool_rows.ensure(database, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+    return database
+
+
+def _open_spool(settings: Settings) -> Spool:
+    spool = Spool(settings.spool_directory, max_bytes=settings.spool_bytes)
+    spool.open()
+    return spool
+
+
+@dataclass(slots=True)
+class WorkerContainer:
+    """What a worker process is made of."""
+
+    settings: Settings
+    database: Database
+    storage: ObjectStorage
+    engine: Engine
+    sweeper: Sweeper
+    pollers: dict[str, Poller]
+    stack: AsyncExitStack
+
+    @classmethod
+    async def open(cls, settings: Settings, identity: WorkerIdentity, bells: Bells) -> WorkerContainer:
+        async with AsyncExitStack() as stack:
+            database = await _open_database(settings, stack, f"makeit3d worker {identity.name}")
+            storage = await SupabaseStorage.open(settings)
+            stack.push_async_callback(storage.aclose)
+            providers = build_providers(settings)
+            stack.push_async_callback(providers.aclose)
+            notifier = Notifier(database)
+            stack.push_async_callback(notifier.aclose)
+            spool = _open_spool(settings)
+            journal = Journal(database, settings, spool)
+            pollers = {
+                provider.name: Poller(database, provider, bells, notifier) for provider in providers.model_providers()
+            }
+            for poller in pollers.values():
+                stack.push_async_callback(poller.aclose)
+            settler = Settler(database, bells, notifier, window_seconds=settings.settle_window_ms / 1000)
+            engine = Engine(
+                database,
+                identity,
+                _handlers(settings, database, storage, providers, journal, pollers, spool),
+                journal=journal,
+                settler=settler,
+                bells=bells,
+                settings=settings,
+            )
+            sweeper = Sweeper(
+                database, storage, bells, list(pollers.values()), worker_id=identity.id, settings=settings
+            )
+            return cls(settings, database, storage, engine, sweeper, pollers, stack.pop_all())
+
+    async def start(self) -> None:
+        """Register the process and begin housekeeping; the first shift looks for work that is already there."""
+        await self.engine.start()
+        self.sweeper.start()
+        self.engine.wake()
+
+    async def aclose(self) -> None:
+        await self.sweeper.aclose()
+        await self.engine.stop()
+        await self.stack.aclose()
+
+
+def _handlers(
+    settings: Settings,
+    database: Database,
+    storage: ObjectStorage,
+    providers: Providers,
+    journal: Journal,
+    pollers: dict[str, Poller],
+    spool: Spool,
+) -> dict[JobType, JobHandler]:
+    inputs = InputFiles(storage, settings, settings.spool_directory)
+    outputs = Outputs(database, storage, settings)
+    calls = PolledCalls(providers, journal, pollers, RetryPolicy.of(settings))
+    work = ModelWork(database, calls, inputs, spool, outputs, settings)
+    return {
+        JobType.GENERATE_IMAGES: GenerateImages(providers, inputs, journal, spool, outputs),
+        JobType.RENDER_SKETCH: RenderSketch(work, outputs, settings),
+        JobType.GENERATE_MODEL: GenerateModel(work),
+        JobType.REFINE_MODEL: RefineModel(work),
+    }

@@ -1,0 +1,169 @@
+"""The generation use case: check, plan, accept in one statement, ring."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import structlog
+
+from app.ai_clients.registry import Providers
+from app.db import assets, provider_calls, requests
+from app.db.assets import Sources
+from app.db.pool import Database
+from app.db.requests import DuplicateRequest, RequestPlan, StoredRequest, TaskOwnedByAnother, UnknownUser
+from app.domain.commands import GenerateCommand
+from app.domain.jobs import Lane
+from app.domain.operations import Operation
+from app.domain.principal import Principal
+from app.domain.statuses import AssetStatus, CallState, JobStatus, asset_status
+from app.errors import AppError, ErrorCode
+from app.services.bells import Bells
+from app.services.input_resolver import InputResolver, ResolvedInput
+from app.services.notifier import Notifier
+from app.services.plans import PlanInputs, Planner
+from app.services.rate_limits import RateLimits
+
+log = structlog.get_logger(__name__)
+
+_POLL_HINT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to an accepted request, the same for every repeat of it."""
+
+    task_id: str
+    request_id: UUID
+    job_id: UUID
+    status: AssetStatus
+    deduplicated: bool
+    retry_after: float = _POLL_HINT_SECONDS  # seconds
+
+
+class Generation:
+    def __init__(
+        self,
+        database: Database,
+        resolver: InputResolver,
+        providers: Providers,
+        planner: Planner,
+        limits: RateLimits,
+        bells: Bells,
+        notifier: Notifier,
+    ) -> None:
+        self._database = database
+        self._resolver = resolver
+        self._providers = providers
+        self._planner = planner
+        self._limits = limits
+        self._bells = bells
+        self._notifier = notifier
+
+    async def accept(self, principal: Principal, command: GenerateCommand, *, idempotency_key: str | None) -> Accepted:
+        """Queue what the command asks for, once per idempotency key.
+
+        Raises AppError: TASK_NOT_FOUND, IDEMPOTENCY_KEY_REUSED, RATE_LIMITED, the INPUT_* and DRAFT_* codes,
+        PROVIDER_NOT_AVAILABLE. Nothing is written or counted then.
+        """
+        user_id = principal.user_id
+        body_hash = command.body_hash()
+        key = f"body:{body_hash}" if idempotency_key is None else f"key:{idempotency_key}"
+        repeat = await self._repeat(command.task_id, user_id, key, body_hash)
+        if repeat is not None:
+            return repeat
+        inputs, checked = await self._inputs(command, user_id)
+        plan = self._planner.plan(command, inputs, user_id)
+        for provider in sorted(plan.providers):
+            await self._limits.hit(provider, user_id)
+        request = RequestPlan(
+            id=uuid4(),
+            task_id=command.task_id,
+            user_id=user_id,
+            operation=command.operation.value,
+            scope=command.task_id,
+            idempotency_key=key,
+            explicit_key=idempotency_key is not None,
+            body_hash=body_hash,
+            job_id=plan.main_job_id,
+            jobs=plan.jobs,
+            assets=plan.assets,
+            inputs=[item for resolved in checked if (item := resolved.checked) is not None],
+        )
+        try:
+            await requests.accept(self._database, request)
+        except DuplicateRequest:
+            repeat = await self._repeat(command.task_id, user_id, key, body_hash)
+            if repeat is None:  # the other one failed in this very moment
+                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Please repeat the request.", retry_after=1) from None
+            return repeat
+        except TaskOwnedByAnother:
+            raise AppError(ErrorCode.TASK_NOT_FOUND) from None
+        except UnknownUser:
+            raise AppError(ErrorCode.UNAUTHENTICATED, "The user no longer exists.") from None
+        lanes: set[Lane] = {job.lane for job in plan.jobs}
+        self._bells.ring(lanes)
+        self._notifier.changed([(command.task_id, user_id)])
+        log.info(
+            "request_accepted",
+            task_id=command.task_id,
+            request_id=str(request.id),
+            operation=request.operation,
+            jobs=len(plan.jobs),
+        )
+        return Accepted(command.task_id, request.id, request.job_id, AssetStatus.PENDING, deduplicated=False)
+
+    async def _repeat(self, task_id: str, user_id: UUID, key: str, body_hash: str) -> Accepted | None:
+        """The answer that an earlier request under the same key got."""
+        known = await requests.look_up(
+            self._database, task_id=task_id, user_id=user_id, scope=task_id, idempotency_key=key
+        )
+        if known.task_is_foreign:
+            raise AppError(ErrorCode.TASK_NOT_FOUND)
+        if known.existing is None:
+            return None
+        if known.existing.body_hash != body_hash:
+            raise AppError(
+                ErrorCode.IDEMPOTENCY_KEY_REUSED,
+                "This key already stands for another request of the task. Use a new key for another request.",
+            )
+        return _accepted(known.existing)
+
+    async def _inputs(self, command: GenerateCommand, user_id: UUID) -> tuple[PlanInputs, list[ResolvedInput]]:
+        urls = list(command.input_image_asset_urls)
+        if command.input_sketch_asset_url is not None:
+            urls.append(command.input_sketch_asset_url)
+        pictures = await asyncio.gather(*(self._resolver.picture(url, user_id) for url in urls))
+        if command.operation is Operation.REFINE_MODEL:
+            return await self._refine_inputs(command, user_id)
+        sources = pictures[0].sources if pictures else Sources()
+        return PlanInputs([picture.ref for picture in pictures], sources=sources), list(pictures)
+
+    async def _refine_inputs(self, command: GenerateCommand, user_id: UUID) -> tuple[PlanInputs, list[ResolvedInput]]:
+        if command.input_model_asset_url is not None:
+            model = await self._resolver.model(command.input_model_asset_url, user_id)
+            return PlanInputs(model=model.ref, sources=model.sources), [model]
+        draft = command.tripo_draft_task_id
+        if draft is None:
+            raise AppError(ErrorCode.VALIDATION_ERROR, "Name a draft or a model to refine.")
+        provider = self._providers.models(command.provider, command.operation)
+        call = await provider_calls.owned_task(
+            self._database, provider=provider.name, provider_task_id=draft, user_id=user_id
+        )
+        if call is None:
+            raise AppError(ErrorCode.DRAFT_NOT_FOUND)
+        if call.state is not CallState.SETTLED or call.error_code is not None or not call.kind.endswith("-model"):
+            raise AppError(ErrorCode.DRAFT_NOT_REFINABLE, "Only a finished model can be refined.")
+        sources = await assets.source_of_draft(self._database, provider_task_id=draft, user_id=user_id)
+        return PlanInputs(sources=sources), []
+
+
+def _accepted(request: StoredRequest) -> Accepted:
+    return Accepted(
+        request.task_id,
+        request.id,
+        request.job_id,
+        asset_status(JobStatus(request.status)),
+        deduplicated=True,
+    )

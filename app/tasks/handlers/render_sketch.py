@@ -1,0 +1,50 @@
+"""Job type ``render_sketch``: a polled provider turns a drawing into a concept image."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from app.ai_clients.base import ModelKind, ModelSpec
+from app.config import Settings
+from app.domain.jobs import Completed, Failed, Outcome
+from app.domain.params import ModelJob
+from app.domain.sniff import extension_of
+from app.errors import ErrorCode
+from app.services.job_run import JobRun
+from app.services.outputs import Outputs
+from app.tasks.handlers.generate_model import ModelWork
+
+_EXPECTED_BYTES = 32 * 1024 * 1024
+
+
+class RenderSketch:
+    def __init__(self, work: ModelWork, outputs: Outputs, settings: Settings) -> None:
+        self._work = work
+        self._outputs = outputs
+        self._max_image_bytes = settings.max_image_bytes
+
+    async def run(self, run: JobRun) -> Outcome:
+        job = ModelJob.from_json(run.job.params)
+        work = self._work
+        if not run.assets:
+            return Failed(ErrorCode.INTERNAL_ERROR, "The job has no row to fill.")
+        async with AsyncExitStack() as stack:
+            directory = await stack.enter_async_context(work.spool.workspace(expected_bytes=_EXPECTED_BYTES))
+
+            async def prepare() -> ModelSpec:
+                views = await work.fetch_views(run, job, stack)
+                return ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt=job.prompt, views=views)
+
+            task = await work.calls.finished(run, ModelKind.SKETCH_TO_IMAGE, prepare)
+            picture = await work.calls.download(run, task, directory / "result", max_bytes=self._max_image_bytes)
+            seen = await work.inputs.look_at(picture.path)
+            file = await self._outputs.store(
+                run,
+                run.assets[0],
+                picture.path,
+                content_type=picture.content_type,
+                extension=extension_of(picture.content_type),
+                width=seen.width,
+                height=seen.height,
+            )
+            return Completed((file,), provider_task_id=task.id)

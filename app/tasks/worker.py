@@ -1,0 +1,58 @@
+"""Runs a Celery worker process for a lane, and beat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from celery import signals
+
+from app.config import Settings
+from app.domain.jobs import Lane
+from app.tasks.celery_app import create_celery
+from app.tasks.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+
+# normal slots may also take priority work; priority slots serve the priority lane alone
+LANES_OF: dict[Lane, tuple[Lane, ...]] = {"priority": ("priority",), "normal": ("priority", "normal")}
+
+_BELL_THREADS = 2
+
+
+def run_worker(settings: Settings, lane: Lane) -> None:
+    """Work until a signal ends the process. TERM is a warm shutdown, QUIT a cold one."""
+    runtime = Runtime(settings, LANES_OF[lane])
+
+    def starting(**_: Any) -> None:  # noqa: ANN401 - Celery's signal arguments
+        runtime.start()
+
+    def shutting_down(**_: Any) -> None:  # noqa: ANN401
+        runtime.stop_claiming()
+
+    def shut_down(**_: Any) -> None:  # noqa: ANN401
+        runtime.stop()
+
+    signals.worker_init.connect(starting, weak=False)
+    signals.worker_shutting_down.connect(shutting_down, weak=False)
+    signals.worker_shutdown.connect(shut_down, weak=False)
+    runtime.celery.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={_BELL_THREADS}",
+            f"--queues={lane}",
+            f"--hostname={lane}-%n@%h",
+            "--loglevel=WARNING",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+
+
+def run_beat(settings: Settings) -> None:
+    """Ring for a sweep on a schedule; a second beat is harmless."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    app = create_celery(settings)
+    app.Beat(loglevel="WARNING", quiet=True).run()
