@@ -164,9 +164,9 @@ async def _room(connection: Connection, pools: Sequence[str]) -> dict[str, int]:
 async def lanes_with_room(database: Database, pools: Sequence[str]) -> list[Lane]:
     """Lanes that hold claimable work of these pools: those to ring when one of their slots came free."""
     rows = await database.fetch(
-        "select lane from unnest(array['priority', 'normal']) as lane where exists ("
+        "select l.name as lane from unnest(array['priority', 'normal']) as l(name) where exists ("
         " select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume"
-        " and j.lane = lane and j.pool = any($1))",
+        " and j.lane = l.name and j.pool = any($1))",
         list(pools),
     )
     return [row["lane"] for row in rows]

@@ -121,12 +121,12 @@ update jobs set waiting_for = null, run_after = null from due where jobs.id = du
 """
 
 _CLAIMABLE_LANES = """
-select lane from unnest(array['priority', 'normal']) as lane
+select l.name as lane from unnest(array['priority', 'normal']) as l(name)
 where exists (
   select from pools p where exists (
     select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
-      and j.lane = lane and j.pool = p.name))
-  or exists (select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = lane)
+      and j.lane = l.name and j.pool = p.name))
+  or exists (select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = l.name)
 """
 
 
