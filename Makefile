@@ -1,0 +1,56 @@
+# One word for each thing you do. `make` or `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MARK ?=
+
+# demo
+PHOTO ?=
+SKETCH ?=
+PROMPT ?=
+ONCE ?=
+
+.PHONY: help demo run test check bench lint lock clean
+
+help: ## List what you can do here
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (once; a minute or two)…"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## A photo becomes concept images and a 3D model, on this machine [PHOTO= SKETCH= PROMPT= ONCE=1]
+	@exec $(BIN)/makeit3d demo $(if $(PHOTO),--photo "$(PHOTO)") $(if $(SKETCH),--sketch "$(SKETCH)") $(if $(PROMPT),--prompt "$(PROMPT)") $(if $(ONCE),--once)
+
+run: $(STAMP) ## Start everything on this machine and keep serving (embedded servers, sandbox providers)
+	@exec $(BIN)/makeit3d up
+
+test: $(STAMP) ## Lint, types, import layers and every test suite [MARK=generate]
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest $(if $(MARK),-m "$(MARK)")
+
+check: $(STAMP) ## Format the code, then everything that `make test` does
+	@$(BIN)/ruff format app tests bench
+	@$(MAKE) --no-print-directory test
+
+lint: $(STAMP) ## Formatting, lint rules, strict types, direction of imports
+	@$(BIN)/ruff format --check app tests bench
+	@$(BIN)/ruff check app tests bench
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+bench: $(STAMP) ## Figures: accepts, status polls, added latency, memory
+	@exec $(BIN)/python -m bench
+
+lock: $(STAMP) ## Pin the dependencies again, with hashes
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements.lock
+
+clean: ## Remove what was installed; the data in .makeit3d stays
+	@rm -rf $(VENV) build *.egg-info
