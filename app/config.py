@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     retry_base_seconds: float = Field(2.0, alias="BFF_RETRY_BASE_SECONDS", gt=0)
     retry_cap_seconds: float = Field(120.0, alias="BFF_RETRY_CAP_SECONDS", gt=0)
     max_wait_seconds: float = Field(3600.0, alias="BFF_MAX_WAIT_SECONDS", gt=0)
-    openai_paid_retry: bool = Field(False, alias="BFF_OPENAI_PAID_RETRY")
+    openai_paid_retry: bool = Field(default=False, alias="BFF_OPENAI_PAID_RETRY")
     reconcile_window_seconds: float = Field(900.0, alias="BFF_RECONCILE_WINDOW_SECONDS", gt=0)
     priority_threshold: int = Field(90, alias="BFF_PRIORITY_THRESHOLD", ge=0, le=100)
 
@@ -188,6 +188,21 @@ class SandboxSettings(BaseSettings):
     seed: int = Field(0, alias="SANDBOX_SEED")
     work_seconds: float = Field(2.0, alias="SANDBOX_WORK_SECONDS", ge=0)
 
+    @classmethod
+    def embedded(cls, settings: Settings) -> Self:
+        """The sandbox that belongs to an embedded gateway; ``SANDBOX_*`` variables win."""
+        return cls.model_validate({"SANDBOX_DATABASE_URL": settings.database_url, **_environment_of(cls)})
+
+
+class ClientSettings(BaseSettings):
+    """Who the command line is when it talks to a gateway as an app would."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True)
+
+    url: str = Field("http://127.0.0.1:8000", alias="MAKEIT3D_URL")
+    token: SecretStr | None = Field(None, alias="MAKEIT3D_TOKEN")
+    user_id: str | None = Field(None, alias="MAKEIT3D_USER_ID")
+
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of a child process: ours, with every setting spelled out."""
@@ -200,6 +215,11 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return env
 
 
+def _environment_of(kind: type[BaseSettings]) -> dict[str, str]:
+    aliases = {str(field.alias) for field in kind.model_fields.values()}
+    return {name: value for name, value in os.environ.items() if name in aliases}
+
+
 def _plain(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
@@ -210,4 +230,4 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-__all__ = ["SandboxSettings", "Settings", "child_environment"]
+__all__ = ["ClientSettings", "SandboxSettings", "Settings", "child_environment"]

@@ -1,0 +1,176 @@
+"""The command line, ``makeit3d``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+from uuid import uuid4
+
+import typer
+from rich.console import Console
+
+from app.config import ClientSettings, Settings
+from app.errors import AppError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="MakeIt3D: paid AI media work, paid once, never lost."
+)
+console = Console()
+
+Photo = Annotated[
+    Path | None, typer.Option(help="A photo of your own (png, jpeg or webp).", exists=True, dir_okay=False)
+]
+Sketch = Annotated[Path | None, typer.Option(help="A sketch of your own.", exists=True, dir_okay=False)]
+
+
+def main() -> None:
+    """Entry point: a refusal of ours is one line and exit code 1, never a traceback."""
+    try:
+        app()
+    except AppError as error:
+        fail(error.detail or error.error.title)
+
+
+def fail(message: str) -> NoReturn:
+    console.print(f"[bold red]✗[/] {message}", highlight=False)
+    sys.exit(1)
+
+
+@app.command()
+def up() -> None:
+    """Start everything on this machine and keep serving: embedded servers, sandbox providers."""
+    from app.embedded.stack import EmbeddedStack
+
+    EmbeddedStack.from_environment().run_forever()
+
+
+@app.command()
+def demo(
+    photo: Photo = None,
+    sketch: Sketch = None,
+    prompt: Annotated[str | None, typer.Option(help="What to make of it.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End after the job; exit 0 only if all is there.")] = False,
+) -> None:
+    """Take a real photo through concept images to a 3D model, on this machine."""
+    from app.cli_demo import run_demo
+
+    if not run_demo(console, photo=photo, sketch=sketch, prompt=prompt, once=once):
+        sys.exit(1)
+
+
+@app.command()
+def generate(
+    operation: Annotated[
+        str,
+        typer.Argument(
+            help="text-to-image, image-to-image, text-to-model, image-to-model, sketch-to-model or refine-model"
+        ),
+    ],
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p")] = None,
+    style: Annotated[str | None, typer.Option()] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option("--image", "-i", help="File or asset URL; up to four views (front, left, back, right)."),
+    ] = None,
+    sketch: Annotated[str | None, typer.Option(help="File or asset URL.")] = None,
+    draft: Annotated[str | None, typer.Option(help="Provider task id of a model to refine.")] = None,
+    model: Annotated[str | None, typer.Option(help="GLB file or asset URL to refine.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images, 1 to 10.")] = None,
+    background: Annotated[str | None, typer.Option(help="auto, opaque or transparent")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="name=value: face_limit=20000, texture=false, …")
+    ] = None,
+    task_id: Annotated[str | None, typer.Option(help="Your task id; made for you when absent.")] = None,
+    key: Annotated[str | None, typer.Option("--idempotency-key")] = None,
+    out: Annotated[Path, typer.Option(help="Where results are saved.")] = Path("results"),
+) -> None:
+    """Run one operation from the shell, with a progress bar, and save the results."""
+    from app.cli_generate import GenerateOptions, run_generate
+
+    options = GenerateOptions(
+        operation=operation,
+        task_id=task_id or str(uuid4()),
+        prompt=prompt,
+        style=style,
+        images=tuple(image or ()),
+        sketch=sketch,
+        draft=draft,
+        model=model,
+        n=n,
+        background=background,
+        options=tuple(option or ()),
+        idempotency_key=key,
+    )
+    if not run_generate(console, ClientSettings(), options, out):  # pyright: ignore[reportCallIssue]
+        sys.exit(1)
+
+
+@app.command()
+def api() -> None:
+    """Serve the HTTP API."""
+    import uvicorn
+
+    settings = Settings.load()
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=20,
+    )
+
+
+@app.command()
+def worker(lane: Annotated[str, typer.Option(help="priority or normal")] = "normal") -> None:
+    """Run a Celery worker for a lane. TERM is a warm shutdown."""
+    from app.observability import configure_logging
+    from app.tasks.worker import run_worker
+
+    settings = Settings.load()
+    configure_logging(settings)
+    match lane:
+        case "priority" | "normal":
+            run_worker(settings, lane)
+        case _:
+            fail("--lane is priority or normal")
+
+
+@app.command()
+def beat() -> None:
+    """Ring for a sweep on a schedule. One is enough; two are harmless."""
+    from app.observability import configure_logging
+    from app.tasks.worker import run_beat
+
+    settings = Settings.load()
+    configure_logging(settings)
+    run_beat(settings)
+
+
+@app.command()
+def migrate() -> None:
+    """Apply what the database lacks of supabase/migrations."""
+    from app.db.migrate import migrate as apply
+
+    applied = asyncio.run(apply(Settings.load().database_url.get_secret_value()))
+    for name in applied:
+        console.print(f"applied {name}")
+    if not applied:
+        console.print("The database is up to date.")
+
+
+@app.command()
+def doctor() -> None:
+    """Check settings, database, broker, storage and providers, and say what to fix."""
+    from app.cli_doctor import run_doctor
+
+    if not asyncio.run(run_doctor(console)):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
