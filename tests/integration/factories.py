@@ -1,0 +1,88 @@
+"""Makes users, plans and settings for tests of services and SQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from app.config import Settings
+from app.db import requests
+from app.db.pool import Database
+from app.db.requests import RequestPlan
+from app.db.workers import WorkerIdentity, renew
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
+from pydantic import SecretStr
+
+
+def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:
+    """Settings of a test gateway; ``changes`` by field name."""
+    values: dict[str, Any] = {
+        "environment": "sandbox",
+        "home": home,
+        "supabase_url": "http://127.0.0.1:1/supabase",
+        "supabase_service_key": SecretStr("sb_secret_test"),
+        "database_url": SecretStr(dsn),
+        "redis_url": SecretStr("redis://127.0.0.1:1/0"),
+        "openai_api_key": SecretStr("sk-test"),
+        "tripo_api_key": SecretStr("tsk_test"),
+    }
+    return Settings(**(values | changes))
+
+
+async def make_user(database: Database) -> UUID:
+    user_id = uuid4()
+    await database.execute("insert into auth.users (id) values ($1)", user_id)
+    return user_id
+
+
+def image_plan(
+    user_id: UUID, task_id: str, *, n: int = 1, key: str | None = None, lane: Lane = "normal"
+) -> RequestPlan:
+    """One image job with n rows."""
+    job = JobPlan(uuid4(), 1, JobType.GENERATE_IMAGES, "openai", "openai", lane, 50, {})
+    assets = [AssetPlan(uuid4(), AssetKind.CONCEPT, job.id, "a fox", None) for _ in range(n)]
+    return _plan(user_id, task_id, [job], assets, key)
+
+
+def model_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> RequestPlan:
+    job = JobPlan(uuid4(), 1, JobType.GENERATE_MODEL, "tripo", "tripo_h", "normal", 50, {})
+    return _plan(user_id, task_id, [job], [AssetPlan(uuid4(), AssetKind.MODEL, job.id, "a fox", None)], key)
+
+
+def sketch_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> RequestPlan:
+    """A concept, then a model from it."""
+    first = JobPlan(uuid4(), 1, JobType.GENERATE_IMAGES, "openai", "openai", "normal", 50, {})
+    second = JobPlan(uuid4(), 2, JobType.GENERATE_MODEL, "tripo", "tripo_h", "normal", 50, {})
+    concept = AssetPlan(uuid4(), AssetKind.CONCEPT, first.id, "a fox", None)
+    model = AssetPlan(uuid4(), AssetKind.MODEL, second.id, "a fox", None, source_concept_image_id=concept.id)
+    return _plan(user_id, task_id, [first, second], [concept, model], key)
+
+
+def _plan(user_id: UUID, task_id: str, jobs: list[JobPlan], assets: list[AssetPlan], key: str | None) -> RequestPlan:
+    return RequestPlan(
+        id=uuid4(),
+        task_id=task_id,
+        user_id=user_id,
+        operation="test",
+        scope=task_id,
+        idempotency_key=key or f"key:{uuid4()}",
+        explicit_key=key is not None and key.startswith("key:"),
+        body_hash="hash",
+        job_id=jobs[-1].id,
+        jobs=jobs,
+        assets=assets,
+    )
+
+
+async def accept(database: Database, plan: RequestPlan) -> RequestPlan:
+    await requests.accept(database, plan)
+    return plan
+
+
+async def make_worker(
+    database: Database, *, lanes: tuple[Lane, ...] = ("priority", "normal"), slots: int = 50
+) -> WorkerIdentity:
+    worker = WorkerIdentity(uuid4(), "test", "localhost", 1, lanes, slots)
+    await renew(database, worker, stopping=False)
+    return worker
