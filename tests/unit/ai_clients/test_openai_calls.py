@@ -95,7 +95,7 @@ async def test_a_generation_sends_all_that_was_set(openai: OpenAIImages, tmp_pat
 
 
 @respx.mock
-async def test_headers(openai: OpenAIImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_headers(openai: OpenAIImages, tmp_path: Path) -> None:
     route = respx.post(GENERATIONS).respond(json=reply_body())
     await openai.generate(ImageRequest("x"), reply=tmp_path / "reply")
     headers = route.calls.last.request.headers

@@ -133,9 +133,7 @@ async def test_json_is_respected(openai: OpenAIImages, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_reads_of_any_length_give_the_same(
-    openai: OpenAIImages, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_reads_of_any_length_give_the_same(openai: OpenAIImages, tmp_path: Path, seed: int) -> None:
     """The scan does not depend on where the file's blocks end."""
     chance = random.Random(seed)
     pictures = [picture_bytes("PNG", (chance.randint(1, 400), chance.randint(1, 400))) for _ in range(3)]
