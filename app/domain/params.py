@@ -46,7 +46,8 @@ class ImageJob:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ImageJob:
-        return cls(**{**value, "inputs": tuple(ObjectRef(**ref) for ref in value["inputs"])})
+        plain = {name: item for name, item in value.items() if name != "inputs"}
+        return cls(**plain, inputs=tuple(ObjectRef(**ref) for ref in value["inputs"]))
 
 
 @dataclass(frozen=True, slots=True)

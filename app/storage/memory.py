@@ -1,0 +1,85 @@
+"""A storage in a directory, shipped for tests and tools; it keeps the same contract as the real one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.storage.base import ListedObject, ObjectExists, ObjectInfo, ObjectNotFound, ObjectTooLarge
+
+
+@dataclass(slots=True)
+class _Stored:
+    path: Path
+    content_type: str
+    etag: str
+    updated_at: str
+
+
+@dataclass
+class MemoryStorage:
+    """``buckets`` maps a bucket's name to whether it is public."""
+
+    directory: Path
+    buckets: Mapping[str, bool]
+    base_url: str = "http://memory.invalid/storage/v1"
+    _objects: dict[tuple[str, str], _Stored] = field(default_factory=dict[tuple[str, str], _Stored])
+    _versions: int = 0
+
+    async def info(self, bucket: str, key: str) -> ObjectInfo:
+        stored = self._find(bucket, key)
+        return ObjectInfo(bucket, key, stored.path.stat().st_size, stored.content_type, stored.etag)
+
+    async def download(self, bucket: str, key: str, target: Path, *, max_bytes: int) -> ObjectInfo:
+        info = await self.info(bucket, key)
+        if info.size > max_bytes:
+            raise ObjectTooLarge(key)
+        shutil.copyfile(self._find(bucket, key).path, target)
+        return info
+
+    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
+        self._check_bucket(bucket)
+        if (bucket, key) in self._objects and not overwrite:
+            raise ObjectExists(key)
+        self._versions += 1
+        path = self.directory / f"{self._versions}"
+        shutil.copyfile(source, path)
+        self._objects[bucket, key] = _Stored(path, content_type, f'"{self._versions}"', datetime.now(UTC).isoformat())
+
+    async def remove(self, bucket: str, keys: Sequence[str]) -> list[str]:
+        self._check_bucket(bucket)
+        return [key for key in keys if self._objects.pop((bucket, key), None) is not None]
+
+    async def signed_url(self, bucket: str, key: str, *, seconds: int) -> str:
+        self._find(bucket, key)
+        return f"{self.base_url}/object/sign/{bucket}/{key}?expires_in={seconds}"
+
+    def public_url(self, bucket: str, key: str) -> str:
+        return f"{self.base_url}/object/public/{bucket}/{key}"
+
+    async def is_public(self, bucket: str) -> bool:
+        self._check_bucket(bucket)
+        return self.buckets[bucket]
+
+    async def list(self, bucket: str, *, prefix: str) -> AsyncIterator[ListedObject]:
+        self._check_bucket(bucket)
+        for (owner, key), stored in sorted(self._objects.items()):
+            if owner == bucket and key.startswith(prefix):
+                yield ListedObject(key, stored.path.stat().st_size, stored.updated_at)
+
+    async def aclose(self) -> None:
+        self._objects.clear()
+
+    def _check_bucket(self, bucket: str) -> None:
+        if bucket not in self.buckets:
+            raise ObjectNotFound(bucket)
+
+    def _find(self, bucket: str, key: str) -> _Stored:
+        self._check_bucket(bucket)
+        try:
+            return self._objects[bucket, key]
+        except KeyError:
+            raise ObjectNotFound(key) from None
