@@ -4,9 +4,9 @@ import ssl
 from collections.abc import AsyncIterator
 
 import pytest
-
 from app.ai_clients.http import shared_ssl_context
 from app.ai_clients.openai_client import OpenAIImages
+
 from tests.unit.ai_clients.support import make_settings
 
 

@@ -8,10 +8,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from app.ai_clients.base import FileInput
 from app.config import Settings
+from PIL import Image
 
 OPENAI_KEY = "sk-proj-PLANTEDopenai0123456789"
 TRIPO_KEY = "tsk_PLANTEDtripo0123456789"
@@ -19,7 +18,7 @@ OPENAI_BASE = "https://api.openai.com/v1"
 TRIPO_BASE = "https://openapi.tripo3d.ai/v3"
 
 
-def make_settings(**changes: Any) -> Settings:
+def make_settings(**changes: object) -> Settings:
     values: dict[str, Any] = {
         "supabase_url": "https://project.supabase.co",
         "supabase_service_key": "service",
@@ -30,7 +29,7 @@ def make_settings(**changes: Any) -> Settings:
         "tripo_api_key": TRIPO_KEY,
         "tripo_base_url": TRIPO_BASE,
     }
-    return Settings(**(values | changes))
+    return Settings.model_validate(values | changes)
 
 
 def picture_bytes(kind: str = "PNG", size: tuple[int, int] = (8, 6), colour: str = "teal") -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import json
+import ssl
 from collections.abc import AsyncIterator
 from email.message import Message
 from pathlib import Path
@@ -11,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 import respx
-
 from app.ai_clients.base import ImageProvider, ImageRequest
 from app.ai_clients.errors import OutcomeUnknown, Refused
 from app.ai_clients.openai_client import OpenAIImages
 from app.domain.operations import Operation
 from app.errors import ErrorCode
+
 from tests.unit.ai_clients.support import (
     OPENAI_BASE,
     OPENAI_KEY,
@@ -191,10 +192,8 @@ async def test_an_empty_reply_is_unknown(openai: OpenAIImages, tmp_path: Path) -
 
 
 @respx.mock
-async def test_a_reply_over_the_cap_is_unknown(tmp_path: Path, openai: OpenAIImages) -> None:
-    from app.ai_clients.http import shared_ssl_context
-
-    client = OpenAIImages(make_settings(max_image_bytes=1024), shared_ssl_context())
+async def test_a_reply_over_the_cap_is_unknown(tmp_path: Path, context: ssl.SSLContext) -> None:
+    client = OpenAIImages(make_settings(max_image_bytes=1024), context)
     respx.post(GENERATIONS).respond(200, content=b" " * (2 * 1024 * 1024))
     with pytest.raises(OutcomeUnknown):
         await client.generate(ImageRequest("x"), reply=tmp_path / "reply")

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import respx
-
 from app.ai_clients.base import ImageRequest
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.ai_clients.openai_client import OpenAIImages
 from app.errors import ErrorCode as E
+
 from tests.unit.ai_clients.support import OPENAI_BASE, OPENAI_KEY, assert_no_secrets
 
 GENERATIONS = f"{OPENAI_BASE}/images/generations"
 SECRET_PROMPT = "a very private prompt"
 
 
-def error(kind: str | None, code: str | None, param: str | None = None, **more: Any) -> dict[str, Any]:
+def error(kind: str | None, code: str | None, param: str | None = None, **more: object) -> dict[str, Any]:
     message = f"Incorrect API key provided: {OPENAI_KEY}. You asked for: {SECRET_PROMPT}. rate limit insufficient_quota"
     return {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}
 
@@ -196,7 +197,7 @@ async def test_a_code_that_holds_the_key_or_is_no_code_is_dropped(openai: OpenAI
 async def test_a_huge_error_body_is_read_only_so_far(openai: OpenAIImages, tmp_path: Path) -> None:
     sent = 0
 
-    async def endless() -> Any:
+    async def endless() -> AsyncIterator[bytes]:
         nonlocal sent
         for _ in range(1000):
             sent += 65536

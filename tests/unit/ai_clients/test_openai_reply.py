@@ -11,11 +11,11 @@ from typing import Any
 
 import pybase64
 import pytest
-from PIL import Image
-
 from app.ai_clients.base import DecodedImage, ImageRequest, ImageResult
 from app.ai_clients.errors import OutcomeUnknown
 from app.ai_clients.openai_client import OpenAIImages
+from PIL import Image
+
 from tests.unit.ai_clients.support import b64, picture_bytes
 
 PNG, JPEG, WEBP = picture_bytes("PNG"), picture_bytes("JPEG"), picture_bytes("WEBP")
