@@ -1,0 +1,19 @@
+"""``python -m app.sandbox``"""
+
+from __future__ import annotations
+
+import uvicorn
+
+from app.config import SandboxSettings
+from app.sandbox.main import create_sandbox
+
+
+def main() -> None:
+    settings = SandboxSettings()  # pyright: ignore[reportCallIssue]
+    uvicorn.run(
+        create_sandbox(settings), host=settings.host, port=settings.port, log_level="warning", server_header=False
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Errors as Storage and Auth send them.
+
+Storage answers HTTP 400 to almost everything and puts the true status, as a string, into the body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+AUTH_VERSION = "2024-01-01"
+
+
+@dataclass
+class StorageRefusal(Exception):
+    """``status`` is the true status of the body; ``http`` is what the wire shows."""
+
+    status: int
+    error: str
+    message: str
+    code: str
+    http: int = 400
+
+    def response(self) -> Response:
+        body = {"statusCode": str(self.status), "error": self.error, "message": self.message, "code": self.code}
+        return JSONResponse(body, status_code=self.http)
+
+
+def object_missing() -> StorageRefusal:
+    return StorageRefusal(404, "not_found", "Object not found", "NoSuchKey")
+
+
+def bucket_missing() -> StorageRefusal:
+    return StorageRefusal(404, "Bucket not found", "Bucket not found", "NoSuchBucket")
+
+
+def key_exists() -> StorageRefusal:
+    return StorageRefusal(409, "Duplicate", "The resource already exists", "KeyAlreadyExists")
+
+
+def bucket_exists() -> StorageRefusal:
+    return StorageRefusal(409, "Duplicate", "The resource already exists", "BucketAlreadyExists")
+
+
+def bucket_not_empty() -> StorageRefusal:
+    message = "The bucket you tried to delete is not empty"
+    return StorageRefusal(409, "ResourceNotEmpty", message, "ResourceNotEmpty")
+
+
+def policy_denies() -> StorageRefusal:
+    return StorageRefusal(403, "Unauthorized", "new row violates row-level security policy", "AccessDenied")
+
+
+def bad_token(message: str = "Invalid Compact JWS") -> StorageRefusal:
+    return StorageRefusal(403, "Unauthorized", message, "AccessDenied")
+
+
+def invalid_key(key: str) -> StorageRefusal:
+    return StorageRefusal(400, "InvalidKey", f"Invalid key: {key}", "InvalidKey")
+
+
+def too_large() -> StorageRefusal:
+    message = "The object exceeded the maximum allowed size"
+    return StorageRefusal(413, "Payload too large", message, "EntityTooLarge")
+
+
+def mime_refused(content_type: str) -> StorageRefusal:
+    message = f"mime type {content_type} is not supported"
+    return StorageRefusal(415, "invalid_mime_type", message, "InvalidMimeType")
+
+
+def bad_link(message: str) -> StorageRefusal:
+    return StorageRefusal(400, "InvalidJWT", message, "InvalidJWT")
+
+
+def wrong_link() -> StorageRefusal:
+    return StorageRefusal(400, "InvalidSignature", "Invalid signature", "InvalidSignature")
+
+
+def bad_request(message: str) -> StorageRefusal:
+    return StorageRefusal(400, "Invalid Input", message, "InvalidRequest")
+
+
+def bad_range() -> StorageRefusal:
+    message = "The requested range is not satisfiable"
+    return StorageRefusal(416, "invalid_range", message, "InvalidRange", http=416)
+
+
+@dataclass
+class AuthRefusal(Exception):
+    """An Auth error; its shape depends on the version header of the request."""
+
+    http: int
+    code: str
+    message: str
+
+    def response(self, request: Request) -> Response:
+        if request.headers.get("x-supabase-api-version", "") >= AUTH_VERSION:
+            body: dict[str, object] = {"code": self.code, "message": self.message}
+            return JSONResponse(body, self.http, {"x-supabase-api-version": AUTH_VERSION})
+        return JSONResponse({"code": self.http, "error_code": self.code, "msg": self.message}, self.http)
