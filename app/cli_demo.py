@@ -47,7 +47,7 @@ def run_demo(console: Console, *, photo: Path | None, sketch: Path | None, promp
         console.print(
             Panel(
                 f"API (sandbox)  {stack.settings.public_base_url}/docs\n"
-                f"Sandbox        {SandboxSettings.embedded(stack.settings).public_url}\n"
+                f"Sandbox        {stack.settings.supabase_url.removesuffix('/supabase')}\n"
                 "Another one:   makeit3d generate text-to-model -p 'a small wooden boat'\n"
                 "Ctrl-C stops everything; the data stays.",
                 title="serving",
@@ -106,7 +106,7 @@ def sandbox_user_headers(settings: Settings) -> dict[str, str]:
 def sign_in(settings: Settings) -> DemoUser:
     """Sign the demo user in at the sandbox's Auth, making the account at the first time."""
     password = _password(settings.home / "demo-password")
-    key = SandboxSettings.embedded(settings).supabase_publishable_key.get_secret_value()
+    key = _publishable_key(settings)
     headers = {"apikey": key, "Authorization": f"Bearer {key}"}
     credentials = {"email": _EMAIL, "password": password}
     try:
@@ -121,6 +121,12 @@ def sign_in(settings: Settings) -> DemoUser:
         ) from None
     session = answer.json()
     return DemoUser(id=session["user"]["id"], token=session["access_token"])
+
+
+def _publishable_key(settings: Settings) -> str:
+    dsn = settings.database_url.get_secret_value()
+    sandbox = SandboxSettings.beside(home=settings.home, port=1, database_url=dsn)
+    return sandbox.supabase_publishable_key.get_secret_value()
 
 
 def _password(path: Path) -> str:
@@ -139,7 +145,7 @@ def _upload(settings: Settings, user: DemoUser, path: Path, task_id: str) -> str
     from supabase import create_client
     from supabase.lib.client_options import SyncClientOptions
 
-    key = SandboxSettings.embedded(settings).supabase_publishable_key.get_secret_value()
+    key = _publishable_key(settings)
     client = create_client(
         settings.supabase_url, key, options=SyncClientOptions(headers={"Authorization": f"Bearer {user.token}"})
     )

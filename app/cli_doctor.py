@@ -182,7 +182,7 @@ async def check_providers(settings: Settings) -> list[Finding]:
     providers = build_providers(settings)
     findings: list[Finding] = []
     try:
-        for provider in providers.model_providers():
+        for provider in providers.all_models.values():
             try:
                 balance = await provider.balance()
                 message = f"{balance.available} {balance.unit} left, {balance.frozen} frozen"

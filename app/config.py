@@ -117,8 +117,12 @@ class Settings(BaseSettings):
         """Settings of this process. Raises ConfigurationError naming each setting that is missing or wrong."""
         from pydantic import ValidationError
 
+        files: tuple[Path, ...] = (Path(".env"),)
+        if not files[0].exists() and "SUPABASE_URL" not in os.environ:
+            # nothing was configured: the embedded stack of this directory says where it is
+            files = (Path(os.environ.get("MAKEIT3D_HOME", ".makeit3d")) / "settings.env",)
         try:
-            settings = cls()  # pyright: ignore[reportCallIssue]
+            settings = cls(_env_file=files)  # pyright: ignore[reportCallIssue]
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
@@ -189,9 +193,25 @@ class SandboxSettings(BaseSettings):
     work_seconds: float = Field(2.0, alias="SANDBOX_WORK_SECONDS", ge=0)
 
     @classmethod
-    def embedded(cls, settings: Settings) -> Self:
-        """The sandbox that belongs to an embedded gateway; ``SANDBOX_*`` variables win."""
-        return cls.model_validate({"SANDBOX_DATABASE_URL": settings.database_url, **_environment_of(cls)})
+    def beside(cls, *, home: Path, port: int, database_url: str) -> Self:
+        """The sandbox of an embedded stack; ``SANDBOX_*`` variables win."""
+        derived = {
+            "SANDBOX_HOME": home / "sandbox",
+            "SANDBOX_PORT": port,
+            "SANDBOX_PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "SANDBOX_DATABASE_URL": database_url,
+        }
+        return cls.model_validate(derived | _environment_of(cls))
+
+
+class EmbeddedSettings(BaseSettings):
+    """Where the embedded stack lives. Everything else it derives, or takes from the variables of ``Settings``."""
+
+    model_config = SettingsConfigDict(env_file=None, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(Path(".makeit3d"), alias="MAKEIT3D_HOME")
+    api_port: int = Field(8000, alias="BFF_API_PORT", ge=1, le=65535)
+    sandbox_port: int = Field(8001, alias="SANDBOX_PORT", ge=1, le=65535)
 
 
 class ClientSettings(BaseSettings):
@@ -204,14 +224,17 @@ class ClientSettings(BaseSettings):
     user_id: str | None = Field(None, alias="MAKEIT3D_USER_ID")
 
 
-def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child process: ours, with every setting spelled out."""
+def variables(settings: BaseSettings) -> dict[str, str]:
+    """Every setting that has a value, as environment variables."""
+    values = {str(field.alias): getattr(settings, name) for name, field in type(settings).model_fields.items()}
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def child_environment(*settings: BaseSettings) -> dict[str, str]:
+    """The environment of a child process: ours, with every setting of these spelled out."""
     env = dict(os.environ)
-    for name, field in Settings.model_fields.items():
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        env[str(field.alias)] = _plain(value)
+    for part in settings:
+        env |= variables(part)
     return env
 
 
@@ -230,4 +253,4 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-__all__ = ["ClientSettings", "SandboxSettings", "Settings", "child_environment"]
+__all__ = ["ClientSettings", "EmbeddedSettings", "SandboxSettings", "Settings", "child_environment", "variables"]

@@ -69,7 +69,7 @@ class WorkerContainer:
             spool = _open_spool(settings)
             journal = Journal(database, settings, spool)
             pollers = {
-                provider.name: Poller(database, provider, bells, notifier) for provider in providers.model_providers()
+                name: Poller(database, provider, bells, notifier) for name, provider in providers.all_models.items()
             }
             for poller in pollers.values():
                 stack.push_async_callback(poller.aclose)

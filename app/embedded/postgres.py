@@ -144,7 +144,7 @@ def _answers(data: Path, sockets: Path) -> bool:
         lines = (data / "postmaster.pid").read_text(encoding="ascii").splitlines()
     except OSError:
         return False
-    if len(lines) < 8 or lines[7].strip() != "ready":  # noqa: PLR2004 - the status line of the pid file
+    if len(lines) < 8 or lines[7].strip() != "ready":
         return False
     with socket.socket(socket.AF_UNIX) as probe:
         try:

@@ -41,12 +41,12 @@ class Child:
         Call from the main thread: the death signal is tied to the thread that forks.
         """
         # looked up before the fork: the child may only call into C
-        libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+        death_signal_at_parents_end = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
         death_signal = int(self.stop_signal)
 
         def before_exec() -> None:
-            if libc is not None:
-                libc.prctl(_PR_SET_PDEATHSIG, death_signal)
+            if death_signal_at_parents_end is not None:
+                death_signal_at_parents_end(_PR_SET_PDEATHSIG, death_signal)
 
         drop = self.unprivileged and os.geteuid() == 0
         with self.log.open("ab") as log:
@@ -82,13 +82,18 @@ class Child:
                 raise ServerFailed(f"{self.name} is not ready after {seconds:.0f} s.\n{self.log_end()}")
             time.sleep(0.02)
 
+    def ask_to_stop(self) -> None:
+        """Send the stop signal and return at once."""
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(self.stop_signal)
+
     def stop(self) -> None:
         """Ask it to end, wait, and kill what does not."""
         process = self._process
         if process is None or process.poll() is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(self.stop_signal)
+        self.ask_to_stop()
         try:
             process.wait(self.stop_seconds)
         except subprocess.TimeoutExpired:

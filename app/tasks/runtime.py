@@ -50,7 +50,12 @@ class Runtime:
         bells = CeleryBells(self.celery)
         self._container = self._call(WorkerContainer.open(self._settings, self._identity, bells))
         engine = self._container.engine
-        bells.hear(lambda lane: self._loop.call_soon(engine.wake) if lane in self._identity.lanes else None)
+
+        def wake(lane: Lane) -> None:
+            if lane in self._identity.lanes:
+                engine.wake()
+
+        bells.hear(wake)
         self._call(self._container.start())
 
     def run_shift(self) -> None:

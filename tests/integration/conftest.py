@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from tests.integration.poolstub import pools
+from app.ai_clients.registry import pools
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database

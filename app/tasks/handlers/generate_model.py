@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from app.ai_clients.base import FileInput, ModelKind, ModelSpec, ProviderTask
 from app.config import Settings
@@ -65,7 +66,7 @@ class ModelWork:
         """The provider's task id that an earlier step made."""
         return str((await self._output(run, step))["provider_task_id"])
 
-    async def _output(self, run: JobRun, step: int) -> dict[str, object]:
+    async def _output(self, run: JobRun, step: int) -> dict[str, Any]:
         output = await assets.output_of_step(self._database, run.job.request_id, step)
         if output is None:
             raise AppError(ErrorCode.STEP_FAILED, "The earlier step is not completed.")
