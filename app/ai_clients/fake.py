@@ -49,6 +49,10 @@ _IMAGE_MICROS = 40_000
 _MODEL_MICROS = 200_000
 _SIDE = 256
 _MAX_BYTES = 8 * 1024 * 1024
+_IMAGE_OPERATIONS = frozenset({Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.SKETCH_TO_MODEL})
+_MODEL_OPERATIONS = frozenset(
+    {Operation.TEXT_TO_MODEL, Operation.IMAGE_TO_MODEL, Operation.SKETCH_TO_MODEL, Operation.REFINE_MODEL}
+)
 _LINKS = "https://sandbox.invalid/"
 
 
@@ -100,7 +104,7 @@ def _unknown() -> OutcomeUnknown:
 class FakeImages:
     """An ImageProvider whose pictures are plain and differ by prompt and number."""
 
-    operations = frozenset({Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.SKETCH_TO_MODEL})
+    operations = _IMAGE_OPERATIONS
 
     def __init__(self, name: str = "openai", *, timeout_seconds: float = 5.0) -> None:
         self.name = name
@@ -162,12 +166,7 @@ class FakeModels:
     tasks: dict[str, _FakeTask] = field(default_factory=dict[str, _FakeTask])
     fail_next_task: ErrorCode | None = None
     links_expired: bool = False
-
-    @property
-    def operations(self) -> frozenset[Operation]:
-        return frozenset(
-            {Operation.TEXT_TO_MODEL, Operation.IMAGE_TO_MODEL, Operation.SKETCH_TO_MODEL, Operation.REFINE_MODEL}
-        )
+    operations: frozenset[Operation] = _MODEL_OPERATIONS
 
     def pool(self, spec: ModelSpec) -> str:
         match spec.kind:

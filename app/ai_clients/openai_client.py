@@ -99,7 +99,7 @@ class OpenAIImages:
             except BodyEmpty:
                 failure = _unknown("The provider's reply is empty.")
             except OSError as error:
-                log.exception("reply_not_written", error=type(error).__name__)
+                log.error("reply_not_written", error=type(error).__name__, errno=error.errno)
                 failure = _unknown("The provider's reply could not be kept.")
         # raised out here, so that the SDK's exception (with request headers and an echoed prompt) is not its context
         raise failure

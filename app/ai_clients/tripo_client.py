@@ -177,9 +177,9 @@ def _task_id(reply: TripoReply) -> str:
 
 
 def _is_past(rows: Sequence[UsageRow], moment: datetime) -> bool:
-    """Whether a page, and so all that follow it, is older than ``moment``: never in a listing that ascends."""
+    """Whether a page, and so all that follow it, is older than ``moment``: only told of a page that descends."""
     times = [row.created_at for row in rows if row.created_at is not None]
-    return len(times) == len(rows) and times[0] >= times[-1] and max(times) < moment
+    return len(times) == len(rows) and times == sorted(times, reverse=True) and times[0] < moment
 
 
 def _chunks(items: list[str], size: int) -> Iterable[list[str]]:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from app.ai_clients.http import shared_ssl_context
 from app.ai_clients.openai_client import OpenAIImages
+from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.tripo_http import Pace
 
 from tests.unit.ai_clients.support import make_settings
 
@@ -18,5 +20,12 @@ def context() -> ssl.SSLContext:
 @pytest.fixture
 async def openai(context: ssl.SSLContext) -> AsyncIterator[OpenAIImages]:
     client = OpenAIImages(make_settings(), context)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def tripo(context: ssl.SSLContext) -> AsyncIterator[TripoModels]:
+    client = TripoModels(make_settings(), context, pace=Pace(base=0.001, cap=0.01))
     yield client
     await client.aclose()
