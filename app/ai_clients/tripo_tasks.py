@@ -12,7 +12,8 @@ from app.ai_clients.base import ProviderTask, ProviderTaskState
 from app.ai_clients.tripo_errors import TASK_STATES, task_failure
 from app.domain.prices import credits_to_micros
 
-_RESULT_KEYS = ("model_url", "pbr_model_url", "model", "pbr_model", "base_model", "generated_image_url")
+_MODEL_KEYS = ("model_url", "pbr_model_url", "model", "pbr_model", "base_model")
+_PICTURE_KEYS = ("generated_image_url",)
 _PREVIEW_KEYS = ("rendered_image_url",)
 _SEEDS = ("model_seed", "texture_seed")
 _MAX_URL = 8192
@@ -24,20 +25,21 @@ def parse_task(task_id: str, value: Mapping[str, Any]) -> ProviderTask:
     state = TASK_STATES.get(word, ProviderTaskState.RUNNING)
     over = state is not ProviderTaskState.RUNNING
     output = _mapping(value.get("output")) if state is ProviderTaskState.SUCCEEDED else {}
+    echoed = _mapping(value.get("input"))
     credit = decimal_of(value.get("credits_consumed")) if over else None
     error, detail = task_failure(word, value.get("error_code")) if state is ProviderTaskState.FAILED else (None, None)
     return ProviderTask(
         id=task_id,
         state=state,
         progress=_progress(value.get("progress")),
-        output_url=_url(output, _RESULT_KEYS),
+        output_url=_url(output, _MODEL_KEYS) or (None if _makes_model(echoed) else _url(output, _PICTURE_KEYS)),
         preview_url=_url(output, _PREVIEW_KEYS),
         cost_micros=None if credit is None else credits_to_micros(credit),
         credits=credit,
         error=error,
         error_detail=detail,
         created_at=time_of(value),
-        echoed_input=_mapping(value.get("input")),
+        echoed_input=echoed,
     )
 
 
@@ -120,6 +122,11 @@ def _progress(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     return max(0, min(100, int(value)))
+
+
+def _makes_model(echoed: Mapping[str, Any]) -> bool:
+    """Whether a task's picture is only on its way to a model; the ``type`` of replies is not reliable."""
+    return any(name in echoed for name in _SEEDS)
 
 
 def _url(output: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -222,6 +222,14 @@ async def test_output_keys(tripo: TripoModels, output: object, expected: str | N
 
 
 @respx.mock
+async def test_a_picture_is_no_model(tripo: TripoModels) -> None:
+    task = {**SUCCESS, "output": {"generated_image_url": "https://cdn.tripo3d.ai/g.png"}}
+    respx.post(LIST).mock(return_value=ok({"tasks": {"a": task, "b": {**task, "input": {"sketch_to_render": True}}}}))
+    seen = await tripo.poll(["a", "b"])
+    assert (seen["a"].output_url, seen["b"].output_url) == (None, "https://cdn.tripo3d.ai/g.png")
+
+
+@respx.mock
 async def test_output_is_believed_only_after_success(tripo: TripoModels) -> None:
     respx.post(LIST).mock(return_value=ok({"tasks": {"a": {**SUCCESS, "status": "running", "progress": 250.5}}}))
     task = (await tripo.poll(["a"]))["a"]
