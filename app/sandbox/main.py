@@ -65,7 +65,8 @@ def create_sandbox(settings: SandboxSettings) -> FastAPI:
             auth = Starlette(routes=AuthRoutes(project).routes())
             app.router.routes.append(Mount("/supabase/storage/v1", StorageFaults(storage, app.state.storage_faults)))
             app.router.routes.append(Mount("/supabase/auth/v1", auth))
-            yield
+            async with providers.running():
+                yield
 
     app = FastAPI(title="MakeIt3D sandbox", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(
@@ -85,5 +86,5 @@ def create_sandbox(settings: SandboxSettings) -> FastAPI:
         return {"status": "ok", "what": "sandbox"}
 
     StorageFaults.mount_admin(app, settings)
-    mount_providers(app, settings)
+    providers = mount_providers(app, settings)
     return app
