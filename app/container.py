@@ -5,26 +5,41 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import httpx
+
 from app.ai_clients.registry import Providers, build_providers, pools
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import JobType
+from app.services.asset_content import AssetContent
 from app.services.bells import Bells
+from app.services.cancellation import Cancellation
 from app.services.engine import Engine
+from app.services.event_stream import EventStream
+from app.services.generation import Generation
+from app.services.health import Health
 from app.services.input_files import InputFiles
+from app.services.input_resolver import InputResolver
 from app.services.job_run import JobHandler
 from app.services.journal import Journal
 from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
 from app.services.outputs import Outputs
+from app.services.plans import Planner
 from app.services.poller import Poller
+from app.services.principals import PrincipalVerifier
+from app.services.rate_limits import RateLimits
 from app.services.settler import Settler
 from app.services.spool import Spool
 from app.services.sweeper import Sweeper
+from app.services.task_status import TaskStatus
+from app.services.uploads import Uploads
 from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
+from app.tasks.bells import CeleryBells
+from app.tasks.celery_app import create_celery
 from app.tasks.handlers.generate_images import GenerateImages
 from app.tasks.handlers.generate_model import GenerateModel, ModelWork, RefineModel
 from app.tasks.handlers.polled import PolledCalls
@@ -97,6 +112,84 @@ class WorkerContainer:
     async def aclose(self) -> None:
         await self.sweeper.aclose()
         await self.engine.stop()
+        await self.stack.aclose()
+
+
+@dataclass(slots=True)
+class ApiContainer:
+    """What an API process is made of."""
+
+    settings: Settings
+    database: Database
+    storage: ObjectStorage
+    verifier: PrincipalVerifier
+    generation: Generation
+    cancellation: Cancellation
+    notifier: Notifier
+    events: EventStream
+    uploads: Uploads
+    content: AssetContent
+    status: TaskStatus
+    health: Health
+    stack: AsyncExitStack
+
+    @classmethod
+    async def open(cls, settings: Settings) -> ApiContainer:
+        """Open everything an API process needs. Raises what opening raises."""
+        async with AsyncExitStack() as stack:
+            database = await _open_database(settings, stack, "makeit3d api")
+            storage = await SupabaseStorage.open(settings)
+            stack.push_async_callback(storage.aclose)
+            providers = build_providers(settings)
+            stack.push_async_callback(providers.aclose)
+            bells = CeleryBells(create_celery(settings))
+            stack.push_async_callback(bells.aclose)
+            notifier = Notifier(database)
+            stack.push_async_callback(notifier.aclose)
+            redis_url = settings.redis_url.get_secret_value()
+            limits = RateLimits(
+                redis_url,
+                {"openai": settings.openai_requests_per_minute, "tripo": settings.tripo_requests_per_minute},
+            )
+            stack.push_async_callback(limits.aclose)
+            http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
+            inputs = InputFiles(storage, settings, settings.spool_directory)
+            listen = settings.database_listen_url or settings.database_url
+            events = EventStream(listen.get_secret_value(), database)
+            stack.push_async_callback(events.aclose)
+            health = Health(database, redis_url, events)
+            stack.push_async_callback(health.aclose)
+            events.start()
+            paces = {
+                name: providers.all_models[pool.provider].poll_seconds
+                for name, pool in pools(settings).items()
+                if pool.provider in providers.all_models
+            }
+            return cls(
+                settings=settings,
+                database=database,
+                storage=storage,
+                verifier=PrincipalVerifier(settings, http),
+                generation=Generation(
+                    database,
+                    InputResolver(database, inputs, settings),
+                    providers,
+                    Planner(providers, settings),
+                    limits,
+                    bells,
+                    notifier,
+                ),
+                cancellation=Cancellation(database, bells, notifier),
+                notifier=notifier,
+                events=events,
+                uploads=Uploads(database, storage, inputs, _open_spool(settings), notifier, settings),
+                content=AssetContent(database, storage),
+                status=TaskStatus(database, events, paces),
+                health=health,
+                stack=stack.pop_all(),
+            )
+
+    async def aclose(self) -> None:
         await self.stack.aclose()
 
 
