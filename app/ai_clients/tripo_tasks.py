@@ -17,6 +17,7 @@ _PICTURE_KEYS = ("generated_image_url",)
 _PREVIEW_KEYS = ("rendered_image_url",)
 _SEEDS = ("model_seed", "texture_seed")
 _MAX_URL = 8192
+_MAX_CREDITS = 10**9
 
 
 def parse_task(task_id: str, value: Mapping[str, Any]) -> ProviderTask:
@@ -108,20 +109,20 @@ def time_of(value: Mapping[str, Any]) -> datetime | None:
 
 
 def decimal_of(value: object) -> Decimal | None:
-    """An amount of credits: never a binary float, never negative."""
+    """An amount of credits: never a binary float, never negative or absurd."""
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         return None
     try:
         amount = Decimal(value)
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() and amount >= 0 else None
+    return amount if amount.is_finite() and 0 <= amount <= _MAX_CREDITS else None
 
 
 def _progress(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
-    return max(0, min(100, int(value)))
+    return int(max(0, min(100, value)))
 
 
 def _makes_model(echoed: Mapping[str, Any]) -> bool:

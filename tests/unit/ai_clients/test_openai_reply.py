@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import pytest
 from app.ai_clients.base import DecodedImage, ImageRequest, ImageResult
 from app.ai_clients.errors import OutcomeUnknown
 from app.ai_clients.openai_client import OpenAIImages
+from app.ai_clients.openai_reply import read_reply
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.unit.ai_clients.support import b64, picture_bytes
@@ -174,3 +178,33 @@ async def test_ten_large_pictures_stay_out_of_memory(openai: OpenAIImages, tmp_p
     assert all(image is not None and (image.width, image.height) == (2000, 1500) for image in result.images)
     assert peak < 16 * 1024 * 1024
     assert result.usage == USAGE
+
+
+_leaves = st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.text() | st.just("b64_json")
+_json = st.recursive(
+    _leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    around=st.dictionaries(st.text(), _json, max_size=5),
+    pictures=st.lists(st.binary(max_size=40), max_size=4),
+    data=st.data(),
+)
+def test_the_scan_agrees_with_a_json_parser(around: dict[str, Any], pictures: list[bytes], data: st.DataObject) -> None:
+    """Whatever lies around and within the entries, pictures are found by key and the rest is left as it is."""
+    extra = data.draw(st.dictionaries(st.text().filter(lambda key: key != "b64_json"), _json, max_size=2))
+    body = {
+        **around,
+        "usage": around,
+        "data": [{**extra, "b64_json": b64(PNG + picture)} for picture in pictures] + [extra],
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        reply = Path(directory) / "reply"
+        reply.write_text(
+            json.dumps(body, ensure_ascii=data.draw(st.booleans()), indent=data.draw(st.sampled_from([None, 1])))
+        )
+        read = read_reply(reply, directory=Path(directory), max_images=10, max_image_bytes=10**6, max_pixels=10**6)
+        assert [i and i.path.read_bytes() for i in read.images] == [PNG + picture for picture in pictures] + [None]
+    assert read.usage == around

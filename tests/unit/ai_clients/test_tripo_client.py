@@ -237,6 +237,18 @@ async def test_output_is_believed_only_after_success(tripo: TripoModels) -> None
 
 
 @respx.mock
+@pytest.mark.parametrize(
+    "number", ["1e999999999", "-1e999999999", "1e-999999999", "-5", '"many"', "true", "null", "{}"]
+)
+async def test_absurd_numbers_do_no_harm(tripo: TripoModels, number: str) -> None:
+    task = f'{{"status":"success","progress":{number},"credits_consumed":{number},"created_at":{number}}}'
+    respx.post(LIST).respond(200, content=f'{{"code":0,"data":{{"tasks":{{"a":{task}}}}}}}'.encode())
+    seen = (await tripo.poll(["a"]))["a"]
+    assert seen.progress in (None, 0, 100)
+    assert seen.cost_micros in (None, 0)
+
+
+@respx.mock
 async def test_polling_lists_a_hundred_at_a_time(tripo: TripoModels) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         ids: list[str] = json.loads(request.content)["task_ids"]

@@ -1,0 +1,291 @@
+"""One suite for every implementation of the provider protocols: the shipped fakes, and the real clients against the
+sandbox's wire formats in a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import uvicorn
+from app.ai_clients.base import (
+    FileInput,
+    ImageProvider,
+    ImageRequest,
+    ModelKind,
+    ModelProvider,
+    ModelSpec,
+    ProviderTask,
+    ProviderTaskState,
+)
+from app.ai_clients.errors import Refused
+from app.ai_clients.fake import FakeImages, FakeModels
+from app.ai_clients.http import shared_ssl_context
+from app.ai_clients.openai_client import OpenAIImages
+from app.ai_clients.tripo_client import TripoModels
+from app.config import SandboxSettings, Settings
+from app.domain.operations import Operation, View
+from app.errors import ErrorCode
+from app.sandbox.providers.mount import mount_providers
+from fastapi import FastAPI
+from PIL import Image, ImageDraw
+
+from tests.servers import free_port
+
+LIMIT = 64 * 1024 * 1024
+PATIENCE = 60.0  # seconds
+
+
+@pytest.fixture(scope="session")
+def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = SandboxSettings.model_validate(
+        {
+            "home": tmp_path_factory.mktemp("sandbox"),
+            "port": port,
+            "public_url": url,
+            "database_url": "postgresql://nobody@localhost/unused",
+            "work_seconds": 0.1,
+        }
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        async with stand_ins.running():
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    stand_ins = mount_providers(app, settings)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + PATIENCE
+    while not server.started:
+        assert time.monotonic() < deadline
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield url
+    server.should_exit = True
+    thread.join(timeout=PATIENCE)
+
+
+def sandbox_settings(url: str) -> Settings:
+    return Settings.model_validate(
+        {
+            "environment": "sandbox",
+            "supabase_url": f"{url}/supabase",
+            "supabase_service_key": "unused",
+            "database_url": "postgresql://nobody@localhost/unused",
+            "redis_url": "redis://localhost/0",
+            "openai_api_key": "sk-sandbox",
+            "openai_base_url": f"{url}/openai/v1",
+            "tripo_api_key": "tsk_sandbox",
+            "tripo_base_url": f"{url}/tripo/v3",
+            "tripo_download_hosts": "127.0.0.1",
+            "tripo_poll_seconds": 0.05,
+        }
+    )
+
+
+@pytest.fixture(params=["fake", "real"])
+async def images(request: pytest.FixtureRequest) -> AsyncGenerator[ImageProvider]:
+    provider: ImageProvider
+    if request.param == "fake":
+        provider = FakeImages()
+    else:
+        provider = OpenAIImages(sandbox_settings(request.getfixturevalue("sandbox_url")), shared_ssl_context())
+    yield provider
+    await provider.aclose()
+
+
+@pytest.fixture(params=["fake", "real"])
+async def models(request: pytest.FixtureRequest) -> AsyncGenerator[ModelProvider]:
+    provider: ModelProvider
+    if request.param == "fake":
+        provider = FakeModels()
+    else:
+        provider = TripoModels(sandbox_settings(request.getfixturevalue("sandbox_url")), shared_ssl_context())
+    yield provider
+    await provider.aclose()
+
+
+def drawing(path: Path, colour: str = "firebrick") -> FileInput:
+    picture = Image.new("RGB", (320, 320), "white")
+    ImageDraw.Draw(picture).ellipse((60, 90, 260, 280), fill=colour, outline="black", width=4)
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    path.write_bytes(out.getvalue())
+    return FileInput(path, "image/png", path.name)
+
+
+# --- images -----------------------------------------------------------------------------------------------------
+
+
+def test_image_operations(images: ImageProvider) -> None:
+    assert images.operations >= {Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.SKETCH_TO_MODEL}
+    assert images.timeout_seconds > 0
+    assert images.pool(ImageRequest("x")) == images.name
+
+
+async def test_pictures_from_words(images: ImageProvider, tmp_path: Path) -> None:
+    request = ImageRequest("a small wooden boat", n=2, size="1024x1024", quality="low")
+    estimate = images.estimate(request)
+    assert estimate.micros > 0
+    assert estimate.price_version
+    receipt = await images.generate(request, reply=tmp_path / "reply")
+    assert receipt.path == tmp_path / "reply"
+    assert receipt.provider_request_id
+    result = await images.decode(receipt.path, request, directory=tmp_path / "out")
+    assert len(result.images) == 2
+    seen: set[bytes] = set()
+    for image in result.images:
+        assert image is not None
+        assert image.size == image.path.stat().st_size
+        with Image.open(image.path) as picture:
+            assert picture.size == (image.width, image.height)
+            assert picture.get_format_mimetype() == image.content_type
+        seen.add(image.path.read_bytes())
+    assert len(seen) == 2
+    assert 0 < result.cost_micros <= estimate.micros
+    assert result.price_version == estimate.price_version
+
+
+async def test_a_reply_is_decoded_as_often_as_needed(images: ImageProvider, tmp_path: Path) -> None:
+    request = ImageRequest("a boat", quality="low")
+    receipt = await images.generate(request, reply=tmp_path / "reply")
+    first = await images.decode(receipt.path, request, directory=tmp_path / "one")
+    again = await images.decode(receipt.path, request, directory=tmp_path / "two")
+    assert [i and i.path.read_bytes() for i in first.images] == [i and i.path.read_bytes() for i in again.images]
+    assert first.cost_micros == again.cost_micros
+
+
+async def test_pictures_from_a_picture(images: ImageProvider, tmp_path: Path) -> None:
+    request = ImageRequest("make it blue", quality="low", inputs=(drawing(tmp_path / "in.png"),))
+    receipt = await images.generate(request, reply=tmp_path / "reply")
+    result = await images.decode(receipt.path, request, directory=tmp_path / "out")
+    assert [image is not None for image in result.images] == [True]
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+async def finished(models: ModelProvider, task_id: str) -> ProviderTask:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        task = (await models.poll([task_id]))[task_id]
+        if task.state is not ProviderTaskState.RUNNING:
+            return task
+        assert task.output_url is None
+        await asyncio.sleep(models.poll_seconds)
+    raise AssertionError("the task did not end")
+
+
+async def made(models: ModelProvider, spec: ModelSpec, target: Path) -> ProviderTask:
+    """A submitted, finished and downloaded task."""
+    estimate = models.estimate(spec)
+    task_id = await models.submit(await models.prepare(spec))
+    task = await finished(models, task_id)
+    assert task.state is ProviderTaskState.SUCCEEDED
+    assert task.id == task_id
+    assert task.cost_micros == estimate.micros
+    assert task.output_url is not None
+    file = await models.download(task.output_url, target, max_bytes=LIMIT)
+    assert (file.path, file.size) == (target, target.stat().st_size)
+    expected = "image/png" if spec.kind is ModelKind.SKETCH_TO_IMAGE else "model/gltf-binary"
+    assert file.content_type == expected
+    return task
+
+
+def test_model_operations(models: ModelProvider) -> None:
+    assert models.operations >= {Operation.TEXT_TO_MODEL, Operation.IMAGE_TO_MODEL, Operation.REFINE_MODEL}
+    pools = {models.pool(ModelSpec(kind)) for kind in ModelKind}
+    assert all(pool.startswith(f"{models.name}_") for pool in pools)
+
+
+async def test_a_model_from_words_and_its_preview(models: ModelProvider, tmp_path: Path) -> None:
+    task = await made(models, ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a small boat"), tmp_path / "model.glb")
+    assert task.preview_url is not None
+    preview = await models.download(task.preview_url, tmp_path / "preview", max_bytes=LIMIT)
+    assert preview.content_type.startswith("image/")
+
+
+async def test_a_model_from_pictures(models: ModelProvider, tmp_path: Path) -> None:
+    views: Mapping[View, FileInput] = {
+        "front": drawing(tmp_path / "f.png"),
+        "back": drawing(tmp_path / "b.png", "navy"),
+    }
+    front: Mapping[View, FileInput] = {"front": views["front"]}
+    await made(models, ModelSpec(ModelKind.IMAGE_TO_MODEL, views=front), tmp_path / "one.glb")
+    await made(models, ModelSpec(ModelKind.MULTIVIEW_TO_MODEL, views=views), tmp_path / "two.glb")
+
+
+async def test_a_sketch_becomes_a_picture_and_its_task_a_model(models: ModelProvider, tmp_path: Path) -> None:
+    spec = ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="a red ball", views={"front": drawing(tmp_path / "s.png")})
+    picture = await made(models, spec, tmp_path / "picture")
+    await made(models, ModelSpec(ModelKind.IMAGE_TO_MODEL, source_task_id=picture.id), tmp_path / "model.glb")
+
+
+async def test_a_model_is_imported_and_refined(models: ModelProvider, tmp_path: Path) -> None:
+    mesh = tmp_path / "mesh.glb"
+    draft = await made(models, ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"), mesh)
+    refined = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="weathered oak", source_task_id=draft.id)
+    await made(models, refined, tmp_path / "refined.glb")
+    file = FileInput(mesh, "model/gltf-binary", "mesh.glb")
+    imported = await models.submit(await models.prepare(ModelSpec(ModelKind.IMPORT_MODEL, model_file=file)))
+    task = await finished(models, imported)
+    assert (task.state, task.cost_micros) == (ProviderTaskState.SUCCEEDED, 0)
+    again = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="brass", source_task_id=imported)
+    await made(models, again, tmp_path / "again.glb")
+
+
+async def test_what_nobody_knows_is_missing(models: ModelProvider) -> None:
+    unknown = "00000000-0000-4000-8000-000000000000"
+    assert (await models.poll([unknown]))[unknown].state is ProviderTaskState.MISSING
+
+
+async def test_every_call_can_be_found_again(models: ModelProvider, tmp_path: Path) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=1)
+    specs = [
+        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"),
+        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"),
+        ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="a ball", views={"front": drawing(tmp_path / "s.png")}),
+    ]
+    calls = [await models.prepare(spec) for spec in specs]
+    ids = [await models.submit(call) for call in calls]
+    for call, task_id in zip(calls, ids, strict=True):
+        assert await models.find_submitted(call.fingerprint, since=since, known_ids=frozenset()) == [task_id]
+        assert await models.find_submitted(call.fingerprint, since=since, known_ids=frozenset(ids)) == []
+    never_sent = await models.prepare(specs[0])
+    assert await models.find_submitted(never_sent.fingerprint, since=since, known_ids=frozenset()) == []
+    for task_id in ids:
+        await finished(models, task_id)
+
+
+async def test_downloads_are_bounded_in_place_and_size(models: ModelProvider, tmp_path: Path) -> None:
+    task_id = await models.submit(await models.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat")))
+    task = await finished(models, task_id)
+    assert task.output_url is not None
+    for url, code in (
+        (task.output_url, ErrorCode.PROVIDER_RESULT_TOO_LARGE),
+        ("https://elsewhere.example/model.glb", ErrorCode.PROVIDER_RESULT_INVALID),
+    ):
+        with pytest.raises(Refused) as caught:
+            await models.download(url, tmp_path / "model", max_bytes=100)
+        assert caught.value.code is code
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_money_goes_down_by_what_was_made(models: ModelProvider, tmp_path: Path) -> None:
+    before = await models.balance()
+    task = await made(models, ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"), tmp_path / "model.glb")
+    after = await models.balance()
+    assert before.unit == after.unit == "credits"
+    assert task.credits is not None
+    assert before.available + before.frozen - after.available - after.frozen == task.credits
