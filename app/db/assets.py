@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+
 from app.db.pool import Database
+from app.db.requests import UnknownUser
 from app.domain.jobs import AssetKind, AssetSlot
 
 
@@ -89,39 +92,45 @@ async def store_upload(
     width: int | None,
     height: int | None,
 ) -> None:
-    """The uploaded object is in the bucket: its file row becomes ``stored`` and its input row appears, complete."""
-    async with database.transaction() as connection:
-        await connection.execute(
-            "update files set state = 'stored', stored_at = now(), size = $2, sha256 = $3, width = $4, height = $5"
-            " where id = $1",
-            file_id,
-            size,
-            sha256,
-            width,
-            height,
-        )
-        await connection.execute(
-            f"insert into {database.tables.inputs} (id, task_id, user_id, input_asset_type, asset_url, status,"  # noqa: S608
-            " file_id, width, height) values ($1, $2, $3, $4, $5, 'complete', $6, $7, $8)",
-            asset_id,
-            task_id,
-            user_id,
-            input_asset_type,
-            asset_url,
-            file_id,
-            width,
-            height,
-        )
-        await connection.execute(
-            "insert into events (type, user_id, task_id, payload) values ('asset_update', $1, $2, $3)",
-            user_id,
-            task_id,
-            {
-                "task_id": task_id,
-                "asset_id": str(asset_id),
-                "table": "input_assets",
-                "status": "complete",
-                "asset_url": asset_url,
-                "error_code": None,
-            },
-        )
+    """The uploaded object is in the bucket: its file row becomes ``stored`` and its input row appears, complete.
+
+    Raises UnknownUser, and then nothing was written.
+    """
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(
+                "update files set state = 'stored', stored_at = now(), size = $2, sha256 = $3, width = $4, height = $5"
+                " where id = $1",
+                file_id,
+                size,
+                sha256,
+                width,
+                height,
+            )
+            await connection.execute(
+                f"insert into {database.tables.inputs} (id, task_id, user_id, input_asset_type, asset_url, status,"  # noqa: S608
+                " file_id, width, height) values ($1, $2, $3, $4, $5, 'complete', $6, $7, $8)",
+                asset_id,
+                task_id,
+                user_id,
+                input_asset_type,
+                asset_url,
+                file_id,
+                width,
+                height,
+            )
+            await connection.execute(
+                "insert into events (type, user_id, task_id, payload) values ('asset_update', $1, $2, $3)",
+                user_id,
+                task_id,
+                {
+                    "task_id": task_id,
+                    "asset_id": str(asset_id),
+                    "table": "input_assets",
+                    "status": "complete",
+                    "asset_url": asset_url,
+                    "error_code": None,
+                },
+            )
+    except asyncpg.ForeignKeyViolationError:
+        raise UnknownUser from None

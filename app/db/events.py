@@ -65,6 +65,52 @@ async def now(database: Database) -> Cursor:
     return Cursor(int(xmin), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """How far the log can be read now; ``hidden`` says that the user has committed events beyond it."""
+
+    cursor: Cursor
+    hidden: bool
+
+
+_HORIZON = """
+select pg_snapshot_xmin(pg_current_snapshot())::text as xmin, exists (
+  select from events where user_id = $1 and xid >= pg_snapshot_xmin(pg_current_snapshot())) as hidden
+"""
+
+
+async def horizon(database: Database, user_id: UUID) -> Horizon:
+    """Ask before ``after``: whatever lies below this cursor is then in its answer."""
+    row = await database.fetchrow(_HORIZON, user_id)
+    assert row is not None  # noqa: S101 - a select without from has one row
+    return Horizon(Cursor(int(row["xmin"]), 0), row["hidden"])
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Who of those asked about has events since a transaction, and the transaction to ask from next time."""
+
+    since: int
+    user_ids: list[UUID]
+    task_ids: list[str]
+
+
+_NEWS = """
+select pg_snapshot_xmin(pg_current_snapshot())::text as xmin,
+  array(select u from unnest($2::uuid[]) as u
+    where exists (select from events e where e.user_id = u and e.xid >= $1::text::xid8)) as user_ids,
+  array(select t from unnest($3::text[]) as t
+    where exists (select from events e where e.task_id = t collate "C" and e.xid >= $1::text::xid8)) as task_ids
+"""
+
+
+async def news(database: Database, since: int, *, user_ids: Sequence[UUID], task_ids: Sequence[str]) -> News:
+    """One statement for all waiting readers of a process, for when hints got lost."""
+    row = await database.fetchrow(_NEWS, str(since), list(user_ids), list(task_ids))
+    assert row is not None  # noqa: S101 - a select without from has one row
+    return News(int(row["xmin"]), row["user_ids"], row["task_ids"])
+
+
 async def notify(database: Database, payloads: Sequence[str]) -> None:
     """Send hints, each under 8,000 bytes, in one transaction."""
     await database.execute("select pg_notify($1, p) from unnest($2::text[]) as p", CHANNEL, list(payloads))

@@ -115,6 +115,13 @@ async def get(database: Database, task_id: str, user_id: UUID) -> TaskRow | None
     return None if row is None else _task(row)
 
 
+async def is_foreign(database: Database, task_id: str, user_id: UUID) -> bool:
+    """Whether the task id belongs to somebody else."""
+    return await database.fetchval(
+        "select exists (select from tasks where id = $1 and user_id is distinct from $2)", task_id, user_id
+    )
+
+
 async def list_page(
     database: Database,
     user_id: UUID,

@@ -1,0 +1,128 @@
+"""Structured logs without secrets, and the metrics of the HTTP layer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import Any, cast
+
+import orjson
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from app.config import Settings
+
+REQUESTS = Counter("makeit3d_http_requests_total", "Answered HTTP requests", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "makeit3d_http_request_seconds",
+    "Time from a request's head to the end of its answer",
+    ["method", "route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+OPEN_STREAMS = Gauge("makeit3d_http_open_event_streams", "Event streams being served")
+
+_MASK = "[hidden]"
+_SECRET_NAMES = frozenset(
+    {"authorization", "apikey", "api_key", "token", "access_token", "refresh_token", "secret", "password", "passwd"}
+    | {"cookie", "set-cookie", "jwt", "content_key", "service_key", "dsn", "signature"}
+)
+_SECRETS = re.compile(
+    r"(?i:bearer\s+)\S+"
+    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"  # JWT
+    r"|\b(?:sk|tsk|rk)[-_][A-Za-z0-9_-]{8,}"
+    r"|\bsb_(?:secret|publishable)_[A-Za-z0-9_-]+"
+    r"|\bwhsec_\S+"
+    r"|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"  # user and password of a URL
+    r"|(?i:(?<=[?&]key=)|(?<=[?&]token=)|(?<=[?&]apikey=)|(?<=[?&]signature=)|(?<=[?&]x-amz-signature=))[^&\s\"']+"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_QUIET = (
+    "httpx",
+    "httpcore",
+    "openai",
+    "hpack",
+    "asyncio",
+    "urllib3",
+    "sse_starlette",
+    "multipart",
+    "python_multipart",
+    "PIL",
+)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send structlog and the standard library's loggers to stderr, in one format, one line per event."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        drop_secrets,
+    ]
+    last: list[Processor] = (
+        [structlog.processors.JSONRenderer(serializer=_to_json)]
+        if settings.log_format == "json"
+        else [escape_control_characters, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared[:-1], structlog.stdlib.ExtraAdder(), drop_secrets],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+    for name in _QUIET:  # they log URLs, and chunks of bodies
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = name != "uvicorn.access"  # our own line says it without the query
+
+
+def drop_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Hide values under names of secrets, and whatever looks like one inside any text."""
+    return cast("EventDict", _hide(event))
+
+
+def escape_control_characters(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Keep one event on one line, so that what a client sent can not pretend to be another event."""
+    return {key: _escape(value, keep_lines=key in ("exception", "stack")) for key, value in event.items()}
+
+
+def _hide(value: object) -> object:
+    if isinstance(value, str):
+        return _SECRETS.sub(_MASK, value)
+    if isinstance(value, MutableMapping):
+        items = cast("MutableMapping[object, object]", value).items()
+        return {key: _MASK if str(key).lower() in _SECRET_NAMES else _hide(item) for key, item in items}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_hide(item) for item in cast("Iterable[object]", value)]
+    return value
+
+
+def _escape(value: object, *, keep_lines: bool) -> object:
+    if not isinstance(value, str):
+        return value
+    if keep_lines:
+        # indented, a line of a message can not look like an event of its own
+        return "\n    ".join(str(_escape(line, keep_lines=False)) for line in value.split("\n"))
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+
+
+def _to_json(event: Any, **_: Any) -> str:  # noqa: ANN401 - structlog's serializer
+    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

@@ -1,0 +1,55 @@
+"""``POST /uploads``: for clients that do not upload to Storage themselves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request
+
+from app.deps import Caller, Services
+from app.errors import ErrorCode
+from app.routers.multipart import FormReceiver
+from app.schemas.problems import documented
+from app.schemas.uploads import MULTIPART_BODY, UploadedAsset
+
+FORM_BYTES = 64 * 1024  # what a form may have beside its file
+
+_TASK, _TYPE = "task_id", "input_asset_type"
+
+router = APIRouter(tags=["assets"])
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    openapi_extra={"requestBody": MULTIPART_BODY},
+    responses=documented(
+        ErrorCode.MALFORMED_REQUEST,
+        ErrorCode.TASK_NOT_FOUND,
+        ErrorCode.REQUEST_TOO_LARGE,
+        ErrorCode.INPUT_TOO_LARGE,
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode.INPUT_EMPTY,
+        ErrorCode.INPUT_NOT_IMAGE,
+        ErrorCode.INPUT_NOT_MODEL,
+        ErrorCode.INPUT_TRUNCATED,
+        ErrorCode.INPUT_TOO_MANY_PIXELS,
+        ErrorCode.INPUT_TOO_SMALL,
+        ErrorCode.STORAGE_UNAVAILABLE,
+    ),
+)
+async def upload(request: Request, caller: Caller, services: Services) -> UploadedAsset:
+    """A picture or a GLB model becomes an input of the caller."""
+    declared = request.headers.get("content-length")
+    async with services.uploads.workspace(None if declared is None else int(declared)) as directory:
+        receiver = FormReceiver(
+            directory / "upload", field_names=frozenset({_TASK, _TYPE}), limit_of=services.uploads.limit_of
+        )
+        form = await receiver.receive(request.headers.get("content-type", ""), request.stream())
+        asset = await services.uploads.store(
+            form.file,
+            user_id=caller.user_id,
+            task_id=form.fields.get(_TASK) or None,
+            input_asset_type=form.fields.get(_TYPE) or None,
+        )
+    return UploadedAsset.model_validate(asdict(asset))

@@ -1,0 +1,115 @@
+"""What clients read about tasks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas.examples import CONCEPT_URL, JOB_ID, REQUEST_ID, TASK_ID
+
+AssetWord = Literal["pending", "processing", "complete", "failed", "canceled"]
+TaskWord = Literal["queued", "running", "completed", "failed", "canceled"]
+Waiting = Literal["retry", "user_limit", "step", "dependency", "breaker", "slot"]
+
+
+class StatusError(BaseModel):
+    code: str = Field(description="One of the catalogue; see /problems/{code}.")
+    message: str
+
+
+class Result(BaseModel):
+    image_urls: list[str] = Field(description="In the order of their numbers.")
+    model_url: str | None
+
+
+class JobStatus(BaseModel):
+    job_id: UUID
+    step: int
+    type: str
+    status: AssetWord
+    progress: int = Field(ge=0, le=100)
+    waiting_for: Waiting | None
+    error: StatusError | None
+    provider_task_id: str | None = Field(description="What refine-model takes as tripo_draft_task_id.")
+    cost_micros: int = Field(description="What the job has cost, in millionths of a US dollar.")
+
+
+class TaskStatus(BaseModel):
+    """The newest request of a task, or one job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "task_id": TASK_ID,
+                "request_id": REQUEST_ID,
+                "job_id": JOB_ID,
+                "operation": "text-to-image",
+                "status": "complete",
+                "progress": 100,
+                "asset_url": CONCEPT_URL,
+                "result_url": CONCEPT_URL,
+                "result": {"image_urls": [CONCEPT_URL], "model_url": None},
+                "error": None,
+                "waiting_for": None,
+                "jobs": [],
+            }
+        }
+    )
+
+    task_id: str
+    request_id: UUID
+    job_id: UUID
+    operation: str
+    status: AssetWord
+    progress: int = Field(ge=0, le=100)
+    asset_url: str | None = Field(description="The first output, when it is there.")
+    result_url: str | None = Field(description="The same as asset_url.")
+    result: Result
+    error: StatusError | None
+    waiting_for: Waiting | None = Field(description="Why nothing runs at the moment.")
+    jobs: list[JobStatus]
+
+
+class Task(BaseModel):
+    id: str
+    type: str
+    label: str | None
+    status: TaskWord
+    status_url: str
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+class TaskPage(BaseModel):
+    tasks: list[Task] = Field(description="Newest first.")
+    next_cursor: str | None = Field(description="Send it as cursor for the next page; null on the last one.")
+
+
+class RequestJob(BaseModel):
+    id: UUID
+    step: int
+    type: str
+    status: TaskWord
+    progress: int
+    waiting_for: Waiting | None
+    error_code: str | None
+    cost_micros: int
+
+
+class TaskRequest(BaseModel):
+    id: UUID
+    operation: str
+    status: TaskWord
+    job_id: UUID
+    error_code: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    jobs: list[RequestJob]
+
+
+class TaskDetail(Task):
+    requests: list[TaskRequest] = Field(description="Everything that was asked for under this id, oldest first.")

@@ -1,0 +1,42 @@
+"""What an upload becomes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+
+class UploadedAsset(BaseModel):
+    """The row of input_assets."""
+
+    id: UUID
+    task_id: str
+    input_asset_type: str
+    asset_url: str = Field(description="Send it as an input URL. It does not expire.")
+    status: Literal["complete"]
+    content_type: str
+    size: int = Field(description="Bytes.")
+    sha256: str
+    width: int | None = Field(description="Pixels; null for models.")
+    height: int | None
+
+
+# a streamed body has no model, so its form is written down
+MULTIPART_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP or GLB."},
+                    "task_id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
+                    "input_asset_type": {"type": "string", "example": "uploaded_photo"},
+                },
+            }
+        }
+    },
+}

@@ -1,0 +1,161 @@
+"""The status document of a request or a job, built from rows of one snapshot, and long polls for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from app.db import tasks
+from app.db.pool import Database
+from app.db.tasks import StatusRows
+from app.domain.jobs import AssetKind
+from app.domain.statuses import AssetStatus, JobStatus, WaitingFor, asset_status, request_status
+from app.errors import AppError, ErrorCode
+from app.services.event_stream import EventStream
+
+_TASK_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_UNFINISHED_PROGRESS = 99  # 100 says complete
+_COMPLETE_PROGRESS = 100
+_POLL_SECONDS = 2.0  # where the provider has no pace of its own
+
+
+@dataclass(frozen=True, slots=True)
+class StatusDocument:
+    """``body`` is the JSON document; ``etag`` changes exactly when it does; ``retry_after`` is in seconds, None when
+    the work has ended."""
+
+    task_id: str
+    body: Mapping[str, Any]
+    etag: str
+    status: AssetStatus
+    retry_after: float | None
+
+
+class TaskStatus:
+    """``poll_seconds`` is the pace of providers that are polled, by the name of the pool."""
+
+    def __init__(self, database: Database, events: EventStream, poll_seconds: Mapping[str, float]) -> None:
+        self._database = database
+        self._events = events
+        self._poll_seconds = poll_seconds
+
+    async def document(self, id: str, user_id: UUID) -> StatusDocument:  # noqa: A002 - a task's or a job's
+        """Of the newest request of a task, or of one job. Raises AppError(TASK_NOT_FOUND)."""
+        rows = await self._rows(id, user_id)
+        if rows is None:
+            raise AppError(ErrorCode.TASK_NOT_FOUND)
+        return self._document(rows)
+
+    async def wait(self, id: str, user_id: UUID, *, seconds: float, known_etag: str | None) -> StatusDocument:  # noqa: A002
+        """The document as soon as it differs from the known one, or is final, or the time is over.
+
+        Without a known one, what it is now is taken as known. Raises AppError(TASK_NOT_FOUND).
+        """
+        document = await self.document(id, user_id)
+        known = known_etag or document.etag
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self._events.watch_task(document.task_id) as watch:
+            while True:
+                watch.arm()
+                document = await self.document(id, user_id)
+                left = deadline - asyncio.get_running_loop().time()
+                if document.etag != known or document.status.is_final or left <= 0 or self._events.stopping:
+                    return document
+                await watch.changed(left)
+
+    async def _rows(self, id: str, user_id: UUID) -> StatusRows | None:  # noqa: A002
+        if not _TASK_ID.fullmatch(id):
+            return None
+        rows = await tasks.status_of_task(self._database, id, user_id)
+        if rows is not None:
+            return rows
+        try:
+            job_id = UUID(id)
+        except ValueError:
+            return None
+        return await tasks.status_of_job(self._database, job_id, user_id)
+
+    def _document(self, rows: StatusRows) -> StatusDocument:
+        jobs = [job for job in rows.jobs if not rows.single_job or UUID(job["id"]) == rows.job_id]
+        assets = [asset for asset in rows.assets if not rows.single_job or _is_of(asset, rows.job_id)]
+        status = asset_status(request_status(JobStatus(job["status"]) for job in jobs))
+        current = next((job for job in jobs if not JobStatus(job["status"]).is_final), None)
+        done = [asset for asset in assets if asset["status"] == AssetStatus.COMPLETE]
+        first_url = next((asset["asset_url"] for asset in done if _is_of(asset, rows.job_id)), None)
+        body: dict[str, Any] = {
+            "task_id": rows.task_id,
+            "request_id": str(rows.request_id),
+            "job_id": str(rows.job_id),
+            "operation": rows.operation,
+            "status": status.value,
+            "progress": _progress(jobs, status),
+            "asset_url": first_url,
+            "result_url": first_url,
+            "result": {
+                "image_urls": [asset["asset_url"] for asset in done if asset["kind"] == AssetKind.CONCEPT],
+                "model_url": next((asset["asset_url"] for asset in done if asset["kind"] != AssetKind.CONCEPT), None),
+            },
+            "error": _error(jobs, status),
+            "waiting_for": None if current is None else current["waiting_for"],
+            "jobs": [_job(job) for job in jobs],
+        }
+        etag = hashlib.sha256(orjson.dumps(body)).hexdigest()[:32]
+        retry_after = None if current is None else self._pace(current)
+        return StatusDocument(rows.task_id, body, etag, status, retry_after)
+
+    def _pace(self, job: Mapping[str, Any]) -> float:
+        return self._poll_seconds.get(job["pool"], _POLL_SECONDS)
+
+
+def _is_of(asset: Mapping[str, Any], job_id: UUID) -> bool:
+    return asset["job_id"] is not None and UUID(asset["job_id"]) == job_id
+
+
+def _progress(jobs: Sequence[Mapping[str, Any]], status: AssetStatus) -> int:
+    """Every job weighs the same."""
+    if status is AssetStatus.COMPLETE:
+        return _COMPLETE_PROGRESS
+    average = sum(job["progress"] for job in jobs) // len(jobs) if jobs else 0
+    return min(average, _UNFINISHED_PROGRESS)
+
+
+def _error(jobs: Sequence[Mapping[str, Any]], status: AssetStatus) -> dict[str, str] | None:
+    """Why the work ended without its result; the job that ended first of all says it."""
+    word = {AssetStatus.FAILED: JobStatus.FAILED, AssetStatus.CANCELED: JobStatus.CANCELED}.get(status)
+    ended = next((job for job in jobs if word is not None and job["status"] == word), None)
+    return None if ended is None else _error_of(ended)
+
+
+def _error_of(job: Mapping[str, Any]) -> dict[str, str] | None:
+    code: str | None = job["error_code"]
+    return None if code is None else {"code": code, "message": job["error_message"] or _title(code)}
+
+
+def _title(code: str) -> str:
+    try:
+        return ErrorCode.of(code).title
+    except KeyError:  # written by a newer version
+        return code
+
+
+def _job(job: Mapping[str, Any]) -> dict[str, Any]:
+    status = JobStatus(job["status"])
+    waiting: str | None = job["waiting_for"]
+    return {
+        "job_id": job["id"],
+        "step": job["step"],
+        "type": job["type"],
+        "status": asset_status(status).value,
+        "progress": job["progress"],
+        "waiting_for": None if waiting is None else WaitingFor(waiting).value,
+        "error": None if status is JobStatus.COMPLETED else _error_of(job),
+        "provider_task_id": job["provider_task_id"],
+        "cost_micros": job["cost_micros"],
+    }

@@ -1,0 +1,203 @@
+"""Files that clients send through us: looked at from their first bytes on, checked whole, stored, recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import structlog
+
+from app.config import Settings
+from app.db import assets, files, tasks
+from app.db.files import FileRow
+from app.db.pool import Database
+from app.db.requests import UnknownUser
+from app.domain.pictures import Picture
+from app.domain.sniff import GLB, HEAD_BYTES, IMAGE_TYPES, extension_of, sniff
+from app.domain.statuses import AssetStatus
+from app.domain.storage_keys import input_key
+from app.errors import AppError, ErrorCode
+from app.services.input_files import InputFiles
+from app.services.notifier import Notifier
+from app.services.outputs import content_link
+from app.services.spool import Spool
+from app.storage.base import ObjectStorage, StorageError
+
+log = structlog.get_logger(__name__)
+
+_MODEL_BYTES = 150 * 1024 * 1024  # what providers import
+_TASK_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_ASSET_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedAsset:
+    """The ``input_assets`` row of an upload. ``size`` in bytes, sides in pixels."""
+
+    id: UUID
+    task_id: str
+    input_asset_type: str
+    asset_url: str
+    status: AssetStatus
+    content_type: str
+    size: int
+    sha256: str
+    width: int | None
+    height: int | None
+
+
+class Uploads:
+    def __init__(
+        self,
+        database: Database,
+        storage: ObjectStorage,
+        inputs: InputFiles,
+        spool: Spool,
+        notifier: Notifier,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._inputs = inputs
+        self._spool = spool
+        self._notifier = notifier
+        self._bucket = settings.generated_assets_bucket_name
+        self._public_base_url = settings.public_base_url
+        self._picture_bytes = settings.max_input_bytes
+        self._model_bytes = min(settings.max_model_bytes, _MODEL_BYTES)
+
+    @property
+    def max_bytes(self) -> int:
+        """The most that any upload may have."""
+        return max(self._picture_bytes, self._model_bytes)
+
+    def limit_of(self, head: bytes) -> int:
+        """How many bytes a file that begins like this may have. Raises AppError: INPUT_EMPTY, INPUT_NOT_IMAGE."""
+        content_type = sniff(head[:HEAD_BYTES])
+        if content_type in IMAGE_TYPES:
+            return self._picture_bytes
+        if content_type == GLB:
+            return self._model_bytes
+        if not head:
+            raise AppError(ErrorCode.INPUT_EMPTY)
+        raise AppError(ErrorCode.INPUT_NOT_IMAGE, "PNG, JPEG and WebP pictures and GLB models are accepted.")
+
+    @asynccontextmanager
+    async def workspace(self, expected_bytes: int | None) -> AsyncGenerator[Path]:
+        """A directory for one upload; waits while the spool is full."""
+        expected = self.max_bytes if expected_bytes is None else min(expected_bytes, self.max_bytes)
+        async with self._spool.workspace(expected_bytes=expected) as directory:
+            yield directory
+
+    async def store(
+        self, path: Path, *, user_id: UUID, task_id: str | None, input_asset_type: str | None
+    ) -> UploadedAsset:
+        """Check a received file and make it an input of the user.
+
+        Raises AppError: VALIDATION_ERROR, TASK_NOT_FOUND, the INPUT_* codes, STORAGE_UNAVAILABLE, UNAUTHENTICATED when
+        the user no longer exists.
+        """
+        task_id = _checked(task_id or str(uuid4()), _TASK_ID, "task_id", "8 to 64 letters, digits, _ and -")
+        if input_asset_type is not None:
+            _checked(input_asset_type, _ASSET_TYPE, "input_asset_type", "a word of small letters, digits and _")
+        if await tasks.is_foreign(self._database, task_id, user_id):
+            raise AppError(ErrorCode.TASK_NOT_FOUND)
+        content_type, picture = await self._check(path)
+        size, sha256 = await asyncio.to_thread(_measure, path)
+        asset_id, file_id = uuid4(), uuid4()
+        asset_url = await self._upload(path, user_id, task_id, asset_id, file_id, content_type)
+        asset = UploadedAsset(
+            id=asset_id,
+            task_id=task_id,
+            input_asset_type=input_asset_type or ("uploaded_photo" if picture is not None else "uploaded_model"),
+            asset_url=asset_url,
+            status=AssetStatus.COMPLETE,
+            content_type=content_type,
+            size=size,
+            sha256=sha256,
+            width=None if picture is None else picture.width,
+            height=None if picture is None else picture.height,
+        )
+        await self._record(asset, file_id, user_id)
+        self._notifier.changed([(task_id, user_id)])
+        log.info("upload_stored", task_id=task_id, asset_id=str(asset_id), size=size, content_type=content_type)
+        return asset
+
+    async def _check(self, path: Path) -> tuple[str, Picture | None]:
+        head = await asyncio.to_thread(_head, path)
+        if sniff(head) == GLB:
+            await self._inputs.check_model_upload(path)
+            return GLB, None
+        picture = await self._inputs.check_upload(path)
+        return picture.content_type, picture
+
+    async def _upload(
+        self, path: Path, user_id: UUID, task_id: str, asset_id: UUID, file_id: UUID, content_type: str
+    ) -> str:
+        """The manifest row, then the object; its lasting URL. A row without an object is swept away later."""
+        row = FileRow(
+            id=file_id,
+            bucket=self._bucket,
+            key=input_key(user_id, asset_id, extension_of(content_type)),
+            task_id=task_id,
+            user_id=user_id,
+            job_id=None,
+            attempt=None,
+            kind="input",
+            state="uploading",
+            content_type=content_type,
+            size=None,
+            sha256=None,
+            content_key=secrets.token_urlsafe(24),
+        )
+        await files.insert_input(self._database, row)
+        try:
+            await self._storage.upload(row.bucket, row.key, path, content_type=content_type)
+            if await self._storage.is_public(row.bucket):
+                return self._storage.public_url(row.bucket, row.key)
+        except StorageError as error:
+            log.warning("upload_failed", error=type(error).__name__, key=row.key)
+            raise AppError(ErrorCode.STORAGE_UNAVAILABLE, "Please send the file again.", retry_after=5) from None
+        return content_link(self._public_base_url, file_id, row.content_key or "")
+
+    async def _record(self, asset: UploadedAsset, file_id: UUID, user_id: UUID) -> None:
+        try:
+            await assets.store_upload(
+                self._database,
+                asset_id=asset.id,
+                file_id=file_id,
+                task_id=asset.task_id,
+                user_id=user_id,
+                input_asset_type=asset.input_asset_type,
+                asset_url=asset.asset_url,
+                size=asset.size,
+                sha256=asset.sha256,
+                width=asset.width,
+                height=asset.height,
+            )
+        except UnknownUser:
+            raise AppError(ErrorCode.UNAUTHENTICATED, "The user no longer exists.") from None
+
+
+def _checked(value: str, pattern: re.Pattern[str], field: str, wanted: str) -> str:
+    if not pattern.fullmatch(value):
+        fault = {"field": field, "code": "string_pattern_mismatch", "message": f"Must be {wanted}."}
+        raise AppError(ErrorCode.VALIDATION_ERROR, extra={"errors": [fault]})
+    return value
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as source:
+        return source.read(HEAD_BYTES)
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    with path.open("rb") as source:
+        return path.stat().st_size, hashlib.file_digest(source, "sha256").hexdigest()
