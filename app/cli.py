@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from app.config import ClientSettings, Settings
+from app.embedded.process import ServerFailed
 from app.errors import AppError
 
 app = typer.Typer(
@@ -31,6 +32,8 @@ def main() -> None:
         app()
     except AppError as error:
         fail(error.detail or error.error.title)
+    except ServerFailed as error:
+        fail(str(error))
 
 
 def fail(message: str) -> NoReturn:

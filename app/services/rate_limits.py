@@ -63,4 +63,4 @@ class RateLimits:
 
 def _plain(url: str) -> str:
     """The storage checks the scheme only; the pool holds the real address."""
-    return "redis://socket" if url.startswith("unix:") else url
+    return "redis://localhost:6379" if url.startswith("unix:") else url

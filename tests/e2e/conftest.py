@@ -1,0 +1,21 @@
+"""One running stack for all end-to-end tests of a test process; each test brings its own users."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from tests.e2e.gateway import Gateway, User, gateway_in_new_home
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Generator[Gateway]:
+    with gateway_in_new_home() as running:
+        yield running
+
+
+@pytest.fixture
+def user(gateway: Gateway) -> Generator[User]:
+    yield gateway.new_user()
+    gateway.clear_faults()
