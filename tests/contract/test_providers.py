@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 from app.ai_clients.base import (
@@ -24,13 +25,13 @@ from app.ai_clients.base import (
     ProviderTask,
     ProviderTaskState,
 )
-from app.ai_clients.errors import Refused
+from app.ai_clients.errors import OutcomeUnknown, Refused
 from app.ai_clients.fake import FakeImages, FakeModels
 from app.ai_clients.http import shared_ssl_context
 from app.ai_clients.openai_client import OpenAIImages
 from app.ai_clients.tripo_client import TripoModels
 from app.config import SandboxSettings, Settings
-from app.domain.operations import Operation, View
+from app.domain.operations import ModelOptions, Operation, View
 from app.errors import ErrorCode
 from app.sandbox.providers.mount import mount_providers
 from fastapi import FastAPI
@@ -39,7 +40,9 @@ from PIL import Image, ImageDraw
 from tests.servers import free_port
 
 LIMIT = 64 * 1024 * 1024
-PATIENCE = 60.0  # seconds
+PATIENCE = 180.0  # seconds
+BARE = ModelOptions(texture=False, face_limit=500)  # the least work
+PLAIN = ModelOptions(texture_quality="standard")
 
 
 @pytest.fixture(scope="session")
@@ -155,15 +158,10 @@ async def test_pictures_from_words(images: ImageProvider, tmp_path: Path) -> Non
     assert len(seen) == 2
     assert 0 < result.cost_micros <= estimate.micros
     assert result.price_version == estimate.price_version
-
-
-async def test_a_reply_is_decoded_as_often_as_needed(images: ImageProvider, tmp_path: Path) -> None:
-    request = ImageRequest("a boat", quality="low")
-    receipt = await images.generate(request, reply=tmp_path / "reply")
-    first = await images.decode(receipt.path, request, directory=tmp_path / "one")
-    again = await images.decode(receipt.path, request, directory=tmp_path / "two")
-    assert [i and i.path.read_bytes() for i in first.images] == [i and i.path.read_bytes() for i in again.images]
-    assert first.cost_micros == again.cost_micros
+    # another process may have to decode it again after a crash
+    again = await images.decode(receipt.path, request, directory=tmp_path / "again")
+    assert [i and i.path.read_bytes() for i in again.images] == [i and i.path.read_bytes() for i in result.images]
+    assert again.cost_micros == result.cost_micros
 
 
 async def test_pictures_from_a_picture(images: ImageProvider, tmp_path: Path) -> None:
@@ -209,11 +207,30 @@ def test_model_operations(models: ModelProvider) -> None:
     assert all(pool.startswith(f"{models.name}_") for pool in pools)
 
 
-async def test_a_model_from_words_and_its_preview(models: ModelProvider, tmp_path: Path) -> None:
-    task = await made(models, ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a small boat"), tmp_path / "model.glb")
+async def test_a_model_from_words(models: ModelProvider, tmp_path: Path) -> None:
+    before = await models.balance()
+    spec = ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a small boat")
+    task = await made(models, spec, tmp_path / "model.glb")
     assert task.preview_url is not None
     preview = await models.download(task.preview_url, tmp_path / "preview", max_bytes=LIMIT)
     assert preview.content_type.startswith("image/")
+    after = await models.balance()
+    assert before.unit == after.unit == "credits"
+    assert task.credits is not None
+    assert before.available + before.frozen - after.available - after.frozen == task.credits
+    await refused_downloads(models, task, tmp_path / "bounded")
+
+
+async def refused_downloads(models: ModelProvider, task: ProviderTask, target: Path) -> None:
+    assert task.output_url is not None
+    for url, code in (
+        (task.output_url, ErrorCode.PROVIDER_RESULT_TOO_LARGE),
+        ("https://elsewhere.example/model.glb", ErrorCode.PROVIDER_RESULT_INVALID),
+    ):
+        with pytest.raises(Refused) as caught:
+            await models.download(url, target, max_bytes=100)
+        assert caught.value.code is code
+    assert not target.exists()
 
 
 async def test_a_model_from_pictures(models: ModelProvider, tmp_path: Path) -> None:
@@ -222,26 +239,28 @@ async def test_a_model_from_pictures(models: ModelProvider, tmp_path: Path) -> N
         "back": drawing(tmp_path / "b.png", "navy"),
     }
     front: Mapping[View, FileInput] = {"front": views["front"]}
-    await made(models, ModelSpec(ModelKind.IMAGE_TO_MODEL, views=front), tmp_path / "one.glb")
-    await made(models, ModelSpec(ModelKind.MULTIVIEW_TO_MODEL, views=views), tmp_path / "two.glb")
+    await made(models, ModelSpec(ModelKind.IMAGE_TO_MODEL, views=front, options=BARE), tmp_path / "one.glb")
+    await made(models, ModelSpec(ModelKind.MULTIVIEW_TO_MODEL, views=views, options=BARE), tmp_path / "two.glb")
 
 
 async def test_a_sketch_becomes_a_picture_and_its_task_a_model(models: ModelProvider, tmp_path: Path) -> None:
     spec = ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="a red ball", views={"front": drawing(tmp_path / "s.png")})
     picture = await made(models, spec, tmp_path / "picture")
-    await made(models, ModelSpec(ModelKind.IMAGE_TO_MODEL, source_task_id=picture.id), tmp_path / "model.glb")
+    await made(
+        models, ModelSpec(ModelKind.IMAGE_TO_MODEL, source_task_id=picture.id, options=BARE), tmp_path / "model.glb"
+    )
 
 
 async def test_a_model_is_imported_and_refined(models: ModelProvider, tmp_path: Path) -> None:
     mesh = tmp_path / "mesh.glb"
-    draft = await made(models, ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"), mesh)
-    refined = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="weathered oak", source_task_id=draft.id)
+    draft = await made(models, ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE), mesh)
+    refined = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="weathered oak", source_task_id=draft.id, options=PLAIN)
     await made(models, refined, tmp_path / "refined.glb")
     file = FileInput(mesh, "model/gltf-binary", "mesh.glb")
     imported = await models.submit(await models.prepare(ModelSpec(ModelKind.IMPORT_MODEL, model_file=file)))
     task = await finished(models, imported)
     assert (task.state, task.cost_micros) == (ProviderTaskState.SUCCEEDED, 0)
-    again = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="brass", source_task_id=imported)
+    again = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="brass", source_task_id=imported, options=PLAIN)
     await made(models, again, tmp_path / "again.glb")
 
 
@@ -253,8 +272,8 @@ async def test_what_nobody_knows_is_missing(models: ModelProvider) -> None:
 async def test_every_call_can_be_found_again(models: ModelProvider, tmp_path: Path) -> None:
     since = datetime.now(UTC) - timedelta(seconds=1)
     specs = [
-        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"),
-        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"),
+        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE),
+        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE),
         ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="a ball", views={"front": drawing(tmp_path / "s.png")}),
     ]
     calls = [await models.prepare(spec) for spec in specs]
@@ -268,24 +287,86 @@ async def test_every_call_can_be_found_again(models: ModelProvider, tmp_path: Pa
         await finished(models, task_id)
 
 
-async def test_downloads_are_bounded_in_place_and_size(models: ModelProvider, tmp_path: Path) -> None:
-    task_id = await models.submit(await models.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat")))
-    task = await finished(models, task_id)
-    assert task.output_url is not None
-    for url, code in (
-        (task.output_url, ErrorCode.PROVIDER_RESULT_TOO_LARGE),
-        ("https://elsewhere.example/model.glb", ErrorCode.PROVIDER_RESULT_INVALID),
-    ):
-        with pytest.raises(Refused) as caught:
-            await models.download(url, tmp_path / "model", max_bytes=100)
-        assert caught.value.code is code
-    assert list(tmp_path.iterdir()) == []
+# --- what the sandbox can break: real clients only ---------------------------------------------------------------
 
 
-async def test_money_goes_down_by_what_was_made(models: ModelProvider, tmp_path: Path) -> None:
-    before = await models.balance()
-    task = await made(models, ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"), tmp_path / "model.glb")
-    after = await models.balance()
-    assert before.unit == after.unit == "credits"
-    assert task.credits is not None
-    assert before.available + before.frozen - after.available - after.frozen == task.credits
+@pytest.fixture
+async def admin(sandbox_url: str) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(
+        base_url=f"{sandbox_url}/admin", headers={"X-Admin-Key": "sandbox-admin"}, trust_env=False
+    ) as client:
+        yield client
+        await client.delete("/faults")
+
+
+async def arm(admin: httpx.AsyncClient, where: str, kind: str, **more: object) -> None:
+    (await admin.post("/faults", json={"where": where, "kind": kind, **more})).raise_for_status()
+
+
+async def charges(admin: httpx.AsyncClient) -> int:
+    return len((await admin.get("/ledger")).raise_for_status().json())
+
+
+@pytest.fixture
+async def tripo(sandbox_url: str) -> AsyncGenerator[TripoModels]:
+    client = TripoModels(sandbox_settings(sandbox_url), shared_ssl_context())
+    yield client
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("reset_after", {}),
+        ("truncated_after", {}),
+        ("empty_after", {}),
+        ("no_id_after", {}),
+        ("status_after", {"status": 502}),
+        ("status_after", {"status": 500, "body": {"code": 1001, "status": "error"}}),
+    ],
+)
+async def test_a_create_whose_answer_is_lost_is_paid_once_and_found(
+    tripo: TripoModels, admin: httpx.AsyncClient, kind: str, more: dict[str, object]
+) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=1)
+    before = await charges(admin)
+    await arm(admin, "tripo.task", "failed")
+    await arm(admin, "tripo.submit", kind, **more)
+    call = await tripo.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE))
+    with pytest.raises(OutcomeUnknown):
+        await tripo.submit(call)
+    assert await charges(admin) == before + 1
+    found = await tripo.find_submitted(call.fingerprint, since=since, known_ids=frozenset())
+    assert len(found) == 1
+    task = await finished(tripo, found[0])
+    assert (task.state, task.cost_micros) == (ProviderTaskState.FAILED, 0)
+
+
+async def test_a_create_that_never_arrived_is_not_found(tripo: TripoModels, admin: httpx.AsyncClient) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=1)
+    before = await charges(admin)
+    await arm(admin, "tripo.submit", "reset_before")
+    call = await tripo.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE))
+    with pytest.raises(OutcomeUnknown):
+        await tripo.submit(call)
+    assert await tripo.find_submitted(call.fingerprint, since=since, known_ids=frozenset()) == []
+    assert await charges(admin) == before
+
+
+@pytest.mark.parametrize("kind", ["reset_after", "truncated_after", "empty_after"])
+async def test_pictures_whose_answer_is_lost_are_paid_once(
+    sandbox_url: str, admin: httpx.AsyncClient, tmp_path: Path, kind: str
+) -> None:
+    client = OpenAIImages(sandbox_settings(sandbox_url), shared_ssl_context())
+    before = await charges(admin)
+    await arm(admin, "openai", kind)
+    request = ImageRequest("a boat", quality="low")
+
+    async def pictures() -> None:
+        receipt = await client.generate(request, reply=tmp_path / "reply")
+        await client.decode(receipt.path, request, directory=tmp_path / "out")
+
+    with pytest.raises(OutcomeUnknown):
+        await pictures()
+    assert await charges(admin) == before + 1
+    await client.aclose()
