@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image
 
 from app.sandbox.media.arrays import Mask, Pixels
+from app.sandbox.media.filters import blur
 from app.sandbox.media.shapes import depth, nearest, shrunk
 from app.sandbox.media.solid import Panels
 
 _JPEG_QUALITY: Final = 90
+_RELIEF_SIDE: Final = 1024
 
 
 def extend(rgb: Pixels, mask: Mask) -> Pixels:
@@ -32,12 +34,12 @@ def imagined_back(rgb: Pixels, mask: Mask) -> Pixels:
     """
     sigma = 0.045 * max(rgb.shape)
     weight = mask.astype(np.float32)
-    spread = np.asarray(cv2.GaussianBlur(rgb.astype(np.float32) * weight[..., None], (0, 0), sigma), np.float32)
-    broad = spread / np.maximum(np.asarray(cv2.GaussianBlur(weight, (0, 0), sigma), np.float32), 1e-3)[..., None]
+    spread = blur(rgb * weight[..., None], sigma)
+    broad = spread / np.maximum(blur(weight, sigma), 1e-3)[..., None]
     inside = depth(mask)
     blend = np.clip(inside / (0.05 * max(rgb.shape)), 0, 1)[..., None]
     # A trace of the front's grain keeps cloth and fur from turning into plastic.
-    grain = rgb.astype(np.float32) - np.asarray(cv2.GaussianBlur(rgb, (0, 0), 3.0), np.float32)
+    grain = rgb - blur(rgb.astype(np.float32), 3.0)
     back = rgb * (1 - blend) + (broad * 0.93 + grain * 0.35) * blend
     return np.clip(back, 0, 255).astype(np.uint8)
 
@@ -50,11 +52,15 @@ def compose(front: Pixels, back: Pixels, *, panels: Panels, size: int) -> Pixels
 
 
 def relief_maps(atlas: Pixels) -> tuple[Pixels, Pixels]:
-    """(normal map, metallic-roughness map) from the atlas's brightness: grooves are dark, gloss is bright."""
-    light = np.asarray(cv2.cvtColor(atlas, cv2.COLOR_RGB2GRAY), np.float32) / 255
-    broad = np.asarray(cv2.GaussianBlur(light, (0, 0), atlas.shape[0] / 120), np.float32)
-    fine = np.asarray(cv2.GaussianBlur(light, (0, 0), atlas.shape[0] / 1400), np.float32)
-    height = np.tanh((fine - broad) * 4) * (atlas.shape[0] / 320)
+    """(normal map, metallic-roughness map) from the atlas's brightness: grooves are dark, gloss is bright.
+
+    At most 1024 pixels square: finer relief than that is noise of the photo.
+    """
+    side = min(_RELIEF_SIDE, atlas.shape[0])
+    small = cv2.resize(atlas, (side, side), interpolation=cv2.INTER_AREA)
+    light = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.float32) / 255
+    broad, fine = blur(light, side / 120), blur(light, side / 1400)
+    height = np.tanh((fine - broad) * 4) * (side / 320)
     down, right = np.gradient(height)
     normal = np.stack([-right, down, np.ones_like(height)], axis=-1)
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)

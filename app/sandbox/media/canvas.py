@@ -41,36 +41,6 @@ class Painted:
     alpha: Field
 
 
-def blur(image: Vectors, sigma: float) -> Vectors:
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), max(sigma, 0.3)), np.float32)
-
-
-def luminance(rgb: Rgb) -> Field:
-    """Perceived brightness 0–1."""
-    return np.asarray(rgb @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
-
-
-def smoothed(rgb: Rgb, *, unit: float, strength: float) -> Rgb:
-    """Flat areas with sharp edges: bilateral filtering at a size where it is cheap."""
-    height, width = rgb.shape[:2]
-    scale = min(1.0, 520 / max(height, width))
-    small = np.asarray(
-        cv2.resize(rgb, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA), np.float32
-    )
-    for _ in range(3):
-        small = np.asarray(cv2.bilateralFilter(small, 7, 0.09 * strength, 4.0 * strength), np.float32)
-    large = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
-    # One pass against the sharp picture brings its edges back.
-    detail = blur(rgb - large, 1.2 * unit)
-    keep = np.clip(np.abs(detail).max(axis=-1, keepdims=True) * 9 - 0.35, 0, 1)
-    return np.clip(large + (rgb - large) * keep, 0, 1)
-
-
-def saturated(rgb: Rgb, factor: float) -> Rgb:
-    grey = luminance(rgb)[..., None]
-    return np.clip(grey + (rgb - grey) * factor, 0, 1)
-
-
 def tinted(canvas: Canvas, rgb: Rgb) -> Rgb:
     """The picture in the prompt's colours: named ones take over, other words turn the hues a little."""
     lab = np.asarray(cv2.cvtColor(np.ascontiguousarray(rgb, np.float32), cv2.COLOR_RGB2LAB), np.float32)

@@ -6,7 +6,8 @@ from PIL import Image
 from scipy.spatial import Delaunay, KDTree
 
 from app.sandbox.media.arrays import Field, Rgb, Vectors
-from app.sandbox.media.canvas import Canvas, Painted, blur, luminance, saturated, smoothed, tinted
+from app.sandbox.media.canvas import Canvas, Painted, tinted
+from app.sandbox.media.filters import blur, luminance, saturated, smoothed
 from app.sandbox.media.noise import clouds
 from app.sandbox.media.relief import normals_of
 

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 
 from app.sandbox.media.arrays import Field, Rgb
-from app.sandbox.media.canvas import Canvas, Painted, blur, luminance, saturated, smoothed, tinted
+from app.sandbox.media.canvas import Canvas, Painted, tinted
+from app.sandbox.media.filters import blur, luminance, saturated, smoothed
 from app.sandbox.media.lighting import FILL, KEY, shade, to_linear, to_srgb
 from app.sandbox.media.materials import material_of
 from app.sandbox.media.noise import clouds

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.sandbox.media.arrays import Field, Vectors
 from app.sandbox.media.noise import mix, noise3
-from app.sandbox.media.words import Colour, Wish
+from app.sandbox.media.words import LOOK_OF, Colour, Wish
 
 Grain: TypeAlias = Callable[[Vectors, int], Field]
 """Values 0–1 at points (n, 3) of a body of height 1."""
@@ -128,7 +128,7 @@ _NATURAL_TINT: Final[dict[str, Colour]] = {
 def material_of(name: str, wish: Wish, *, seed: int) -> Material:
     """The material called `name`, coloured as the wish says: named colours, else its kind, else a shift of its own."""
     material = _MATERIALS.get(name, _MATERIALS["clay"])
-    kinds = [_NATURAL_TINT[word] for word in wish.words if word in _NATURAL_TINT]
+    kinds = [_NATURAL_TINT[word] for word in wish.words if word in _NATURAL_TINT and LOOK_OF.get(word, name) == name]
     # "gold" is a colour and a material; it does not tint itself.
     colours = [colour for colour in wish.colours if name not in ("gold", "silver")] or kinds
     if name not in _MATERIALS and not colours:

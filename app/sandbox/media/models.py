@@ -120,7 +120,7 @@ def _depths(photo: Pixels, mask: Mask, profile: Vectors | None, *, fullness: flo
     extent = float(min(np.ptp(rows), np.ptp(columns)) + 1)
     if profile is None:
         front, back = relief, relief * 0.72
-        natural = float(front.max() + back.max()) * fullness
+        natural = 0.82 * float(front.max() + back.max()) * fullness
     else:
         front, back = (_follow(relief, rows, side) for side in profile)
         natural = float(front.max() + back.max())

@@ -17,7 +17,7 @@ from app.sandbox.media.raster import Hits, rasterise
 from app.sandbox.media.solid import vertex_normals
 from app.sandbox.media.studio import stamp, sweep
 
-_TURN, _TILT = np.radians(-32.0), np.radians(13.0)
+_TURN, _TILT = np.radians(-28.0), np.radians(13.0)
 _DISTANCE: Final = 4.2
 """Of the camera from the middle, in radii of the model."""
 _FILL: Final = 0.74

@@ -14,7 +14,8 @@ from PIL import Image
 
 from app.sandbox.media.arrays import Field, Pixels, Rgb, Vectors
 from app.sandbox.media.atlas import extend, imagined_back, jpeg
-from app.sandbox.media.canvas import Canvas, luminance, tinted
+from app.sandbox.media.canvas import Canvas, tinted
+from app.sandbox.media.filters import luminance
 from app.sandbox.media.glb_read import Entry, GlbFile, Part, as_object
 from app.sandbox.media.looks_solid import sharpened
 from app.sandbox.media.materials import Material, material_of

@@ -10,14 +10,14 @@ from scipy import ndimage
 from app.sandbox.media.arrays import Field, Mask, Pixels, Vectors
 from app.sandbox.media.atlas import extend
 from app.sandbox.media.canvas import Painted
-from app.sandbox.media.shapes import closed, disc, grown, opened, pieces, without_holes
+from app.sandbox.media.shapes import closed, depth, disc, grown, opened, pieces, without_holes
 from app.sandbox.media.subject import alpha_of
 from app.sandbox.media.things import thing_of
 from app.sandbox.media.words import Wish
 
 _WORK_SIDE: Final = 900
 _MOST_INK: Final = 0.42
-_GAPS: Final = (0.004, 0.012, 0.03, 0.06)
+_GAPS: Final = (0.004, 0.012, 0.03, 0.06, 0.12)
 """Gaps between strokes that are closed to find the outline, as shares of the longer side, tried in turn."""
 
 
@@ -46,8 +46,10 @@ def color_in(sketch: Image.Image, wish: Wish, *, seed: int) -> Painted | None:
     own = _own_colour(sketch, ink.shape)
     rgb = filled.astype(np.float32) / 255 * 0.96 + 0.02
     rgb = np.where(own[1][..., None] > 0.5, own[0], rgb)
-    depth = np.asarray(cv2.GaussianBlur(ink, (0, 0), max(ink.shape) / 700), np.float32)[..., None]
-    rgb = rgb * (1 - 0.72 * np.clip(depth, 0, 1))
+    drawn = np.asarray(cv2.GaussianBlur(ink, (0, 0), max(ink.shape) / 700), np.float32)[..., None]
+    # The outer stroke only tells where the thing ends; it is no black rim around it.
+    inward = np.clip(depth(body) / max(3.0, max(ink.shape) / 70) - 0.55, 0, 1)[..., None]
+    rgb = rgb * (1 - 0.72 * np.clip(drawn, 0, 1) * inward)
     alpha = np.clip(ndimage.gaussian_filter(body.astype(np.float32), 1.2), 0, 1)
     return Painted(rgb.astype(np.float32), alpha)
 
@@ -85,10 +87,21 @@ def _body(strokes: Mask) -> Mask:
         body = without_holes(joined)
         if body.sum() > 2.5 * joined.sum() and body.mean() > 0.03:
             break
+    else:
+        body = _hull(strokes)
     labels, count = pieces(body)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
     return labels == int(sizes.argmax())
+
+
+def _hull(strokes: Mask) -> Mask:
+    """What lies between the strokes of a drawing that encloses nothing."""
+    rows, columns = np.nonzero(strokes)
+    outline = cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32))
+    hull = np.zeros(strokes.shape, np.uint8)
+    cv2.fillConvexPoly(hull, outline, 1)
+    return hull > 0
 
 
 def _own_colour(sketch: Image.Image, shape: tuple[int, ...]) -> tuple[Field, Field]:

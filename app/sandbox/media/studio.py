@@ -35,9 +35,9 @@ def shadow(alpha: Field) -> Field:
     floor[max(0, foot - thick) : min(height, foot + thick)] = lowest
     # Flat and wide: the floor is seen at a low angle.
     reach = columns.size
-    wide = ndimage.gaussian_filter(floor, (0.035 * reach, 0.09 * reach), mode="constant")
-    tight = ndimage.gaussian_filter(floor, (0.008 * reach, 0.02 * reach), mode="constant")
-    return (0.34 * wide / max(float(wide.max()), 1e-6) + 0.26 * tight / max(float(tight.max()), 1e-6)).astype(
+    wide = ndimage.gaussian_filter(floor, (0.045 * reach, 0.11 * reach), mode="constant")
+    tight = ndimage.gaussian_filter(floor, (0.014 * reach, 0.035 * reach), mode="constant")
+    return (0.17 * wide / max(float(wide.max()), 1e-6) + 0.13 * tight / max(float(tight.max()), 1e-6)).astype(
         np.float32
     )
 

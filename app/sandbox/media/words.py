@@ -48,7 +48,7 @@ _WORDS_PER_LOOK: Final[dict[str, str]] = {
     "ceramic": "ceramic porcelain pottery glazed china enamel",
     "wool": "wool woollen knitted knit felt felted plush fabric crochet fluffy fuzzy textile",
 }
-_LOOK_OF: Final = {word: look for look, words in _WORDS_PER_LOOK.items() for word in words.split()}
+LOOK_OF: Final = {word: look for look, words in _WORDS_PER_LOOK.items() for word in words.split()}
 MATERIALS: Final = frozenset(
     {"wood", "marble", "gold", "bronze", "silver", "stone", "jade", "glass", "ceramic", "wool"}
 )
@@ -101,7 +101,7 @@ def read_wish(prompt: str) -> Wish:
     key = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
     # "white" of "white background" says nothing about the subject.
     about_subject = _TREE.sub(" ", _PLAIN.sub(" ", text)).split()
-    looks = [_LOOK_OF[word] for word in about_subject if word in _LOOK_OF]
+    looks = [LOOK_OF[word] for word in about_subject if word in LOOK_OF]
     named = dict.fromkeys(_HEX_PER_COLOUR[word] for word in about_subject if word in _HEX_PER_COLOUR)
     # "photo" is how people begin any wish ("product photo of a wooden boat"): it counts only alone.
     telling = [look for look in looks if look != "photo"] or looks
