@@ -1,0 +1,102 @@
+"""Configuration: documented as it is, complete or refused by name, and never a sandbox in production."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from app.config import ClientSettings, EmbeddedSettings, SandboxSettings, Settings
+from app.errors import ConfigurationError
+from pydantic_core import PydanticUndefined
+
+EXAMPLE = Path(__file__).resolve().parents[3] / ".env.example"
+KINDS = (Settings, ClientSettings, EmbeddedSettings, SandboxSettings)
+
+COMPLETE = {
+    "SUPABASE_URL": "https://ref.supabase.co",
+    "SUPABASE_SERVICE_KEY": "sb_secret_real",
+    "DATABASE_URL": "postgresql://x",
+    "REDIS_URL": "redis://x",
+    "OPENAI_API_KEY": "sk-real",
+    "TRIPO_API_KEY": "tsk_real",
+}
+
+
+def documented() -> dict[str, str]:
+    lines = re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=(.*)$", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
+    return dict(lines)
+
+
+def test_the_example_and_the_settings_name_the_same_variables() -> None:
+    known = {str(field.alias) for kind in KINDS for field in kind.model_fields.values()}
+    assert set(documented()) == known
+
+
+def test_the_example_shows_the_defaults() -> None:
+    shown = documented()
+    for field in Settings.model_fields.values():
+        default = field.get_default()
+        if default in (None, PydanticUndefined, ()) or str(field.alias) in ("PUBLIC_BASE_URL",):
+            continue
+        text = ",".join(default) if isinstance(default, tuple) else str(default)  # pyright: ignore[reportUnknownArgumentType]
+        wanted = shown[str(field.alias)]
+        assert text.lower() == wanted.lower() or float(text) == float(wanted), field.alias
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    monkeypatch.chdir(tmp_path)
+    for kind in KINDS:
+        for field in kind.model_fields.values():
+            monkeypatch.delenv(str(field.alias), raising=False)
+    for name, value in COMPLETE.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_a_complete_environment_loads(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("INPUT_BUCKET_NAMES", "one, two")
+    settings = Settings.load()
+    assert settings.input_bucket_names == ("one", "two")
+    assert "real" not in repr(settings)
+
+
+@pytest.mark.parametrize("name", sorted(COMPLETE))
+def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str) -> None:
+    environment.delenv(name)
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SUPABASE_URL", "http://127.0.0.1:8001/supabase"),
+        ("OPENAI_BASE_URL", "http://localhost:8001/openai/v1"),
+        ("TRIPO_BASE_URL", "http://127.0.0.1:8001/tripo/v3"),
+        ("SUPABASE_SERVICE_KEY", "sb_secret_sandbox"),
+        ("OPENAI_API_KEY", " "),
+        ("TRIPO_API_KEY", "tsk_sandbox"),
+    ],
+)
+def test_production_refuses_the_sandbox_by_name(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.load()
+    environment.setenv("MAKEIT3D_ENVIRONMENT", "sandbox")
+    assert Settings.load().is_sandbox
+
+
+def test_an_embedded_stack_is_found_only_when_nothing_else_is_configured(environment: pytest.MonkeyPatch) -> None:
+    home = Path(".makeit3d")
+    home.mkdir()
+    values: dict[str, Any] = COMPLETE | {"MAKEIT3D_ENVIRONMENT": "sandbox", "OPENAI_API_KEY": "sk-sandbox"}
+    (home / "settings.env").write_text("".join(f"{k}='{v}'\n" for k, v in values.items()), encoding="utf-8")
+    environment.delenv("OPENAI_API_KEY")
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
+        Settings.load()
+    for name in COMPLETE:
+        environment.delenv(name, raising=False)
+    assert Settings.load().is_sandbox
