@@ -109,6 +109,8 @@ async def test_subscribers_see_pending_processing_complete_of_both_tables(db: Da
         worker = await make_worker(db)
         await complete(db, worker.id)
         await complete(db, worker.id)
+        # test servers commit without waiting for the disk, and decoding reads only what was flushed
+        await connection.execute("set synchronous_commit = on; create table flushed ()")
         reader = ChangeReader()
         for row in await connection.fetch(
             "select data from pg_logical_slot_get_binary_changes('subscriber', null, null,"
