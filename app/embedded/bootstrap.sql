@@ -16,7 +16,17 @@ begin
 exception when duplicate_object or unique_violation then
   null; -- another database of the cluster was bootstrapped in this moment
 end $$;
-grant anon, authenticated, service_role to authenticator;
+do $$
+declare
+  member text;
+begin
+  -- granting again what is granted would collide with a neighbour database's bootstrap
+  foreach member in array array['anon', 'authenticated', 'service_role'] loop
+    if not pg_has_role('authenticator', member, 'member') then
+      execute format('grant %I to authenticator', member);
+    end if;
+  end loop;
+end $$;
 
 create schema if not exists auth;
 create schema if not exists extensions;
@@ -83,6 +93,7 @@ create table if not exists storage.objects (
   id uuid primary key default gen_random_uuid(),
   bucket_id text not null references storage.buckets (id),
   name text collate "C" not null,
+  path_tokens text[] generated always as (string_to_array(name, '/')) stored,
   owner uuid,
   owner_id text,
   version text,
@@ -108,6 +119,20 @@ create or replace function storage.extension(name text) returns text language sq
 $$;
 grant execute on function storage.foldername(text), storage.filename(text), storage.extension(text)
   to anon, authenticated, service_role;
+
+-- as on Supabase: a row deleted with SQL would leave its bytes behind
+create or replace function storage.protect_delete() returns trigger language plpgsql as $$
+begin
+  if coalesce(current_setting('storage.allow_delete_query', true), '') <> 'true' then
+    raise exception 'Direct deletion from storage tables is not allowed. Use the Storage API instead.'
+      using errcode = '42501';
+  end if;
+  return null;
+end $$;
+create or replace trigger protect_objects_delete before delete on storage.objects
+  for each statement execute function storage.protect_delete();
+create or replace trigger protect_buckets_delete before delete on storage.buckets
+  for each statement execute function storage.protect_delete();
 
 do $$
 begin

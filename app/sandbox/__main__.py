@@ -11,7 +11,12 @@ from app.sandbox.main import create_sandbox
 def main() -> None:
     settings = SandboxSettings()  # pyright: ignore[reportCallIssue]
     uvicorn.run(
-        create_sandbox(settings), host=settings.host, port=settings.port, log_level="warning", server_header=False
+        create_sandbox(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=5,  # a slow download must not hold the stop
     )
 
 

@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-import asyncpg
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from app.config import SandboxSettings
 from app.sandbox.providers.mount import mount_providers
+from app.sandbox.supabase.accounts import Accounts
 from app.sandbox.supabase.auth_routes import AuthRoutes
 from app.sandbox.supabase.bucket_routes import BucketRoutes
-from app.sandbox.supabase.faults import StorageFaults
-from app.sandbox.supabase.keys import SigningKeys
+from app.sandbox.supabase.faults import StorageFaults, mount_storage_faults
+from app.sandbox.supabase.links import LinkRoutes
+from app.sandbox.supabase.listing import ListRoutes
 from app.sandbox.supabase.objects import Objects
 from app.sandbox.supabase.project import Project
 from app.sandbox.supabase.storage_routes import StorageRoutes
 
-_CORS_HEADERS = [
-    *("authorization", "apikey", "content-type", "x-client-info", "x-upsert", "x-metadata", "cache-control"),
-    *("prefer", "accept-profile", "content-profile", "range", "x-retry-count", "x-supabase-api-version"),
-]
 _EXPOSED = [
     *("content-range", "content-length", "etag", "location", "preference-applied", "x-supabase-api-version"),
 ]
@@ -46,35 +42,20 @@ code{{background:#eee;padding:0 .3em}}
 
 
 def create_sandbox(settings: SandboxSettings) -> FastAPI:
-    """The application; its database pool opens with the lifespan."""
+    """The application. Its keys are read now; its database pool is open while it serves."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    project = Project(settings)
+    objects = Objects(project)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        async with asyncpg.create_pool(
-            settings.database_url.get_secret_value(),
-            min_size=1,
-            max_size=8,
-            server_settings={"application_name": "makeit3d sandbox"},
-        ) as pool:
-            project = Project(pool, SigningKeys(settings.home), settings)
-            objects = Objects(project)
-            storage = Starlette(
-                routes=[*BucketRoutes(project, objects).routes(), *StorageRoutes(project, objects).routes()]
-            )
-            auth = Starlette(routes=AuthRoutes(project).routes())
-            app.router.routes.append(Mount("/supabase/storage/v1", StorageFaults(storage, app.state.storage_faults)))
-            app.router.routes.append(Mount("/supabase/auth/v1", auth))
-            async with providers.running():
-                yield
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        objects.open_store()
+        async with project.serving(), providers.running():
+            yield
 
     app = FastAPI(title="MakeIt3D sandbox", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(
-        CORSMiddleware,
-        allow_origins=["*"],
-        allow_methods=["*"],
-        allow_headers=_CORS_HEADERS,
-        expose_headers=_EXPOSED,
+        CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED
     )
 
     @app.get("/", response_class=HTMLResponse)
@@ -85,6 +66,10 @@ def create_sandbox(settings: SandboxSettings) -> FastAPI:
     async def health() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
         return {"status": "ok", "what": "sandbox"}
 
-    StorageFaults.mount_admin(app, settings)
+    script = mount_storage_faults(app, settings)
+    parts = (BucketRoutes(project, objects), ListRoutes(project, objects), LinkRoutes(project, objects))
+    storage = Starlette(routes=[route for part in (*parts, StorageRoutes(project, objects)) for route in part.routes()])
+    app.mount("/supabase/storage/v1", StorageFaults(storage, script))
+    app.mount("/supabase/auth/v1", Starlette(routes=AuthRoutes(project, Accounts(project)).routes()))
     providers = mount_providers(app, settings)
     return app

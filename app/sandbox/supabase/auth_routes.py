@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
-import secrets
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
-import jwt
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from app.sandbox.supabase.accounts import Accounts, Session
 from app.sandbox.supabase.errors import AuthRefusal, StorageRefusal
+from app.sandbox.supabase.keys import InvalidToken
 from app.sandbox.supabase.project import SERVICE, Project
 
-_TOKEN_SECONDS = 3600
-_REUSE_SECONDS = 10
 _PASSWORD_LENGTH = 6
+_EMAIL_LENGTH = 255
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class AuthRoutes:
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, accounts: Accounts) -> None:
         self._project = project
+        self._accounts = accounts
 
     def routes(self) -> list[Route]:
         table: list[tuple[str, str, Handler]] = [
-            ("/.well-known/jwks.json", "GET", self.jwks),
-            ("/signup", "POST", self.signup),
-            ("/token", "POST", self.token),
-            ("/user", "GET", self.user),
-            ("/logout", "POST", self.logout),
-            ("/health", "GET", self.health),
-            ("/admin/users", "POST", self.admin_create),
-            ("/admin/users/{id}", "GET", self.admin_get),
-            ("/admin/users/{id}", "DELETE", self.admin_delete),
+            ("GET", "/.well-known/jwks.json", self.jwks),
+            ("GET", "/health", self.health),
+            ("POST", "/signup", self.signup),
+            ("POST", "/token", self.token),
+            ("GET", "/user", self.user),
+            ("POST", "/logout", self.logout),
+            ("POST", "/admin/users", self.admin_create),
+            ("GET", "/admin/users/{id}", self.admin_get),
+            ("DELETE", "/admin/users/{id}", self.admin_delete),
         ]
-        return [Route(path, _answering(handler), methods=[method]) for path, method, handler in table]
+        return [Route(path, _answering(handler), methods=[method]) for method, path, handler in table]
 
     async def jwks(self, request: Request) -> Response:
         del request
@@ -53,62 +49,57 @@ class AuthRoutes:
 
     async def health(self, request: Request) -> Response:
         del request
-        return JSONResponse({"name": "sandbox", "description": "stand-in for Supabase Auth"})
+        return JSONResponse({"name": "GoTrue", "version": "sandbox", "description": "sandbox stand-in for Auth"})
 
     async def signup(self, request: Request) -> Response:
         body = await _json(request)
-        row = await self._create(body, body.get("data") or {})
-        return JSONResponse(await self._session(row))
+        email, password = _email(body), _password(body)
+        user = await self._accounts.create(email, password, user_metadata=_mapping(body, "data"))
+        return JSONResponse(self._session_json(await self._accounts.start_session(user["id"])))
 
     async def token(self, request: Request) -> Response:
         body = await _json(request)
         match request.query_params.get("grant_type"):
             case "password":
-                return JSONResponse(await self._session(await self._by_password(body)))
+                user_id = await self._accounts.verified(_text(body, "email").strip().lower(), _text(body, "password"))
+                session = await self._accounts.start_session(user_id)
             case "refresh_token":
-                return JSONResponse(await self._refreshed(str(body.get("refresh_token", ""))))
+                session = await self._accounts.refresh(_text(body, "refresh_token"))
             case _:
                 raise AuthRefusal(400, "invalid_request", "unsupported grant_type")
+        return JSONResponse(self._session_json(session))
 
     async def user(self, request: Request) -> Response:
-        claims = self._claims(request)
-        row = await self._project.pool.fetchrow("select * from auth.users where id = $1", UUID(claims["sub"]))
-        if row is None:
-            raise AuthRefusal(403, "user_not_found", "User from sub claim in JWT does not exist")
-        return JSONResponse(_user_json(row))
+        user_id, session_id = self._signed_in(request)
+        return JSONResponse(_user_json(await self._accounts.user_of_session(user_id, session_id)))
 
     async def logout(self, request: Request) -> Response:
-        claims = self._claims(request)
-        user_id, session_id = UUID(claims["sub"]), UUID(claims["session_id"])
-        match request.query_params.get("scope", "global"):
-            case "local":
-                await self._project.pool.execute("delete from auth.sessions where id = $1", session_id)
-            case "others":
-                await self._project.pool.execute(
-                    "delete from auth.sessions where user_id = $1 and id <> $2", user_id, session_id
-                )
-            case _:
-                await self._project.pool.execute("delete from auth.sessions where user_id = $1", user_id)
+        user_id, session_id = self._signed_in(request)
+        scope = request.query_params.get("scope", "global")
+        if scope not in ("global", "local", "others"):
+            raise AuthRefusal(400, "validation_failed", f"Unsupported logout scope {scope!r}")
+        await self._accounts.end_sessions(user_id, session_id, scope=scope)
         return Response(status_code=204)
 
     async def admin_create(self, request: Request) -> Response:
         self._service_only(request)
         body = await _json(request)
-        return JSONResponse(_user_json(await self._create(body, body.get("user_metadata") or {})))
+        user = await self._accounts.create(
+            _email(body),
+            _password(body) if body.get("password") else None,
+            user_metadata=_mapping(body, "user_metadata"),
+            app_metadata=_mapping(body, "app_metadata"),
+        )
+        return JSONResponse(_user_json(user))
 
     async def admin_get(self, request: Request) -> Response:
         self._service_only(request)
-        row = await self._project.pool.fetchrow("select * from auth.users where id = $1", _uuid(request))
-        if row is None:
-            raise AuthRefusal(404, "user_not_found", "User not found")
-        return JSONResponse(_user_json(row))
+        return JSONResponse(_user_json(await self._accounts.user(_uuid(request))))
 
     async def admin_delete(self, request: Request) -> Response:
         self._service_only(request)
-        await self._project.pool.execute("delete from auth.users where id = $1", _uuid(request))
+        await self._accounts.delete(_uuid(request))
         return JSONResponse({})
-
-    # --- work -----------------------------------------------------------------------------------------------
 
     def _service_only(self, request: Request) -> None:
         try:
@@ -118,100 +109,41 @@ class AuthRoutes:
         if not allowed:
             raise AuthRefusal(403, "not_admin", "User not allowed")
 
-    def _claims(self, request: Request) -> dict[str, Any]:
-        token = request.headers.get("authorization", "").partition(" ")[2]
+    def _signed_in(self, request: Request) -> tuple[UUID, UUID]:
+        """User and session of the bearer. Raises AuthRefusal."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise AuthRefusal(401, "no_authorization", "This endpoint requires a valid Bearer token")
         try:
-            return self._project.keys.read_token(token, issuer=self._project.issuer)
-        except jwt.PyJWTError as error:
-            raise AuthRefusal(403, "bad_jwt", f"invalid JWT: {error}") from None
+            claims = self._project.keys.read_token(token, issuer=self._project.issuer)
+            return UUID(claims["sub"]), UUID(claims["session_id"])
+        except (InvalidToken, ValueError) as error:
+            raise AuthRefusal(403, "bad_jwt", f"invalid JWT: unable to parse or verify signature, {error}") from None
 
-    async def _create(self, body: dict[str, Any], user_metadata: dict[str, Any]) -> asyncpg.Record:
-        email, password = str(body.get("email") or "").strip().lower(), str(body.get("password") or "")
-        if "@" not in email:
-            raise AuthRefusal(400, "validation_failed", "Unable to validate email address: invalid format")
-        if len(password) < _PASSWORD_LENGTH:
-            message = f"Password should be at least {_PASSWORD_LENGTH} characters."
-            raise AuthRefusal(422, "weak_password", message)
-        try:
-            row = await self._project.pool.fetchrow(
-                "insert into auth.users (email, encrypted_password, raw_user_meta_data, last_sign_in_at)"
-                " values ($1, $2, $3, now()) returning *",
-                email,
-                _hash(password),
-                json.dumps(user_metadata),
-            )
-        except asyncpg.UniqueViolationError:
-            raise AuthRefusal(422, "user_already_exists", "User already registered") from None
-        assert row is not None  # noqa: S101 - an insert returns its row or raises
-        return row
-
-    async def _by_password(self, body: dict[str, Any]) -> asyncpg.Record:
-        email = str(body.get("email") or "").strip().lower()
-        row = await self._project.pool.fetchrow("select * from auth.users where email = $1", email)
-        if row is None or not _matches(str(body.get("password") or ""), row["encrypted_password"] or ""):
-            raise AuthRefusal(400, "invalid_credentials", "Invalid login credentials")
-        return row
-
-    async def _session(self, user: asyncpg.Record) -> dict[str, Any]:
-        async with self._project.pool.acquire() as connection, connection.transaction():
-            session_id = await connection.fetchval(
-                "insert into auth.sessions (user_id) values ($1) returning id", user["id"]
-            )
-            refresh = await self._new_refresh_token(connection, session_id, parent=None)
-        return self._session_json(user, session_id, refresh)
-
-    async def _refreshed(self, token: str) -> dict[str, Any]:
-        """Rotate: the old token works for some seconds more, for clients that raced with themselves."""
-        async with self._project.pool.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(
-                "select t.session_id, t.revoked_at < now() - make_interval(secs => $2) as spent, u.*"
-                " from auth.refresh_tokens t join auth.sessions s on s.id = t.session_id"
-                " join auth.users u on u.id = s.user_id where t.token = $1 for update of t",
-                token,
-                float(_REUSE_SECONDS),
-            )
-            if row is None or row["spent"]:
-                raise AuthRefusal(400, "refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found")
-            await connection.execute(
-                "update auth.refresh_tokens set revoked_at = coalesce(revoked_at, now()) where token = $1", token
-            )
-            refresh = await self._new_refresh_token(connection, row["session_id"], parent=token)
-        return self._session_json(row, row["session_id"], refresh)
-
-    @staticmethod
-    async def _new_refresh_token(
-        connection: asyncpg.pool.PoolConnectionProxy, session_id: UUID, *, parent: str | None
-    ) -> str:
-        token = secrets.token_urlsafe(18)
-        await connection.execute(
-            "insert into auth.refresh_tokens (token, session_id, parent) values ($1, $2, $3)", token, session_id, parent
-        )
-        return token
-
-    def _session_json(self, user: asyncpg.Record, session_id: UUID, refresh: str) -> dict[str, Any]:
-        now = int(time.time())
+    def _session_json(self, session: Session) -> dict[str, Any]:
+        user, started = session.user, session.started
         claims = {
             "iss": self._project.issuer,
             "sub": str(user["id"]),
             "aud": "authenticated",
             "role": "authenticated",
-            "exp": now + _TOKEN_SECONDS,
-            "iat": now,
+            "exp": session.expires,
+            "iat": session.issued,
             "email": user["email"],
             "phone": "",
             "app_metadata": json.loads(user["raw_app_meta_data"]),
             "user_metadata": json.loads(user["raw_user_meta_data"]),
             "aal": "aal1",
-            "amr": [{"method": "password", "timestamp": now}],
-            "session_id": str(session_id),
+            "amr": [{"method": "password", "timestamp": int(started.timestamp())}],
+            "session_id": str(session.id),
             "is_anonymous": user["is_anonymous"],
         }
         return {
             "access_token": self._project.keys.sign_token(claims),
             "token_type": "bearer",
-            "expires_in": _TOKEN_SECONDS,
-            "expires_at": now + _TOKEN_SECONDS,
-            "refresh_token": refresh,
+            "expires_in": session.expires - session.issued,
+            "expires_at": session.expires,
+            "refresh_token": session.refresh_token,
             "user": _user_json(user),
         }
 
@@ -222,6 +154,12 @@ def _answering(handler: Handler) -> Handler:
             return await handler(request)
         except AuthRefusal as refusal:
             return refusal.response(request)
+        except StorageRefusal as refusal:  # the database is away
+            return AuthRefusal(504, "request_timeout", refusal.message).response(request)
+        except asyncpg.DataError:
+            return AuthRefusal(400, "validation_failed", "Invalid input").response(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
 
     return answer
 
@@ -233,7 +171,38 @@ async def _json(request: Request) -> dict[str, Any]:
         raise AuthRefusal(400, "bad_json", "Could not parse request body as JSON") from None
     if not isinstance(value, dict):
         raise AuthRefusal(400, "bad_json", "Request body must be an object")
+    return cast("dict[str, Any]", value)
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise AuthRefusal(400, "validation_failed", f"{name} must be a string")
     return value
+
+
+def _mapping(body: dict[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise AuthRefusal(400, "validation_failed", f"{name} must be an object")
+    return cast("dict[str, Any]", value)
+
+
+def _email(body: dict[str, Any]) -> str:
+    email = _text(body, "email").strip().lower()
+    name, _, host = email.rpartition("@")
+    if not name or not host or len(email) > _EMAIL_LENGTH:
+        raise AuthRefusal(400, "validation_failed", "Unable to validate email address: invalid format")
+    return email
+
+
+def _password(body: dict[str, Any]) -> str:
+    password = _text(body, "password")
+    if len(password) < _PASSWORD_LENGTH:
+        raise AuthRefusal(422, "weak_password", f"Password should be at least {_PASSWORD_LENGTH} characters.")
+    return password
 
 
 def _uuid(request: Request) -> UUID:
@@ -243,39 +212,29 @@ def _uuid(request: Request) -> UUID:
         raise AuthRefusal(404, "validation_failed", "user_id must be an UUID") from None
 
 
-def _hash(password: str) -> str:
-    salt = secrets.token_bytes(16)
-    digest = hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1)
-    return f"{base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
-
-
-def _matches(password: str, stored: str) -> bool:
-    salt, _, digest = stored.partition("$")
-    if not digest:
-        return False
-    made = hashlib.scrypt(password.encode(), salt=base64.b64decode(salt), n=2**14, r=8, p=1)
-    return hmac.compare_digest(made, base64.b64decode(digest))
-
-
 def _user_json(row: asyncpg.Record) -> dict[str, Any]:
-    created = _iso(row["created_at"])
     return {
         "id": str(row["id"]),
         "aud": row["aud"],
         "role": row["role"],
         "email": row["email"],
         "phone": "",
-        "email_confirmed_at": created,
-        "confirmed_at": created,
-        "last_sign_in_at": _iso(row["last_sign_in_at"] or row["created_at"]),
+        "email_confirmed_at": _iso(row["email_confirmed_at"]),
+        "confirmed_at": _iso(row["email_confirmed_at"]),
+        "last_sign_in_at": _iso(row["last_sign_in_at"]),
         "app_metadata": json.loads(row["raw_app_meta_data"]),
         "user_metadata": json.loads(row["raw_user_meta_data"]),
         "identities": [],
-        "created_at": created,
+        "created_at": _iso(row["created_at"]),
         "updated_at": _iso(row["updated_at"]),
         "is_anonymous": row["is_anonymous"],
     }
 
 
-def _iso(moment: datetime) -> str:
+def _iso(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+__all__ = ["AuthRoutes"]

@@ -1,7 +1,8 @@
-"""Storage v1: buckets. As on Supabase with no policies on buckets, only the service key may manage them."""
+"""Storage v1: buckets. With no policies on ``storage.buckets``, as migrated, only the service key manages them."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import asyncpg
@@ -10,9 +11,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.sandbox.supabase import errors
-from app.sandbox.supabase.objects import Objects, iso
-from app.sandbox.supabase.project import SERVICE, Project
-from app.sandbox.supabase.storage_routes import answering, json_body
+from app.sandbox.supabase.objects import Objects, check_bucket_name, iso
+from app.sandbox.supabase.project import Project
+from app.sandbox.supabase.wire import answering, json_body, text, texts
+
+_SIZE = re.compile(r"([0-9]{1,15}) ?(B|KB|MB|GB|TB)?", re.IGNORECASE)
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+_COLUMNS = ("public", "file_size_limit", "allowed_mime_types")
 
 
 class BucketRoutes:
@@ -30,76 +35,99 @@ class BucketRoutes:
             Route("/bucket/{bucket}/empty", answering(self.empty), methods=["POST"]),
         ]
 
-    def _service_only(self, request: Request) -> None:
-        if self._project.caller(request) is not SERVICE:
-            raise errors.policy_denies()
-
     async def create(self, request: Request) -> Response:
-        self._service_only(request)
+        caller = self._project.caller(request)
         body = await json_body(request)
-        name = str(body.get("name") or body.get("id") or "")
-        if not name or len(name) > 100 or "/" in name:
-            raise errors.bad_request("Bucket name is not valid")
+        name = check_bucket_name(text(body, "name") or text(body, "id"))
+        given = _properties(body)
         try:
-            await self._project.pool.execute(
-                "insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)"
-                " values ($1, $1, $2, $3, $4)",
-                name,
-                bool(body.get("public", False)),
-                body.get("file_size_limit"),
-                body.get("allowed_mime_types"),
-            )
+            async with self._project.acting_as(caller) as connection:
+                await connection.execute(
+                    "insert into storage.buckets (id, name, owner_id, public, file_size_limit, allowed_mime_types)"
+                    " values ($1, $1, $2, $3, $4, $5)",
+                    name,
+                    caller.user_id,
+                    given.get("public", False),
+                    given.get("file_size_limit"),
+                    given.get("allowed_mime_types"),
+                )
         except asyncpg.UniqueViolationError:
             raise errors.bucket_exists() from None
+        except asyncpg.InsufficientPrivilegeError:
+            raise errors.policy_denies() from None
         return JSONResponse({"name": name})
 
     async def list(self, request: Request) -> Response:
-        if self._project.caller(request) is not SERVICE:
-            return JSONResponse([])
-        rows = await self._project.pool.fetch("select * from storage.buckets order by name")
+        async with self._project.acting_as(self._project.caller(request)) as connection:
+            rows = await connection.fetch("select * from storage.buckets order by name")
         return JSONResponse([_bucket_json(row) for row in rows])
 
     async def get(self, request: Request) -> Response:
-        if self._project.caller(request) is not SERVICE:
-            raise errors.bucket_missing()
-        name = request.path_params["bucket"]
-        row = await self._project.pool.fetchrow("select * from storage.buckets where id = $1", name)
-        if row is None:
-            raise errors.bucket_missing()
-        return JSONResponse(_bucket_json(row))
+        return JSONResponse(_bucket_json(await self._visible(request)))
 
     async def update(self, request: Request) -> Response:
-        self._service_only(request)
         body = await json_body(request)
-        changed = await self._project.pool.fetchval(
-            "update storage.buckets set public = coalesce($2, public), file_size_limit = $3,"
-            " allowed_mime_types = $4, updated_at = now() where id = $1 returning id",
-            request.path_params["bucket"],
-            body.get("public"),
-            body.get("file_size_limit"),
-            body.get("allowed_mime_types"),
-        )
+        before = await self._visible(request)
+        after = {column: before[column] for column in _COLUMNS} | _properties(body)
+        async with self._project.acting_as(self._project.caller(request)) as connection:
+            changed = await connection.fetchval(
+                "update storage.buckets set public = $2, file_size_limit = $3, allowed_mime_types = $4,"
+                " updated_at = now() where id = $1 returning id",
+                before["id"],
+                *(after[column] for column in _COLUMNS),
+            )
         if changed is None:
             raise errors.bucket_missing()
         return JSONResponse({"message": "Successfully updated"})
 
     async def delete(self, request: Request) -> Response:
-        self._service_only(request)
-        bucket = await self._objects.bucket(request.path_params["bucket"])
+        bucket = await self._visible(request)
         try:
-            await self._project.pool.execute("delete from storage.buckets where id = $1", bucket.id)
+            async with self._project.acting_as(self._project.caller(request)) as connection:
+                gone = await connection.fetchval("delete from storage.buckets where id = $1 returning id", bucket["id"])
         except asyncpg.ForeignKeyViolationError:
             raise errors.bucket_not_empty() from None
+        if gone is None:
+            raise errors.bucket_missing()
         return JSONResponse({"message": "Successfully deleted"})
 
     async def empty(self, request: Request) -> Response:
-        self._service_only(request)
-        bucket = await self._objects.bucket(request.path_params["bucket"])
-        everything = await self._objects.below(SERVICE, bucket.id, "")
-        await self._objects.remove(SERVICE, bucket.id, [found.name for found in everything])
-        return JSONResponse(
-            {"message": "Empty bucket has been queued. Completion may take up to an hour."},
-        )
+        bucket = await self._visible(request)
+        await self._objects.empty(self._project.caller(request), bucket["id"])
+        return JSONResponse({"message": "Empty bucket has been queued. Completion may take up to an hour."})
+
+    async def _visible(self, request: Request) -> asyncpg.Record:
+        """The bucket of the path, if the caller may see it. Raises StorageRefusal."""
+        async with self._project.acting_as(self._project.caller(request)) as connection:
+            row = await connection.fetchrow(
+                "select * from storage.buckets where id = $1", request.path_params["bucket"]
+            )
+        if row is None:
+            raise errors.bucket_missing()
+        return row
+
+
+def _properties(body: dict[str, Any]) -> dict[str, Any]:
+    """The properties that a body names; null lifts a limit. Raises StorageRefusal."""
+    given: dict[str, Any] = {}
+    if body.get("public") is not None:
+        given["public"] = body["public"] is True
+    if "file_size_limit" in body:
+        given["file_size_limit"] = _bytes(body["file_size_limit"])
+    if "allowed_mime_types" in body:
+        wanted = body["allowed_mime_types"]
+        given["allowed_mime_types"] = texts(body, "allowed_mime_types", at_most=1000) if wanted else None
+    return given
+
+
+def _bytes(value: object) -> int | None:
+    """``1048576``, ``"1048576"`` or ``"1MB"``."""
+    if value is None:
+        return None
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise errors.bad_request("body/file_size_limit is not a size")
+    return int(match[1]) * 1024 ** _UNITS.index((match[2] or "B").upper())
 
 
 def _bucket_json(row: asyncpg.Record) -> dict[str, Any]:
@@ -114,3 +142,6 @@ def _bucket_json(row: asyncpg.Record) -> dict[str, Any]:
         "created_at": iso(row["created_at"]),
         "updated_at": iso(row["updated_at"]),
     }
+
+
+__all__ = ["BucketRoutes"]

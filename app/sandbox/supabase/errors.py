@@ -61,6 +61,10 @@ def invalid_key(key: str) -> StorageRefusal:
     return StorageRefusal(400, "InvalidKey", f"Invalid key: {key}", "InvalidKey")
 
 
+def invalid_bucket_name() -> StorageRefusal:
+    return StorageRefusal(400, "InvalidBucketName", "Bucket name invalid", "InvalidBucketName")
+
+
 def too_large() -> StorageRefusal:
     message = "The object exceeded the maximum allowed size"
     return StorageRefusal(413, "Payload too large", message, "EntityTooLarge")
@@ -86,6 +90,16 @@ def bad_request(message: str) -> StorageRefusal:
 def bad_range() -> StorageRefusal:
     message = "The requested range is not satisfiable"
     return StorageRefusal(416, "invalid_range", message, "InvalidRange", http=416)
+
+
+def secret_in_browser() -> StorageRefusal:
+    message = "Forbidden use of secret API key in browser"
+    return StorageRefusal(401, "Unauthorized", message, "AccessDenied", http=401)
+
+
+def database_unavailable() -> StorageRefusal:
+    message = "The connection to the database timed out"
+    return StorageRefusal(544, "DatabaseTimeout", message, "DatabaseTimeout", http=544)
 
 
 @dataclass

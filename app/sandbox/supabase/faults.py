@@ -14,34 +14,40 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.config import SandboxSettings
+from app.sandbox.supabase.errors import database_unavailable
 
 FaultKind = Literal["error_before", "slow", "truncate", "drop_reply", "database_timeout"]
 
 
 class StorageFault(BaseModel):
-    """``drop_reply`` does the work and then closes the connection without an answer."""
+    """What goes wrong, and for which calls.
+
+    ``error_before`` and ``database_timeout`` do nothing and answer an error; ``slow`` and ``truncate`` spoil
+    the reply's body; ``drop_reply`` does the work, then cuts the connection before the answer is told.
+    """
 
     kind: FaultKind
     count: int | None = Field(None, ge=1, description="how many calls; all when absent")
     probability: float = Field(1.0, ge=0, le=1)
-    method: str | None = None
-    path_contains: str | None = None
-    status: int = Field(503, ge=500, le=599)
-    bytes_per_second: int = Field(50_000, ge=1)
+    method: str | None = Field(None, description="GET, POST, …; any when absent")
+    path_contains: str = ""
+    status: int = Field(503, ge=500, le=599, description="of error_before, as a proxy in front would say it")
+    bytes_per_second: int = Field(50_000, ge=1, description="of slow")
 
 
 @dataclass
 class FaultScript:
     """What is armed. ``hits`` counts the calls that were spoiled."""
 
+    dice: random.Random
     armed: list[StorageFault] = field(default_factory=list[StorageFault])
     hits: int = 0
 
     def take(self, method: str, path: str) -> StorageFault | None:
         for fault in self.armed:
-            if fault.method not in (None, method) or (fault.path_contains or "") not in path:
+            if fault.method not in (None, method) or fault.path_contains not in path:
                 continue
-            if random.random() >= fault.probability:
+            if self.dice.random() >= fault.probability:
                 continue
             self.hits += 1
             if fault.count is not None:
@@ -59,64 +65,92 @@ class StorageFaults:
         self._app = app
         self._script = script
 
-    @staticmethod
-    def mount_admin(app: FastAPI, settings: SandboxSettings) -> None:
-        """``/admin/storage-faults``: read, arm and clear."""
-        script = FaultScript()
-        app.state.storage_faults = script
-
-        def check(key: str) -> None:
-            if not hmac.compare_digest(key.encode(), settings.admin_key.get_secret_value().encode()):
-                raise HTTPException(403)
-
-        @app.get("/admin/storage-faults")
-        async def read(x_admin_key: str = Header("")) -> dict[str, object]:  # pyright: ignore[reportUnusedFunction]
-            check(x_admin_key)
-            return {"armed": script.armed, "hits": script.hits}
-
-        @app.post("/admin/storage-faults", status_code=201)
-        async def arm(fault: StorageFault, x_admin_key: str = Header("")) -> StorageFault:  # pyright: ignore[reportUnusedFunction]
-            check(x_admin_key)
-            script.armed.append(fault)
-            return fault
-
-        @app.delete("/admin/storage-faults", status_code=204)
-        async def clear(x_admin_key: str = Header("")) -> None:  # pyright: ignore[reportUnusedFunction]
-            check(x_admin_key)
-            script.armed.clear()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = self._script.take(scope["method"], scope["path"]) if scope["type"] == "http" else None
-        if fault is None:
-            await self._app(scope, receive, send)
-            return
-        match fault.kind:
-            case "error_before":
-                await Response("<html>bad gateway</html>", fault.status, media_type="text/html")(scope, receive, send)
-            case "database_timeout":
-                body = '{"statusCode":"544","error":"DatabaseTimeout","message":"timeout","code":"DatabaseTimeout"}'
-                await Response(body, 544, media_type="application/json")(scope, receive, send)
+        match fault:
+            case None:
+                await self._app(scope, receive, send)
+            case StorageFault(kind="error_before"):
+                page = Response("<html>sandbox fault</html>", fault.status, media_type="text/html")
+                await page(scope, receive, send)
+            case StorageFault(kind="database_timeout"):
+                await database_unavailable().response()(scope, receive, send)
+            case StorageFault(kind="slow"):
+                await self._app(scope, receive, _slowed(send, fault.bytes_per_second))
+            case StorageFault(kind="truncate"):
+                await self._app(scope, receive, _truncated(send))
             case _:
-                await self._spoil(fault, scope, receive, send)
+                await self._app(scope, receive, _unsent)
+                # the least that makes a server cut the connection: a body announced and never sent
+                headers = [(b"content-length", b"1")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _spoil(self, fault: StorageFault, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = 0
 
-        async def spoiled(message: Message) -> None:
-            nonlocal sent
-            if fault.kind == "drop_reply":
-                return
-            if message["type"] == "http.response.body":
-                body = message.get("body", b"")
-                if fault.kind == "slow":
-                    await asyncio.sleep(len(body) / fault.bytes_per_second)
-                elif fault.kind == "truncate":
-                    if sent:
-                        return
-                    message = {**message, "body": body[: len(body) // 2], "more_body": True}
-                sent += len(body)
-            await send(message)
+def _slowed(send: Send, bytes_per_second: int) -> Send:
+    step = max(1, bytes_per_second // 10)
 
-        await self._app(scope, receive, spoiled)
-        if fault.kind in ("drop_reply", "truncate"):
-            raise ConnectionResetError("the sandbox cut this reply on request")
+    async def slowed(message: Message) -> None:
+        body = message.get("body", b"")
+        for at in range(0, len(body) - step, step):
+            await send({**message, "body": body[at : at + step], "more_body": True})
+            await asyncio.sleep(step / bytes_per_second)
+        if body:
+            last = (len(body) - 1) // step * step
+            await asyncio.sleep((len(body) - last) / bytes_per_second)
+            message = {**message, "body": body[last:]}
+        await send(message)
+
+    return slowed
+
+
+def _truncated(send: Send) -> Send:
+    """Half of the first block, and no end: the server cuts the connection."""
+    cut = False
+
+    async def truncated(message: Message) -> None:
+        nonlocal cut
+        if cut:
+            return
+        body = message.get("body", b"")
+        if body:
+            cut = True
+        if message["type"] == "http.response.body":
+            message = {**message, "body": body[: len(body) // 2], "more_body": True}
+        await send(message)
+
+    return truncated
+
+
+async def _unsent(message: Message) -> None:
+    del message
+
+
+def mount_storage_faults(app: FastAPI, settings: SandboxSettings) -> FaultScript:
+    """``/admin/storage-faults`` (header ``X-Admin-Key``): read, arm and clear."""
+    script = FaultScript(random.Random(settings.seed))
+
+    def check(key: str) -> None:
+        if not hmac.compare_digest(key.encode(), settings.admin_key.get_secret_value().encode()):
+            raise HTTPException(403)
+
+    @app.get("/admin/storage-faults")
+    async def read(x_admin_key: str = Header("")) -> dict[str, object]:  # pyright: ignore[reportUnusedFunction]
+        check(x_admin_key)
+        return {"armed": script.armed, "hits": script.hits}
+
+    @app.post("/admin/storage-faults", status_code=201)
+    async def arm(fault: StorageFault, x_admin_key: str = Header("")) -> StorageFault:  # pyright: ignore[reportUnusedFunction]
+        check(x_admin_key)
+        script.armed.append(fault)
+        return fault.model_copy()
+
+    @app.delete("/admin/storage-faults", status_code=204)
+    async def clear(x_admin_key: str = Header("")) -> None:  # pyright: ignore[reportUnusedFunction]
+        check(x_admin_key)
+        script.armed.clear()
+        script.hits = 0
+
+    return script
+
+
+__all__ = ["FaultScript", "StorageFault", "StorageFaults", "mount_storage_faults"]

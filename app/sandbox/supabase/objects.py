@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, BinaryIO
+from uuid import UUID, uuid4
 
 import asyncpg
 
 from app.sandbox.supabase.bodies import UploadBody
 from app.sandbox.supabase.errors import (
     bucket_missing,
+    invalid_bucket_name,
     invalid_key,
     key_exists,
     mime_refused,
     object_missing,
     policy_denies,
-    too_large,
 )
-from app.sandbox.supabase.project import SERVICE, Caller, Project
+from app.sandbox.supabase.project import Caller, Connection, Project
 
-_KEY = re.compile(r"^[A-Za-z0-9_/!\-.*'() &$@=;:+,?]+$")
-GLOBAL_LIMIT = 5 * 1024**3
+_BUCKET = re.compile(r"[A-Za-z0-9_!\-.*'() &$@=;:+,?]{1,100}")
+_KEY = re.compile(r"[A-Za-z0-9_/!\-.*'() &$@=;:+,?]{1,1024}")
+_GLOBAL_LIMIT = 5 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,73 @@ class StoredObject:
     bucket: str
     name: str
     version: str
+    owner: str | None
     owner_id: str | None
     metadata: dict[str, Any]
     user_metadata: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
+    last_accessed_at: datetime
 
-    @property
-    def size(self) -> int:
-        return int(self.metadata["size"])
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> StoredObject:
+        return cls(
+            id=str(row["id"]),
+            bucket=row["bucket_id"],
+            name=row["name"],
+            version=row["version"] or "",
+            owner=None if row["owner"] is None else str(row["owner"]),
+            owner_id=row["owner_id"],
+            metadata=json.loads(row["metadata"] or "{}"),
+            user_metadata=None if row["user_metadata"] is None else json.loads(row["user_metadata"]),
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            last_accessed_at=row["last_accessed_at"],
+        )
+
+    def times(self) -> dict[str, str]:
+        return {
+            "updated_at": iso(self.updated_at),
+            "created_at": iso(self.created_at),
+            "last_accessed_at": iso(self.last_accessed_at),
+        }
+
+    def row_json(self) -> dict[str, Any]:
+        """As remove and copy show it."""
+        return {
+            "name": self.name,
+            "bucket_id": self.bucket,
+            "owner": self.owner or "",
+            "owner_id": self.owner_id,
+            "version": self.version,
+            "id": self.id,
+            **self.times(),
+            "metadata": self.metadata,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What a write would put into the row."""
+
+    bucket: str
+    key: str
+    owner: str | None
+    version: str = "0"
+    metadata: str = "{}"
+    user_metadata: str | None = None
+
+
+def check_bucket_name(name: str) -> str:
+    """Raises StorageRefusal."""
+    if not _BUCKET.fullmatch(name) or not name.strip("."):
+        raise invalid_bucket_name()
+    return name
 
 
 def check_key(key: str) -> str:
-    if not _KEY.match(key) or any(part in ("", ".", "..") for part in key.split("/")):
+    """Raises StorageRefusal."""
+    if not _KEY.fullmatch(key) or any(part in ("", ".", "..") for part in key.split("/")):
         raise invalid_key(key)
     return key
 
@@ -67,35 +121,59 @@ class Objects:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._root = project.objects
+
+    def open_store(self) -> None:
+        """Make the directory; drop what an earlier process was still receiving."""
         self._root.mkdir(parents=True, exist_ok=True)
+        for leftover in self._root.glob("*/incoming-*"):
+            leftover.unlink()
 
     async def bucket(self, name: str) -> Bucket:
         """Raises StorageRefusal when there is none."""
-        row = await self._project.pool.fetchrow("select * from storage.buckets where id = $1", name)
+        check_bucket_name(name)
+        async with self._project.transaction() as connection:
+            row = await connection.fetchrow("select * from storage.buckets where id = $1", name)
         if row is None:
             raise bucket_missing()
         types = row["allowed_mime_types"]
+        limit = row["file_size_limit"]
         return Bucket(
-            row["id"], row["public"], row["file_size_limit"] or GLOBAL_LIMIT, None if types is None else tuple(types)
+            id=row["id"],
+            public=row["public"],
+            limit=_GLOBAL_LIMIT if limit is None else min(limit, _GLOBAL_LIMIT),
+            mime_types=tuple(types) if types else None,
         )
 
     async def find(self, caller: Caller, bucket: str, key: str) -> StoredObject:
         """The object, if the caller may see it. Raises StorageRefusal."""
         async with self._project.acting_as(caller) as connection:
             row = await connection.fetchrow(
-                "select * from storage.objects where bucket_id = $1 and name = $2", bucket, key
+                "select * from storage.objects where bucket_id = $1 and name = $2"
+                " and version is not null and metadata is not null",
+                bucket,
+                key,
             )
         if row is None:
             raise object_missing()
-        return _object(row)
+        return StoredObject.of(row)
 
-    def path(self, stored: StoredObject) -> Path:
+    async def open(self, caller: Caller, bucket: str, key: str) -> tuple[StoredObject, BinaryIO]:
+        """The object and its bytes, of one version. Raises StorageRefusal."""
+        for _ in range(3):  # an overwrite may remove the version just found
+            found = await self.find(caller, bucket, key)
+            try:
+                return found, self._path(found).open("rb")
+            except FileNotFoundError:
+                continue
+        raise object_missing()
+
+    def _path(self, stored: StoredObject) -> Path:
         return self._root / stored.bucket / stored.version
 
     @asynccontextmanager
-    async def incoming(self, bucket: str) -> AsyncGenerator[Path]:
+    async def incoming(self, bucket: Bucket) -> AsyncGenerator[Path]:
         """A file to receive bytes into; gone afterwards unless ``store`` took it."""
-        directory = self._root / bucket
+        directory = self._root / bucket.id
         directory.mkdir(exist_ok=True)
         path = directory / f"incoming-{uuid4().hex}"
         try:
@@ -103,154 +181,172 @@ class Objects:
         finally:
             path.unlink(missing_ok=True)
 
+    async def check_write(self, caller: Caller, bucket: Bucket, key: str, *, overwrite: bool) -> None:
+        """Whether the write would be let through, before a byte of it is taken. Raises StorageRefusal."""
+        draft = _Draft(bucket.id, key, caller.user_id)
+        async with self._project.acting_as(caller) as connection:
+            trial = connection.transaction()
+            await trial.start()
+            try:
+                with _refusals(overwrite=overwrite):
+                    await _write(connection, draft, overwrite=overwrite)
+            finally:
+                await trial.rollback()
+
     async def store(
-        self, caller: Caller, bucket: Bucket, key: str, received: Path, body: UploadBody, *, overwrite: bool
+        self,
+        caller: Caller,
+        bucket: Bucket,
+        key: str,
+        received: Path,
+        body: UploadBody,
+        *,
+        overwrite: bool,
+        owner: str | None,
     ) -> StoredObject:
         """Make the received bytes the object. The unique index decides between racing creators."""
-        if body.size > bucket.limit:
-            raise too_large()
         _check_mime(bucket, body.content_type)
-        etag = await asyncio.to_thread(_md5, received)
         version = str(uuid4())
         metadata = {
-            "eTag": f'"{etag}"',
+            "eTag": body.etag,
             "size": body.size,
             "mimetype": body.content_type,
             "cacheControl": body.cache_control,
-            "lastModified": _iso(datetime.now(UTC)),
+            "lastModified": iso(datetime.now(UTC)),
             "contentLength": body.size,
             "httpStatusCode": 200,
         }
+        user_metadata = None if body.metadata is None else json.dumps(body.metadata)
+        draft = _Draft(bucket.id, key, owner, version, json.dumps(metadata), user_metadata)
         final = self._root / bucket.id / version
         try:
-            async with self._project.acting_as(caller) as connection:
-                old = await self._old_version(connection, bucket.id, key) if overwrite else None
-                row = await self._write(connection, caller, bucket.id, key, version, metadata, body, old=old)
-                # inside the transaction: a committed row always has its bytes
-                await asyncio.to_thread(received.rename, final)
-        except asyncpg.UniqueViolationError:
-            raise key_exists() from None
-        except asyncpg.InsufficientPrivilegeError:
-            raise policy_denies() from None
+            with _refusals(overwrite=overwrite):
+                async with self._project.acting_as(caller) as connection:
+                    row, old = await _write(connection, draft, overwrite=overwrite)
+                    # inside the transaction: a committed row always has its bytes
+                    await asyncio.to_thread(received.rename, final)
         except BaseException:
             final.unlink(missing_ok=True)
             raise
-        if old is not None:
-            (self._root / bucket.id / old).unlink(missing_ok=True)
-        return _object(row)
+        self._discard(bucket.id, old)
+        return StoredObject.of(row)
 
-    @staticmethod
-    async def _old_version(connection: asyncpg.pool.PoolConnectionProxy, bucket: str, key: str) -> str | None:
-        return await connection.fetchval(
-            "select version from storage.objects where bucket_id = $1 and name = $2 for update", bucket, key
+    async def remove(self, caller: Caller, bucket: str, keys: list[str]) -> list[StoredObject]:
+        """Remove what exists and is the caller's to remove; what went."""
+        async with self._project.acting_as(caller) as connection:
+            rows = await connection.fetch(
+                "delete from storage.objects where bucket_id = $1 and name = any($2::text[]) returning *", bucket, keys
+            )
+        for row in rows:
+            self._discard(bucket, row["version"])
+        return [StoredObject.of(row) for row in rows]
+
+    async def empty(self, caller: Caller, bucket: str) -> None:
+        async with self._project.acting_as(caller) as connection:
+            rows = await connection.fetch("delete from storage.objects where bucket_id = $1 returning version", bucket)
+        for row in rows:
+            self._discard(bucket, row["version"])
+
+    async def copy(
+        self, caller: Caller, source: StoredObject, bucket: Bucket, key: str, body: UploadBody, *, overwrite: bool
+    ) -> StoredObject:
+        """The same bytes under another key, described by ``body``. Raises StorageRefusal."""
+        body.size, body.etag = int(source.metadata["size"]), source.metadata["eTag"]
+        async with self.incoming(bucket) as path:
+            await asyncio.to_thread(path.hardlink_to, self._path(source))
+            return await self.store(caller, bucket, key, path, body, overwrite=overwrite, owner=caller.user_id)
+
+    async def move(self, caller: Caller, source: StoredObject, bucket: Bucket, key: str) -> None:
+        """Another key for the same row. Raises StorageRefusal."""
+        version = str(uuid4())
+        final = self._root / bucket.id / version
+        final.parent.mkdir(exist_ok=True)
+        try:
+            with _refusals(overwrite=False):
+                async with self._project.acting_as(caller) as connection:
+                    moved = await connection.fetchval(
+                        "update storage.objects set bucket_id = $4, name = $5, version = $6, updated_at = now()"
+                        " where bucket_id = $1 and name = $2 and version = $3 returning id",
+                        source.bucket,
+                        source.name,
+                        source.version,
+                        bucket.id,
+                        key,
+                        version,
+                    )
+                    if moved is None:
+                        raise object_missing()
+                    await asyncio.to_thread(final.hardlink_to, self._path(source))
+        except BaseException:
+            final.unlink(missing_ok=True)
+            raise
+        self._discard(source.bucket, source.version)
+
+    def _discard(self, bucket: str, version: str | None) -> None:
+        if version:
+            (self._root / bucket / version).unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusals(*, overwrite: bool) -> Generator[None]:
+    """Words for what the database says no to."""
+    try:
+        yield
+    except asyncpg.UniqueViolationError:
+        # an overwrite meets a row only when policies hide it from the caller
+        raise (policy_denies() if overwrite else key_exists()) from None
+    except asyncpg.InsufficientPrivilegeError:
+        raise policy_denies() from None
+    except asyncpg.ForeignKeyViolationError:
+        raise bucket_missing() from None
+
+
+async def _write(connection: Connection, draft: _Draft, *, overwrite: bool) -> tuple[asyncpg.Record, str | None]:
+    """Insert the row or overwrite it; the new row and the version it replaced."""
+    # writers of one key take turns, so that an overwrite knows whose bytes it replaces
+    await connection.execute(
+        "select pg_advisory_xact_lock(hashtextextended($1, 0))", f"storage:{draft.bucket}/{draft.key}"
+    )
+    values = (draft.bucket, draft.key, _uuid(draft.owner), draft.owner, draft.version, draft.metadata)
+    if overwrite:
+        old = await connection.fetchrow(
+            "select version from storage.objects where bucket_id = $1 and name = $2 for update", draft.bucket, draft.key
         )
-
-    @staticmethod
-    async def _write(
-        connection: asyncpg.pool.PoolConnectionProxy,
-        caller: Caller,
-        bucket: str,
-        key: str,
-        version: str,
-        metadata: dict[str, Any],
-        body: UploadBody,
-        *,
-        old: str | None,
-    ) -> asyncpg.Record:
-        user_metadata = None if body.metadata is None else json.dumps(body.metadata)
         if old is not None:
             row = await connection.fetchrow(
-                "update storage.objects set version = $3, metadata = $4, user_metadata = $5, updated_at = now()"
+                "update storage.objects set owner = coalesce($3, owner), owner_id = coalesce($4, owner_id),"
+                " version = $5, metadata = $6, user_metadata = $7, updated_at = now()"
                 " where bucket_id = $1 and name = $2 returning *",
-                bucket,
-                key,
-                version,
-                json.dumps(metadata),
-                user_metadata,
+                *values,
+                draft.user_metadata,
             )
             if row is None:
                 raise policy_denies()
-            return row
-        row = await connection.fetchrow(
-            "insert into storage.objects (bucket_id, name, owner, owner_id, version, metadata, user_metadata)"
-            " values ($1, $2, $3::text::uuid, $3, $4, $5, $6) returning *",
-            bucket,
-            key,
-            caller.user_id,
-            version,
-            json.dumps(metadata),
-            user_metadata,
-        )
-        assert row is not None  # noqa: S101 - an insert returns its row or raises
-        return row
-
-    async def remove(self, caller: Caller, bucket: str, keys: list[str]) -> list[dict[str, Any]]:
-        """Remove what exists and is the caller's to remove; the rows that went."""
-        async with self._project.acting_as(caller) as connection:
-            rows = await connection.fetch(
-                "delete from storage.objects where bucket_id = $1 and name = any($2) returning *", bucket, keys
-            )
-        for row in rows:
-            (self._root / bucket / row["version"]).unlink(missing_ok=True)
-        return [row_json(_object(row)) for row in rows]
-
-    async def copy(
-        self, caller: Caller, source: StoredObject, bucket: Bucket, key: str, *, overwrite: bool
-    ) -> StoredObject:
-        body = UploadBody(
-            source.size, source.metadata["mimetype"], source.metadata["cacheControl"], source.user_metadata
-        )
-        async with self.incoming(bucket.id) as path:
-            await asyncio.to_thread(path.hardlink_to, self.path(source))
-            return await self.store(caller, bucket, key, path, body, overwrite=overwrite)
-
-    async def below(
-        self, caller: Caller, bucket: str, prefix: str, *, after: str | None = None, limit: int | None = None
-    ) -> list[StoredObject]:
-        """Visible objects whose name starts with ``prefix``, in name order."""
-        async with self._project.acting_as(caller) as connection:
-            rows = await connection.fetch(
-                "select * from storage.objects where bucket_id = $1 and starts_with(name, $2)"
-                " and ($3::text is null or name > $3) order by name limit $4",
-                bucket,
-                prefix,
-                after,
-                limit,
-            )
-        return [_object(row) for row in rows]
-
-
-def row_json(stored: StoredObject) -> dict[str, Any]:
-    """A row as remove and copy show it."""
-    return {
-        "name": stored.name,
-        "bucket_id": stored.bucket,
-        "owner": stored.owner_id or "",
-        "owner_id": stored.owner_id,
-        "version": stored.version,
-        "id": stored.id,
-        "updated_at": _iso(stored.updated_at),
-        "created_at": _iso(stored.created_at),
-        "last_accessed_at": _iso(stored.created_at),
-        "metadata": stored.metadata,
-    }
+            return row, old["version"]
+    row = await connection.fetchrow(
+        "insert into storage.objects (bucket_id, name, owner, owner_id, version, metadata, user_metadata)"
+        " values ($1, $2, $3, $4, $5, $6, $7) returning *",
+        *values,
+        draft.user_metadata,
+    )
+    if row is None:
+        raise policy_denies()
+    return row, None
 
 
 def iso(moment: datetime) -> str:
-    return _iso(moment)
-
-
-def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "md5").hexdigest()
+def _uuid(owner: str | None) -> UUID | None:
+    try:
+        return None if owner is None else UUID(owner)
+    except ValueError:
+        return None
 
 
 def _check_mime(bucket: Bucket, content_type: str) -> None:
-    kind = content_type.partition(";")[0].strip()
+    kind = content_type.partition(";")[0].strip().lower()
     if bucket.mime_types is None or any(
         allowed in (kind, "*/*") or (allowed.endswith("/*") and kind.startswith(allowed[:-1]))
         for allowed in bucket.mime_types
@@ -259,18 +355,4 @@ def _check_mime(bucket: Bucket, content_type: str) -> None:
     raise mime_refused(kind)
 
 
-def _object(row: asyncpg.Record) -> StoredObject:
-    return StoredObject(
-        id=str(row["id"]),
-        bucket=row["bucket_id"],
-        name=row["name"],
-        version=row["version"],
-        owner_id=row["owner_id"],
-        metadata=json.loads(row["metadata"]),
-        user_metadata=None if row["user_metadata"] is None else json.loads(row["user_metadata"]),
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-    )
-
-
-__all__ = ["SERVICE", "Bucket", "Objects", "StoredObject", "check_key", "iso", "row_json"]
+__all__ = ["Bucket", "Objects", "StoredObject", "check_bucket_name", "check_key", "iso"]

@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
-import jwt
 from starlette.requests import HTTPConnection
 
 from app.config import SandboxSettings
-from app.sandbox.supabase.errors import bad_token
-from app.sandbox.supabase.keys import SigningKeys
+from app.sandbox.supabase.errors import bad_request, bad_token, database_unavailable, secret_in_browser
+from app.sandbox.supabase.keys import InvalidToken, SigningKeys
 
 Role = Literal["anon", "authenticated", "service_role"]
+Connection = asyncpg.pool.PoolConnectionProxy
+
+_ACQUIRE_SECONDS = 10.0
+_DATABASE_GONE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,  # a connection that closed under the call
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,43 +41,78 @@ class Caller:
 
 
 SERVICE = Caller("service_role", {"role": "service_role"})
+ANON = Caller("anon", {"role": "anon"})
 
 
-@dataclass
 class Project:
     """One stand-in project: its database, its keys and its directory of objects."""
 
-    pool: asyncpg.Pool
-    keys: SigningKeys
-    settings: SandboxSettings
-
-    @property
-    def issuer(self) -> str:
-        return f"{self.settings.public_url}/supabase/auth/v1"
+    def __init__(self, settings: SandboxSettings) -> None:
+        self.settings = settings
+        self.keys = SigningKeys(settings.home)
+        self.issuer = f"{settings.public_url}/supabase/auth/v1"
+        self._pool: asyncpg.Pool | None = None
 
     @property
     def objects(self) -> Path:
         return self.settings.home / "storage"
 
+    @asynccontextmanager
+    async def serving(self) -> AsyncGenerator[None]:
+        """Hold the database pool open."""
+        async with asyncpg.create_pool(
+            self.settings.database_url.get_secret_value(),
+            min_size=1,
+            max_size=8,
+            server_settings={"application_name": "makeit3d sandbox"},
+        ) as self._pool:
+            yield
+
     def caller(self, request: HTTPConnection) -> Caller:
         """By Authorization, else by apikey: a key of the project, or a user's token. Raises StorageRefusal."""
-        apikey = request.headers.get("apikey", "")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        credential = token if scheme.lower() == "bearer" and token else apikey
+        credential = token if scheme.lower() == "bearer" and token else request.headers.get("apikey", "")
         if credential == self.settings.supabase_service_key.get_secret_value():
+            if "Mozilla/" in request.headers.get("user-agent", ""):
+                raise secret_in_browser()
             return SERVICE
         if credential == self.settings.supabase_publishable_key.get_secret_value():
-            return Caller("anon", {"role": "anon"})
+            return ANON
         try:
-            claims = self.keys.read_token(credential, issuer=self.issuer)
-        except jwt.PyJWTError as error:
+            return Caller("authenticated", self.keys.read_token(credential, issuer=self.issuer))
+        except InvalidToken as error:
             raise bad_token(str(error)) from None
-        return Caller("authenticated", claims)
 
     @asynccontextmanager
-    async def acting_as(self, caller: Caller) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+    async def transaction(self) -> AsyncGenerator[Connection]:
+        """A transaction of the service itself. Raises StorageRefusal (544) when the database does not answer."""
+        if self._pool is None:
+            raise database_unavailable()
+        try:
+            connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+        except (*_DATABASE_GONE, OSError):  # TimeoutError is an OSError
+            raise database_unavailable() from None
+        try:
+            async with connection.transaction():
+                yield connection
+        except _DATABASE_GONE as error:
+            if isinstance(error, ValueError):  # asyncpg's word for an argument that does not fit its column
+                raise bad_request("Invalid input") from None
+            raise database_unavailable() from None
+        finally:
+            await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def acting_as(self, caller: Caller) -> AsyncGenerator[Connection]:
         """A transaction in which the database sees the caller, as the real services do it."""
-        async with self.pool.acquire() as connection, connection.transaction():
-            await connection.execute("select set_config('request.jwt.claims', $1, true)", json.dumps(caller.claims))
-            await connection.execute(f"set local role {caller.role}")
+        async with self.transaction() as connection:
+            await connection.execute(
+                "select set_config('request.jwt.claims', $1, true), set_config('role', $2, true),"
+                " set_config('storage.allow_delete_query', 'true', true)",
+                json.dumps(caller.claims),
+                caller.role,
+            )
             yield connection
+
+
+__all__ = ["ANON", "SERVICE", "Caller", "Connection", "Project"]
