@@ -15,7 +15,8 @@ from app.domain.commands import GenerateCommand
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
 from app.domain.operations import Operation, View
 from app.domain.params import ImageJob, ModelJob, ObjectRef, Source, StepOutput
-from app.domain.prompts import compose
+from app.domain.prompts import OPENAI_PROMPT_LIMIT, TRIPO_PROMPT_LIMIT, TRIPO_SKETCH_PROMPT_LIMIT, compose
+from app.errors import AppError, ErrorCode
 
 _GENERATE_PRIORITY = 50
 _VIEWS: tuple[View, ...] = ("front", "left", "back", "right")
@@ -90,7 +91,7 @@ class Planner:
     def _refine(self, command: GenerateCommand, inputs: PlanInputs) -> Plan:
         provider = self._providers.models(command.provider, command.operation)
         params = ModelJob(
-            prompt=compose(command.operation, command.prompt, command.style),
+            prompt=_prompt(command, TRIPO_PROMPT_LIMIT),
             source_task_id=command.tripo_draft_task_id,
             model=inputs.model,
             options=command.options,
@@ -116,7 +117,7 @@ class Planner:
         # for a sketch the client's provider names who makes the model
         provider = self._providers.images(None if sketch else command.provider, command.operation)
         params = ImageJob(
-            prompt=compose(command.operation, command.prompt, command.style),
+            prompt=_prompt(command, OPENAI_PROMPT_LIMIT),
             n=n,
             size=command.size,
             quality=command.quality,
@@ -139,9 +140,7 @@ class Planner:
 
     def _rendered_sketch_job(self, command: GenerateCommand, inputs: PlanInputs) -> JobPlan:
         provider = self._providers.models(command.provider, command.operation)
-        params = ModelJob(
-            prompt=compose(command.operation, command.prompt, command.style), views={"front": inputs.pictures[0]}
-        )
+        params = ModelJob(prompt=_prompt(command, TRIPO_SKETCH_PROMPT_LIMIT), views={"front": inputs.pictures[0]})
         return JobPlan(
             id=uuid4(),
             step=1,
@@ -164,7 +163,7 @@ class Planner:
         provider = self._providers.models(command.provider, command.operation)
         text_only = command.operation is Operation.TEXT_TO_MODEL
         params = ModelJob(
-            prompt=compose(command.operation, command.prompt, command.style) if text_only else "",
+            prompt=_prompt(command, TRIPO_PROMPT_LIMIT) if text_only else "",
             views=views or {},
             source_step=source_step,
             options=command.options,
@@ -199,3 +198,13 @@ class Planner:
             source_model_id=inputs.sources.model_id if kind is not AssetKind.CONCEPT else None,
             metadata={"operation": command.operation.value},
         )
+
+
+def _prompt(command: GenerateCommand, limit: int) -> str:
+    """Prompt and style as the provider gets them. Raises AppError(VALIDATION_ERROR) beyond the provider's limit."""
+    text = compose(command.operation, command.prompt, command.style)
+    if len(text) > limit:
+        detail = f"Prompt and style together have {len(text)} characters; the provider takes {limit}."
+        fault = {"field": "prompt", "code": "too_long", "message": detail}
+        raise AppError(ErrorCode.VALIDATION_ERROR, detail, extra={"errors": [fault]})
+    return text

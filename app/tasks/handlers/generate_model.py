@@ -13,7 +13,7 @@ from app.db.pool import Database
 from app.domain.jobs import Completed, Failed, Outcome
 from app.domain.operations import View
 from app.domain.params import ModelJob, ObjectRef, Source
-from app.domain.sniff import extension_of
+from app.domain.sniff import GLB, extension_of
 from app.errors import AppError, ErrorCode
 from app.services.input_files import InputFiles
 from app.services.job_run import JobRun
@@ -77,6 +77,8 @@ class ModelWork:
         if not run.assets:
             return Failed(ErrorCode.INTERNAL_ERROR, "The job has no row to fill.")
         model = await self.calls.download(run, task, directory / "result", max_bytes=self._max_model_bytes)
+        if model.content_type != GLB:
+            return Failed(ErrorCode.PROVIDER_RESULT_INVALID, "The provider's result is not a GLB model.")
         preview = await self.calls.preview(run, task, directory / "preview", max_bytes=self._max_image_bytes)
         if preview is not None:
             preview = await self.inputs.make_preview(preview, directory / "preview.webp")

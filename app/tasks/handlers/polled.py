@@ -48,10 +48,17 @@ class PolledCalls:
         if call.state is CallState.SUBMITTED:
             task = await poller.wait(call)
         else:
-            task = await poller.look(call.provider_task_id)
+            task = await self._look(run, call.provider_task_id)
         if task.state is not ProviderTaskState.SUCCEEDED:
             self._end(run, task)
         return task
+
+    async def _look(self, run: JobRun, task_id: str) -> ProviderTask:
+        """The task as it is now. What is paid is not given up because the provider can not be asked just now."""
+        try:
+            return await self._pollers[self.provider(run).name].look(task_id)
+        except Refused as error:
+            raise JobEnded(self._retry.defer(run.job, error.code, error.detail, error.retry_after)) from error
 
     def _end(self, run: JobRun, task: ProviderTask) -> None:
         error = task.error or ErrorCode.PROVIDER_TASK_FAILED
@@ -72,7 +79,6 @@ class PolledCalls:
     async def download(self, run: JobRun, task: ProviderTask, target: Path, *, max_bytes: int) -> DownloadedFile:
         """The task's output; a dead link is asked for again. Raises Refused, ProviderError."""
         provider = self.provider(run)
-        poller = self._pollers[provider.name]
         for attempt in range(_FRESH_LINKS):
             if task.output_url is None:
                 raise Refused(ErrorCode.PROVIDER_RESULT_MISSING, "The provider says success but names no result.")
@@ -82,7 +88,7 @@ class PolledCalls:
                 if error.advice is not Advice.RETRY or attempt == _FRESH_LINKS - 1:
                     raise
                 log.info("download_link_renewed", code=error.code.code)
-                task = await poller.look(task.id)
+                task = await self._look(run, task.id)
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
     async def preview(self, run: JobRun, task: ProviderTask, target: Path, *, max_bytes: int) -> Path | None:
