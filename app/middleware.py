@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _QUIET_PATHS = frozenset({"/health/live", "/health/ready", "/metrics"})
+_WORTH_READING_BYTES = 256 * 1024
 _CLIENT_GONE = 499  # nothing was answered, as proxies log it
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net;"
@@ -68,6 +69,8 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id, user_id=None):
             try:
                 await self._app(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                log.info("client_gone", path=scope["path"])
             except Exception:
                 log.exception("request_failed", method=scope["method"], path=scope["path"])
                 if status:
@@ -91,23 +94,34 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._limits.get(scope["path"], self._limit)
-        declared = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
         if not declared.isdigit() or int(declared) > limit:
             problem = problems.response(Request(scope), _too_large(limit), headers={"Connection": "close"})
             await problem(scope, receive, send)
             return
+        # of a body in chunks, nobody knows how much is still to come
+        to_come = limit if "transfer-encoding" in headers else int(declared)
         received = 0
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, to_come
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > limit:
                     raise _too_large(limit)
+                if not message.get("more_body", False):
+                    to_come = received
             return message
 
-        await self._app(scope, counted, send)
+        async def send_or_close(message: Message) -> None:
+            # the server would read on to the end of a refused body; a short one is worth the connection
+            if message["type"] == "http.response.start" and to_come - received > _WORTH_READING_BYTES:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, counted, send_or_close)
 
 
 def _too_large(limit: int) -> AppError:

@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.db.events import Cursor
 from app.deps import Caller, Services
+from app.domain.task_ids import TASK_ID_PATTERN
 from app.errors import ErrorCode
 from app.observability import OPEN_STREAMS
-from app.schemas.fields import TASK_ID_PATTERN
 from app.schemas.problems import documented
 from app.services.event_stream import EventStream
 

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Header, Query, Response
 from app.db import tasks
 from app.db.tasks import TaskRow
 from app.deps import Caller, Services
+from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
 from app.schemas.problems import documented
 from app.schemas.tasks import Task, TaskDetail, TaskPage, TaskRequest, TaskStatus, TaskWord
@@ -85,7 +86,7 @@ async def list_tasks(
 @router.get("/{id}", responses=documented(ErrorCode.TASK_NOT_FOUND))
 async def task_detail(id: str, caller: Caller, services: Services) -> TaskDetail:  # noqa: A002
     """A task with everything that was asked for under its id."""
-    row = await tasks.get(services.database, id, caller.user_id)
+    row = await tasks.get(services.database, id, caller.user_id) if is_task_id(id) else None
     if row is None:
         raise AppError(ErrorCode.TASK_NOT_FOUND)
     requests = await tasks.requests_of(services.database, id)
@@ -130,7 +131,7 @@ def _parse_cursor(text: str) -> tuple[datetime, str]:
     try:
         moment, _, task_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(" ")
         created_at = datetime.fromisoformat(moment)
-        if created_at.tzinfo is None or not task_id.isprintable():
+        if created_at.tzinfo is None or not is_task_id(task_id):
             raise ValueError
     except (ValueError, binascii.Error):
         fault = {"field": "cursor", "code": "cursor_invalid", "message": "Send next_cursor of a page as it was."}

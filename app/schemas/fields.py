@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-TASK_ID_PATTERN = r"^[A-Za-z0-9_-]{8,64}$"
+from app.domain.task_ids import TASK_ID_PATTERN
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SIZE = re.compile(r"(\d{3,4})x(\d{3,4})")

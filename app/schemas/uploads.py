@@ -7,6 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from app.domain.task_ids import TASK_ID_PATTERN
+
 
 class UploadedAsset(BaseModel):
     """The row of input_assets."""
@@ -33,7 +35,7 @@ MULTIPART_BODY: dict[str, Any] = {
                 "required": ["file"],
                 "properties": {
                     "file": {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP or GLB."},
-                    "task_id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
+                    "task_id": {"type": "string", "pattern": TASK_ID_PATTERN},
                     "input_asset_type": {"type": "string", "example": "uploaded_photo"},
                 },
             }

@@ -10,6 +10,7 @@ from app.db import tasks
 from app.db.pool import Database
 from app.domain.jobs import LANES
 from app.domain.statuses import JobStatus
+from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
 from app.services.bells import Bells
 from app.services.notifier import Notifier
@@ -25,6 +26,8 @@ class Cancellation:
 
     async def cancel(self, task_id: str, user_id: UUID) -> None:
         """Idempotent. Raises AppError: TASK_NOT_FOUND, TASK_NOT_CANCELABLE when it ended another way."""
+        if not is_task_id(task_id):
+            raise AppError(ErrorCode.TASK_NOT_FOUND)
         pools = await tasks.cancel(self._database, task_id, user_id)
         if pools:
             self._notifier.changed([(task_id, user_id)])

@@ -60,8 +60,9 @@ class Watch:
 class EventStream:
     """``listen_dsn`` must reach Postgres itself, not a transaction pooler: LISTEN is lost there without an error."""
 
-    def __init__(self, listen_dsn: str, database: Database) -> None:
+    def __init__(self, listen_dsn: str, database: Database, *, net_seconds: float = _NET_SECONDS) -> None:
         self._dsn = listen_dsn
+        self._net_seconds = net_seconds
         self._database = database
         self._by_task: defaultdict[str, set[Watch]] = defaultdict(set)
         self._by_user: defaultdict[UUID, set[Watch]] = defaultdict(set)
@@ -91,6 +92,11 @@ class EventStream:
     def listening(self) -> bool:
         """Whether hints arrive; without them changes are seen within seconds."""
         return self._listening
+
+    @property
+    def waiting_for_tasks(self) -> int:
+        """How many long polls there are."""
+        return sum(len(watches) for watches in self._by_task.values())
 
     @property
     def streams(self) -> int:
@@ -216,7 +222,7 @@ class EventStream:
                         self._wake(self._by_user.get(user_id))
             except (*UNREACHABLE, asyncpg.PostgresError) as error:
                 log.warning("event_net_failed", error=type(error).__name__)
-            await asyncio.sleep(_NET_SECONDS)
+            await asyncio.sleep(self._net_seconds)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,10 @@ from app.db.pool import Database
 from app.db.tasks import StatusRows
 from app.domain.jobs import AssetKind
 from app.domain.statuses import AssetStatus, JobStatus, WaitingFor, asset_status, request_status
+from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
 from app.services.event_stream import EventStream
 
-_TASK_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _UNFINISHED_PROGRESS = 99  # 100 says complete
 _COMPLETE_PROGRESS = 100
 _POLL_SECONDS = 2.0  # where the provider has no pace of its own
@@ -71,7 +70,7 @@ class TaskStatus:
                 await watch.changed(left)
 
     async def _rows(self, id: str, user_id: UUID) -> StatusRows | None:  # noqa: A002
-        if not _TASK_ID.fullmatch(id):
+        if not is_task_id(id):
             return None
         rows = await tasks.status_of_task(self._database, id, user_id)
         if rows is not None:

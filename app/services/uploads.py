@@ -23,6 +23,7 @@ from app.domain.pictures import Picture
 from app.domain.sniff import GLB, HEAD_BYTES, IMAGE_TYPES, extension_of, sniff
 from app.domain.statuses import AssetStatus
 from app.domain.storage_keys import input_key
+from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
 from app.services.input_files import InputFiles
 from app.services.notifier import Notifier
@@ -33,7 +34,6 @@ from app.storage.base import ObjectStorage, StorageError
 log = structlog.get_logger(__name__)
 
 _MODEL_BYTES = 150 * 1024 * 1024  # what providers import
-_TASK_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _ASSET_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -104,9 +104,11 @@ class Uploads:
         Raises AppError: VALIDATION_ERROR, TASK_NOT_FOUND, the INPUT_* codes, STORAGE_UNAVAILABLE, UNAUTHENTICATED when
         the user no longer exists.
         """
-        task_id = _checked(task_id or str(uuid4()), _TASK_ID, "task_id", "8 to 64 letters, digits, _ and -")
-        if input_asset_type is not None:
-            _checked(input_asset_type, _ASSET_TYPE, "input_asset_type", "a word of small letters, digits and _")
+        task_id = task_id or str(uuid4())
+        if not is_task_id(task_id):
+            raise _wrong("task_id", "Must be 8 to 64 letters, digits, _ and -.")
+        if input_asset_type is not None and not _ASSET_TYPE.fullmatch(input_asset_type):
+            raise _wrong("input_asset_type", "Must be a word of small letters, digits and _.")
         if await tasks.is_foreign(self._database, task_id, user_id):
             raise AppError(ErrorCode.TASK_NOT_FOUND)
         content_type, picture = await self._check(path)
@@ -186,11 +188,9 @@ class Uploads:
             raise AppError(ErrorCode.UNAUTHENTICATED, "The user no longer exists.") from None
 
 
-def _checked(value: str, pattern: re.Pattern[str], field: str, wanted: str) -> str:
-    if not pattern.fullmatch(value):
-        fault = {"field": field, "code": "string_pattern_mismatch", "message": f"Must be {wanted}."}
-        raise AppError(ErrorCode.VALIDATION_ERROR, extra={"errors": [fault]})
-    return value
+def _wrong(field: str, message: str) -> AppError:
+    fault = {"field": field, "code": "string_pattern_mismatch", "message": message}
+    return AppError(ErrorCode.VALIDATION_ERROR, extra={"errors": [fault]})
 
 
 def _head(path: Path) -> bytes:

@@ -1,0 +1,143 @@
+"""The whole HTTP application over a real database, with storage in a directory and providers that nobody calls."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import uvicorn
+from app.ai_clients.fake import FakeImages, FakeModels
+from app.ai_clients.registry import Providers, pools
+from app.config import Settings
+from app.container import ApiContainer
+from app.db import pools as pool_rows
+from app.db.pool import Database
+from app.main import create_app
+from app.services.asset_content import AssetContent
+from app.services.bells import SilentBells
+from app.services.cancellation import Cancellation
+from app.services.event_stream import EventStream
+from app.services.generation import Generation
+from app.services.health import Health
+from app.services.input_files import InputFiles
+from app.services.input_resolver import InputResolver
+from app.services.notifier import Notifier
+from app.services.plans import Planner
+from app.services.principals import PrincipalVerifier
+from app.services.rate_limits import RateLimits
+from app.services.spool import Spool
+from app.services.task_status import TaskStatus
+from app.services.uploads import Uploads
+from app.storage.memory import MemoryStorage
+
+
+async def open_services(settings: Settings, *, public: bool = True) -> ApiContainer:
+    """As ``ApiContainer.open``, but for storage and bells."""
+    async with AsyncExitStack() as stack:
+        database = await Database.open(settings, application_name="makeit3d http test")
+        stack.push_async_callback(database.close)
+        await pool_rows.ensure(database, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+        directory = settings.home / "objects"
+        directory.mkdir(parents=True, exist_ok=True)
+        storage = MemoryStorage(
+            directory,
+            {settings.generated_assets_bucket_name: public, settings.input_bucket_names[0]: False},
+            base_url=f"{settings.supabase_url}/storage/v1",
+        )
+        notifier = Notifier(database)
+        stack.push_async_callback(notifier.aclose)
+        redis_url = settings.redis_url.get_secret_value()
+        limits = RateLimits(redis_url, {"openai": None, "tripo": None})
+        stack.push_async_callback(limits.aclose)
+        providers = Providers(images=[FakeImages()], models=[FakeModels()])
+        stack.push_async_callback(providers.aclose)
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
+        spool = Spool(settings.spool_directory, max_bytes=settings.spool_bytes)
+        spool.open()
+        inputs = InputFiles(storage, settings, settings.spool_directory)
+        events = EventStream(settings.database_url.get_secret_value(), database)
+        events.start()
+        stack.push_async_callback(events.aclose)
+        health = Health(database, redis_url, events)
+        stack.push_async_callback(health.aclose)
+        bells = SilentBells()
+        resolver = InputResolver(database, inputs, settings)
+        return ApiContainer(
+            settings=settings,
+            database=database,
+            storage=storage,
+            verifier=PrincipalVerifier(settings, http),
+            generation=Generation(database, resolver, providers, Planner(providers, settings), limits, bells, notifier),
+            cancellation=Cancellation(database, bells, notifier),
+            notifier=notifier,
+            events=events,
+            uploads=Uploads(database, storage, inputs, spool, notifier, settings),
+            content=AssetContent(database, storage),
+            status=TaskStatus(database, events, {"tripo_h": 3.0}),
+            health=health,
+            stack=stack.pop_all(),
+        )
+
+
+@dataclass
+class Gateway:
+    """A running server and a client of it."""
+
+    services: ApiContainer
+    http: httpx.AsyncClient
+    user_id: UUID
+
+    @property
+    def db(self) -> Database:
+        return self.services.database
+
+    def headers(self, user_id: UUID | None = None) -> dict[str, str]:
+        key = self.services.settings.supabase_service_key.get_secret_value()
+        return {"Authorization": f"Bearer {key}", "X-User-Id": str(user_id or self.user_id)}
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx takes them
+        return await self.http.get(path, headers=self.headers() | options.pop("headers", {}), **options)
+
+    async def post(self, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx takes them
+        return await self.http.post(path, headers=self.headers() | options.pop("headers", {}), **options)
+
+    async def another_user(self) -> UUID:
+        user_id = uuid4()
+        await self.db.execute("insert into auth.users (id) values ($1)", user_id)
+        return user_id
+
+
+@asynccontextmanager
+async def gateway(settings: Settings, *, public: bool = True) -> AsyncGenerator[Gateway]:
+    """Serve on a free port of loopback; streams and long polls end when the context does."""
+    opened: list[ApiContainer] = []
+
+    async def opener(wanted: Settings) -> ApiContainer:
+        opened.append(await open_services(wanted, public=public))
+        return opened[0]
+
+    app = create_app(settings, open_services=opener)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            if serving.done():
+                await serving
+            await asyncio.sleep(0.01)
+        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            async with httpx.AsyncClient(base_url=base_url, timeout=30) as http:
+                found = Gateway(opened[0], http, uuid4())
+                await found.db.execute("insert into auth.users (id) values ($1)", found.user_id)
+                yield found
+        finally:
+            opened[0].events.stop()
+            server.should_exit = True
+            await serving

@@ -1,0 +1,230 @@
+"""Uploads become inputs; content links serve what they name, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from app.config import Settings
+from app.schemas.uploads import UploadedAsset
+from app.services.input_files import InputFiles
+from app.services.spool import Spool
+from app.services.uploads import Uploads
+from app.storage.memory import MemoryStorage
+from PIL import Image
+
+from tests.integration.factories import accept, image_plan, settings_for
+from tests.integration.http_gateway import Gateway, gateway
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
+    sink = io.BytesIO()
+    Image.effect_noise(size, 60).convert("RGB").save(sink, kind)
+    return sink.getvalue()
+
+
+def glb() -> bytes:
+    content = b'{"asset":{"version":"2.0"}} '
+    return struct.pack("<4sIIII", b"glTF", 2, 20 + len(content), len(content), 0x4E4F534A) + content
+
+
+@pytest.fixture
+def settings(database: str, tmp_path: Path) -> Settings:
+    return settings_for(database, tmp_path, max_input_bytes=200_000, max_model_bytes=300_000)
+
+
+@pytest.fixture
+async def gate(settings: Settings) -> AsyncGenerator[Gateway]:
+    async with gateway(settings) as opened:
+        yield opened
+
+
+async def upload(gate: Gateway, content: bytes, name: str = "photo.png", **fields: str) -> httpx.Response:
+    return await gate.post("/uploads", files={"file": (name, content, "application/octet-stream")}, data=fields)
+
+
+async def bucket(gate: Gateway) -> dict[str, int]:
+    listing = gate.services.storage.list("makeit3d_app_assets", prefix="")
+    return {stored.key: stored.size async for stored in listing}
+
+
+async def test_a_picture_becomes_an_input(gate: Gateway) -> None:
+    content = picture("JPEG")
+    answer = await upload(gate, content, "x.exe", task_id="task-upload-1", input_asset_type="uploaded_sketch")
+    assert answer.status_code == 201
+    asset = UploadedAsset.model_validate(answer.json(), extra="forbid")
+    key = f"inputs/{gate.user_id}/{asset.id}.jpg"
+    assert await bucket(gate) == {key: len(content)}
+    assert asset.asset_url.endswith(f"/object/public/makeit3d_app_assets/{key}")
+    assert (asset.width, asset.height, asset.size, asset.content_type) == (64, 48, len(content), "image/jpeg")
+    row = await gate.db.fetchrow("select * from input_assets")
+    assert row is not None
+    assert (row["id"], row["task_id"], row["user_id"]) == (asset.id, "task-upload-1", gate.user_id)
+    assert (row["status"], row["input_asset_type"]) == ("complete", "uploaded_sketch")
+    assert row["asset_url"] == asset.asset_url
+    file = await gate.db.fetchrow("select * from files where id = $1", row["file_id"])
+    assert file is not None
+    assert (file["state"], file["size"], file["sha256"], file["kind"]) == (
+        "stored",
+        len(content),
+        asset.sha256,
+        "input",
+    )
+    assert list(gate.services.settings.spool_directory.iterdir()) == []
+
+
+async def test_an_upload_can_be_used_at_once(gate: Gateway) -> None:
+    url = (await upload(gate, picture("WEBP"))).json()["asset_url"]
+    body = {"task_id": "task-upload-2", "input_image_asset_urls": [url, url]}
+    answer = await gate.post("/generate/image-to-model", json=body)
+    assert answer.status_code == 202, answer.text
+    source = "select i.asset_url from models m join input_assets i on i.id = m.source_input_asset_id"
+    assert await gate.db.fetchval(source) == url
+    stranger = gate.headers(await gate.another_user())
+    theirs = await gate.http.post("/generate/image-to-model", json={**body, "task_id": "task-x-1"}, headers=stranger)
+    assert (theirs.status_code, theirs.json()["code"]) == (404, "input_not_found")
+
+
+async def test_a_model_becomes_an_input_and_ids_are_made(gate: Gateway) -> None:
+    asset = UploadedAsset.model_validate((await upload(gate, glb())).json())
+    assert (asset.content_type, asset.input_asset_type, asset.width) == ("model/gltf-binary", "uploaded_model", None)
+    assert UUID(asset.task_id)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"", 422, "input_empty"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "input_not_image"),
+        (b"<!doctype html>" + b" " * 250_000, 422, "input_not_image"),
+        (picture()[:-600], 422, "input_truncated"),
+        (picture("GIF"), 422, "input_not_image"),
+        (picture() + b"\0" * 200_000, 413, "input_too_large"),
+        (picture(size=(8, 8)), 422, "input_too_small"),
+        (glb()[:-1], 422, "input_not_model"),
+        (glb() + b"\0" * 300_000, 413, "input_too_large"),
+    ],
+    ids=["empty", "svg", "html", "cut", "gif", "large", "small", "cut glb", "large glb"],
+)
+async def test_what_can_not_be_an_input_is_refused(gate: Gateway, content: bytes, status: int, code: str) -> None:
+    answer = await upload(gate, content)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert await bucket(gate) == {}
+    assert await gate.db.fetchval("select count(*) from files") == 0
+    assert list(gate.services.settings.spool_directory.iterdir()) == []
+
+
+async def test_bad_forms_are_refused(gate: Gateway) -> None:
+    fields = [
+        ({"task_id": "no"}, "task_id"),
+        ({"task_id": "task-upload-\x00"}, "task_id"),
+        ({"input_asset_type": "A B"}, "input_asset_type"),
+        ({"colour": "red"}, "colour"),
+        ({"task_id": "x" * 2000}, "task_id"),
+    ]
+    for data, field in fields:
+        answer = await upload(gate, picture(), **data)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+    without = await gate.post("/uploads", files={"task_id": (None, b"task-upload-3")})
+    assert (without.status_code, without.json()["errors"][0]["code"]) == (422, "missing")
+    for content_type, code in (
+        ("application/json", "unsupported_media_type"),
+        ("multipart/form-data", "malformed_request"),
+        ("multipart/form-data; boundary=x", "malformed_request"),
+    ):
+        answer = await gate.post("/uploads", content=b"{}", headers={"Content-Type": content_type})
+        assert answer.json()["code"] == code
+
+
+async def test_sizes_are_capped_whatever_is_declared(gate: Gateway) -> None:
+    too_much = 300_000 + 100_000
+    answer = await gate.post("/uploads", content=b"x" * too_much, headers={"Content-Type": "multipart/form-data"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="task_id"\r\n\r\n'
+        while True:  # until the server closes
+            yield b"y" * 65_536
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    try:
+        answer = await gate.post("/uploads", content=endless(), headers=headers)
+    except httpx.TransportError:
+        pass  # closed before the answer could be read
+    else:
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "string_too_long")
+
+    async def padded() -> AsyncIterator[bytes]:
+        yield b'{"task_id": "task-upload-4", "prompt": "'
+        for _ in range(40):
+            yield b"z" * 65_536
+
+    headers = {"Content-Type": "application/json"}
+    answer = await gate.post("/generate/text-to-image", content=padded(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
+
+
+async def test_an_upload_into_somebody_elses_task_is_refused(gate: Gateway) -> None:
+    await accept(gate.db, image_plan(await gate.another_user(), "task-upload-5"))
+    answer = await upload(gate, picture(), task_id="task-upload-5")
+    assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
+    nobody = await gate.http.post("/uploads", files={"file": picture()}, headers=gate.headers(uuid4()))
+    assert (nobody.status_code, nobody.json()["code"]) == (401, "unauthenticated")
+    assert (await gate.http.post("/uploads", files={"file": picture()})).status_code == 401
+
+
+async def test_a_private_bucket_is_read_through_links_of_ours(settings: Settings) -> None:
+    async with gateway(settings, public=False) as gate:
+        asset = (await upload(gate, picture())).json()
+        link = httpx.URL(asset["asset_url"])
+        assert str(link).startswith(f"{settings.public_base_url}/assets/")
+        path = f"{link.path}?{link.query.decode()}"
+        answer = await gate.http.get(path)
+        assert answer.status_code == 302
+        assert f"/object/sign/makeit3d_app_assets/inputs/{gate.user_id}/" in answer.headers["location"]
+        assert answer.headers["cache-control"].startswith("private, max-age=")
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        head = await gate.http.head(path)
+        assert (head.status_code, head.content) == (302, b"")
+        body = {"task_id": "task-content-1", "prompt": "a fox", "input_image_asset_url": asset["asset_url"]}
+        assert (await gate.post("/generate/image-to-image", json=body)).status_code == 202
+
+        for wrong in (str(link.path), f"{link.path}?key=", f"{path}x", f"/assets/{uuid4()}/content?key=k"):
+            answer = await gate.http.get(wrong)
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        answer = await gate.http.get(f"/assets/%00/content?key={'é' * 10}")
+        assert answer.status_code == 404
+
+        await gate.db.execute("update files set content_type = 'text/html'")
+        assert (await gate.http.get(path)).headers["location"].endswith("&download=")
+        await gate.db.execute("update files set content_key = null")  # revoked
+        assert (await gate.http.get(path)).status_code == 404
+
+
+async def test_without_its_object_a_link_leads_nowhere(settings: Settings) -> None:
+    async with gateway(settings, public=False) as gate:
+        link = httpx.URL((await upload(gate, picture())).json()["asset_url"])
+        await gate.services.storage.remove("makeit3d_app_assets", list(await bucket(gate)))
+        answer = await gate.http.get(f"{link.path}?{link.query.decode()}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_storage_that_does_not_take_the_file_is_told(settings: Settings) -> None:
+    async with gateway(settings) as gate:
+        await gate.services.storage.aclose()
+        gone = MemoryStorage(settings.home, {})
+        gate.services.uploads = Uploads(
+            gate.db, gone, InputFiles(gone, settings, settings.home), Spool(settings.home, max_bytes=10**6),
+            gate.services.notifier, settings,
+        )  # fmt: skip
+        answer = await upload(gate, picture())
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        # the manifest remembers that something may lie there
+        assert await gate.db.fetchval("select state from files") == "uploading"
+        assert await gate.db.fetchval("select count(*) from input_assets") == 0
