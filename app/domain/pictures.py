@@ -1,27 +1,53 @@
-"""Untrusted pictures: looked at, checked whole, and normalised to plain 8-bit PNG or JPEG. Pure work on files; callers
-run it in threads."""
+"""Untrusted pictures and models: looked at, checked whole, and normalised to plain 8-bit PNG or JPEG. Pure work on
+files; callers run it in threads.
+
+The decoder is chosen by the first bytes and is one of three. Pillow's own choice (``Image.open``) would try more, would
+take a phone's JPEG with a second picture inside for an animation, and warns through process-wide state.
+"""
 
 from __future__ import annotations
 
 import io
 import struct
-import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from app.domain.sniff import HEAD_BYTES, sniff
+from app.domain.sniff import HEAD_BYTES, JPEG, PNG, WEBP, glb_declared_bytes, sniff
 from app.errors import AppError, ErrorCode
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
+_DECODERS: Mapping[str, Callable[[Path], ImageFile]] = {PNG: PngImageFile, JPEG: JpegImageFile, WEBP: WebPImageFile}
+# what Pillow raises on files that are not what their first bytes say
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _SMALLEST_SIDE = 16
-_GLB_HEADER = struct.Struct("<4sII")
-_GLB_VERSION = 2
+_JPEG_QUALITIES = (95, 85)
+_TOP_16_BITS = 65535
+_GLB_JSON_CHUNK = struct.Struct("<12xI4s")  # after the header: length and type of the first chunk
+
+_Turn = Image.Transpose
+# EXIF orientation: what makes the picture upright
+_UPRIGHT = {
+    2: _Turn.FLIP_LEFT_RIGHT,
+    3: _Turn.ROTATE_180,
+    4: _Turn.FLIP_TOP_BOTTOM,
+    5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE,
+    8: _Turn.ROTATE_90,
+}
+_SIDES_SWAPPED = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
+    """``max_bytes`` of the file, before and after; ``max_pixels`` is width times height."""
+
     max_bytes: int
     max_pixels: int
 
@@ -36,133 +62,159 @@ class Picture:
 
 
 def check_picture(path: Path, limits: PictureLimits) -> Picture:
-    """Decode the whole picture. Raises AppError with one of the INPUT_* codes."""
-    content_type = _check_bytes(path, limits)
-    with _opened(path, limits) as image:
+    """Decode the whole picture. PNG, JPEG and WebP of one frame are accepted; of a JPEG with further pictures behind
+    the first (MPO, as phones make them) the first counts.
+
+    Raises AppError: INPUT_EMPTY, INPUT_TOO_LARGE, INPUT_NOT_IMAGE, INPUT_TRUNCATED, INPUT_TOO_MANY_PIXELS,
+    INPUT_TOO_SMALL.
+    """
+    content_type = _sniffed(path, limits)
+    with _opened(path, content_type, limits) as image:
         _load(image)
         width, height = image.size
-        if image.getexif().get(0x0112) in (5, 6, 7, 8):  # orientations that swap the sides
+        if _orientation(image) in _SIDES_SWAPPED:
             width, height = height, width
         return Picture(width, height, content_type)
 
 
 def normalise_picture(path: Path, target: Path, limits: PictureLimits) -> Picture:
-    """Write the picture as providers take it: upright, sRGB, 8 bits, PNG when it has alpha, else PNG or JPEG.
+    """Write the picture as providers take it: upright, sRGB, 8 bits, without metadata, within the byte limit. JPEG
+    stays JPEG, everything else becomes PNG; opaque ones become JPEG when the PNG would be too large.
 
-    Raises AppError with one of the INPUT_* codes.
+    Raises AppError as ``check_picture`` does.
     """
-    content_type = _check_bytes(path, limits)
-    with _opened(path, limits) as image:
-        _load(image)
-        upright = ImageOps.exif_transpose(image)
-        plain = _to_srgb(_to_8_bits(upright))
-    lossy = content_type == "image/jpeg" and plain.mode == "RGB"
-    return _save(plain, target, "JPEG" if lossy else "PNG", limits)
+    content_type = _sniffed(path, limits)
+    plain = _decoded(path, content_type, limits)
+    return _save(plain, target, lossy=content_type == JPEG and plain.mode == "RGB", max_bytes=limits.max_bytes)
+
+
+def make_preview(path: Path, target: Path, limits: PictureLimits, *, side: int = 1024) -> None:
+    """A WebP of at most ``side`` pixels. Raises AppError as ``check_picture`` does."""
+    small = _decoded(path, _sniffed(path, limits), limits)
+    small.thumbnail((side, side))
+    small.save(target, "WEBP", quality=85)
 
 
 def check_model(path: Path, max_bytes: int) -> None:
-    """A GLB by magic, version and declared length. Raises AppError(INPUT_NOT_MODEL, INPUT_TOO_LARGE, INPUT_EMPTY)."""
+    """A glTF 2 binary (GLB) by magic, version, declared length and first chunk.
+
+    Raises AppError: INPUT_EMPTY, INPUT_TOO_LARGE, INPUT_NOT_MODEL.
+    """
+    size = _checked_size(path, max_bytes)
+    with path.open("rb") as source:
+        head = source.read(HEAD_BYTES)
+    if glb_declared_bytes(head) != size or size < _GLB_JSON_CHUNK.size:
+        raise AppError(ErrorCode.INPUT_NOT_MODEL, "A whole GLB (glTF 2.0 binary) is needed.")
+    length, kind = _GLB_JSON_CHUNK.unpack_from(head)
+    if kind != b"JSON" or _GLB_JSON_CHUNK.size + length > size:
+        raise AppError(ErrorCode.INPUT_NOT_MODEL, "The GLB does not begin with its description.")
+
+
+def _checked_size(path: Path, max_bytes: int) -> int:
     size = path.stat().st_size
     if size == 0:
         raise AppError(ErrorCode.INPUT_EMPTY)
     if size > max_bytes:
         raise AppError(ErrorCode.INPUT_TOO_LARGE, f"At most {max_bytes} bytes are accepted.")
-    with path.open("rb") as source:
-        head = source.read(_GLB_HEADER.size)
-    if len(head) < _GLB_HEADER.size:
-        raise AppError(ErrorCode.INPUT_NOT_MODEL)
-    magic, version, length = _GLB_HEADER.unpack(head)
-    if magic != b"glTF" or version != _GLB_VERSION or length != size:
-        raise AppError(ErrorCode.INPUT_NOT_MODEL, "A whole GLB (glTF 2.0 binary) is needed.")
+    return size
 
 
-def make_preview(path: Path, target: Path, limits: PictureLimits, *, side: int = 1024) -> None:
-    """A WebP of at most ``side`` pixels. Raises AppError with one of the INPUT_* codes."""
-    _check_bytes(path, limits)
-    with _opened(path, limits) as image:
-        _load(image)
-        small = _to_srgb(_to_8_bits(image))
-    small.thumbnail((side, side))
-    small.save(target, "WEBP", quality=85)
-
-
-def _check_bytes(path: Path, limits: PictureLimits) -> str:
-    size = path.stat().st_size
-    if size == 0:
-        raise AppError(ErrorCode.INPUT_EMPTY)
-    if size > limits.max_bytes:
-        raise AppError(ErrorCode.INPUT_TOO_LARGE, f"At most {limits.max_bytes} bytes are accepted.")
+def _sniffed(path: Path, limits: PictureLimits) -> str:
+    _checked_size(path, limits.max_bytes)
     with path.open("rb") as source:
         content_type = sniff(source.read(HEAD_BYTES))
-    if content_type is None or not content_type.startswith("image/"):
+    if content_type is None or content_type not in _DECODERS:
         raise AppError(ErrorCode.INPUT_NOT_IMAGE, "PNG, JPEG and WebP are accepted.")
     return content_type
 
 
-def _opened(path: Path, limits: PictureLimits) -> Image.Image:
-    """The picture, header only. Its pixels are counted before any is decoded."""
+def _opened(path: Path, content_type: str, limits: PictureLimits) -> ImageFile:
+    """The picture, header only: its pixels are counted before any is decoded."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
-            image = Image.open(path, formats=_FORMATS)
+        image = _DECODERS[content_type](path)
     except Image.DecompressionBombError:
-        raise AppError(ErrorCode.INPUT_TOO_MANY_PIXELS) from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        raise _too_many_pixels(limits) from None
+    except _DAMAGE:
         raise AppError(ErrorCode.INPUT_TRUNCATED) from None
+    try:
+        _check_header(image, limits)
+    except AppError:
+        image.close()
+        raise
+    return image
+
+
+def _check_header(image: ImageFile, limits: PictureLimits) -> None:
     width, height = image.size
     if width * height > limits.max_pixels:
-        image.close()
-        raise AppError(ErrorCode.INPUT_TOO_MANY_PIXELS, f"At most {limits.max_pixels} pixels are accepted.")
+        raise _too_many_pixels(limits)
     if min(width, height) < _SMALLEST_SIDE:
-        image.close()
         raise AppError(ErrorCode.INPUT_TOO_SMALL, f"Each side needs at least {_SMALLEST_SIDE} pixels.")
     if getattr(image, "n_frames", 1) > 1:
-        image.close()
         raise AppError(ErrorCode.INPUT_NOT_IMAGE, "Animated pictures are not accepted.")
-    return image
 
 
-def _load(image: Image.Image) -> None:
+def _load(image: ImageFile) -> None:
     try:
         image.load()
-    except Image.DecompressionBombError:
-        raise AppError(ErrorCode.INPUT_TOO_MANY_PIXELS) from None
-    except (OSError, ValueError, SyntaxError, EOFError):
+    except _DAMAGE:
         raise AppError(ErrorCode.INPUT_TRUNCATED) from None
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit and float greys scaled, not clipped."""
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = image.convert("F")
-        top = 65535.0 if (grey.getextrema()[1] or 0) > 255 else 255.0  # pyright: ignore[reportOperatorIssue]
-        return grey.point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
-    return image
+def _decoded(path: Path, content_type: str, limits: PictureLimits) -> Image.Image:
+    """Upright RGB or RGBA, 8 bits, sRGB, no metadata."""
+    with _opened(path, content_type, limits) as image:
+        _load(image)
+        turn = _UPRIGHT.get(_orientation(image))
+        plain = _in_srgb(image)
+    plain.info.clear()
+    return plain if turn is None else plain.transpose(turn)
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
-    has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    wanted = "RGBA" if has_alpha else "RGB"
+def _orientation(image: ImageFile) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        return 1  # broken metadata does not spoil a picture
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "RGBA"):
+    wanted = "RGBA" if image.has_transparency_data else "RGB"
+    if image.mode.startswith("I;16"):
+        image, wanted = _grey_of_16_bits(image), "RGB"
+    elif wanted == "RGBA" or image.mode not in ("L", "CMYK"):
+        image = image.convert(wanted)
+    if isinstance(profile, bytes) and profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=wanted)
-            if converted is not None:
-                return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a broken profile: the plain conversion is what every viewer does then
+            converted = None  # a broken or foreign profile: viewers ignore it, too
+        if converted is not None:
+            return converted
     return image.convert(wanted)
 
 
-def _save(image: Image.Image, target: Path, format_name: str, limits: PictureLimits) -> Picture:
-    """Save under the byte limit, scaling down as far as needed."""
-    image.info.clear()
+def _grey_of_16_bits(image: Image.Image) -> Image.Image:
+    """Scaled, where Pillow's own conversion clips."""
+    scale = 255 / _TOP_16_BITS
+    return image.convert("F").point(lambda value: value * scale + 0.5).convert("L")
+
+
+def _save(image: Image.Image, target: Path, *, lossy: bool, max_bytes: int) -> Picture:
     while True:
-        if format_name == "JPEG":
-            image.save(target, "JPEG", quality=95)
-        else:
+        if not lossy:
             image.save(target, "PNG", compress_level=3)
-        if target.stat().st_size <= limits.max_bytes:
-            return Picture(image.width, image.height, f"image/{format_name.lower()}")
+            if target.stat().st_size <= max_bytes:
+                return Picture(image.width, image.height, PNG)
+        if image.mode == "RGB":
+            for quality in _JPEG_QUALITIES:
+                image.save(target, "JPEG", quality=quality)
+                if target.stat().st_size <= max_bytes:
+                    return Picture(image.width, image.height, JPEG)
         image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))
+
+
+def _too_many_pixels(limits: PictureLimits) -> AppError:
+    return AppError(ErrorCode.INPUT_TOO_MANY_PIXELS, f"At most {limits.max_pixels} pixels are accepted.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from uuid import UUID
 
 from app.domain.jobs import AssetKind
 
 _STEM = {AssetKind.MODEL: "model", AssetKind.REFINED_MODEL: "refined_model"}
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
+_TRASH = ".trash/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +31,53 @@ class Owner:
 
 
 def output_key(kind: AssetKind, task_id: str, number: int, extension: str, owner: Owner | None = None) -> str:
-    """``concepts/<task_id>/0.png``, ``models/<task_id>/model.glb``, ``model_1.glb``, ``refined_model.glb``, …"""
+    """``concepts/<task_id>/0.png``, ``models/<task_id>/model.glb``, ``model_1.glb``, ``refined_model.glb``, …; behind
+    ``projects/<project_id>/tasks/<task_id>/`` or ``spaces/<space_id>/tasks/<task_id>/`` for an owned task.
+
+    ``number`` counts from 0. Raises ValueError for what can not be part of a key.
+    """
+    if number < 0:
+        raise ValueError("output numbers count from 0")
     if kind is AssetKind.CONCEPT:
         folder, name = "concepts", str(number)
     else:
         folder, name = "models", _STEM[kind] if number == 0 else f"{_STEM[kind]}_{number}"
     prefix = "" if owner is None else owner.prefix
     path = f"{folder}/{task_id}/{name}.{extension}"
-    return f"{prefix}/{task_id}/{path}" if prefix else path
+    return _checked(f"{prefix}/{task_id}/{path}" if prefix else path)
 
 
 def input_key(user_id: UUID, asset_id: UUID, extension: str) -> str:
-    """Where a file goes that a client uploads through us."""
-    return f"inputs/{user_id}/{asset_id}.{extension}"
+    """``inputs/<user_id>/<asset_id>.<ext>``, where a file goes that a client uploads through us. Raises ValueError."""
+    return _checked(f"inputs/{user_id}/{asset_id}.{extension}")
 
 
 def thumbnail_key(key: str) -> str:
+    """``<name>.thumb.webp`` beside a file of ours. Raises ValueError."""
     return _derived(key, "thumb")
 
 
 def preview_key(key: str) -> str:
+    """``<name>.preview.webp`` beside a file of ours. Raises ValueError."""
     return _derived(key, "preview")
 
 
 def trash_key(key: str) -> str:
-    return f".trash/{key}"
+    """``.trash/<original key>``. Raises ValueError, also for what lies there already."""
+    if key.startswith(_TRASH):
+        raise ValueError("this key is in the trash")
+    return _checked(f"{_TRASH}{key}")
 
 
 def _derived(key: str, what: str) -> str:
-    path = PurePosixPath(key)
-    return str(path.with_name(f"{path.stem}.{what}.webp"))
+    folder, slash, name = _checked(key).rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    return f"{folder}{slash}{stem}.{what}.webp"
+
+
+def _checked(key: str) -> str:
+    """What reaches this module was validated where it came in; a key is too late a place to find out."""
+    for segment in key.split("/"):
+        if not _SEGMENT.fullmatch(segment) or segment in (".", ".."):
+            raise ValueError("a key has a part that storage does not take")
+    return key

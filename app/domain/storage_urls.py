@@ -14,11 +14,13 @@ from uuid import UUID
 from app.errors import AppError, ErrorCode
 
 _MAX_LENGTH = 2048
+_OBJECTS = "/storage/v1/object/"
 _ACCESS = frozenset({"public", "sign", "authenticated"})
-_BUCKET = re.compile(r"^[A-Za-z0-9._-]{1,100}$")
-# what Storage allows in a key, less what has a meaning in URLs
-_KEY = re.compile(r"^[A-Za-z0-9_!.*'()\-&$@=;:+, ]+(/[A-Za-z0-9_!.*'()\-&$@=;:+, ]+)*$")
-_CONTENT = re.compile(r"^/assets/([0-9a-fA-F-]{36})/content$")
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,100}")
+# what Storage allows in a key (clients upload "IMG (1).jpg"), less "?", which clients do not agree on how to spell
+_KEY = re.compile(r"[A-Za-z0-9_/!\-.*'() &$@=;:+,]{1,1024}")
+_CONTENT = re.compile(r"/assets/([0-9a-fA-F-]{36})/content")
+_CONTENT_KEY = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -41,23 +43,24 @@ def parse_storage_url(
 ) -> StorageRef | ContentRef:
     """Raises AppError: INPUT_URL_INVALID, INPUT_URL_FOREIGN, INPUT_BUCKET_NOT_ALLOWED."""
     parts = _split(url)
-    ours = urlsplit(public_base_url)
-    if _same_site(parts, ours) and (match := _CONTENT.match(_below(parts.path, ours.path))):
+    link = _path_below(parts, public_base_url)
+    if link is not None and (match := _CONTENT.fullmatch(link)):
         return _content_ref(match[1], parts.query)
-    project = urlsplit(supabase_url)
-    if not _same_site(parts, project):
+    path = _path_below(parts, supabase_url)
+    if path is None:
+        if link is not None:
+            raise _invalid("It is not one of our content links.")
         raise AppError(ErrorCode.INPUT_URL_FOREIGN, "Inputs come from this project's own storage.")
-    prefix = f"{project.path.rstrip('/')}/storage/v1/object/"
-    if not parts.path.startswith(prefix):
+    if not path.startswith(_OBJECTS):
         raise _invalid("It is not the URL of an object in storage.")
-    segments = parts.path[len(prefix) :].split("/")
+    segments = path.removeprefix(_OBJECTS).split("/")
     if segments[0] in _ACCESS:
         segments = segments[1:]
     if len(segments) < 2:
         raise _invalid("It names no object.")
     decoded = [_decode(segment) for segment in segments]
     bucket, key = decoded[0], "/".join(decoded[1:])
-    if not _BUCKET.match(bucket) or not _KEY.match(key):
+    if not _BUCKET.fullmatch(bucket) or not _KEY.fullmatch(key):
         raise _invalid("It has characters that no object name has.")
     if bucket not in allowed_buckets:
         raise AppError(ErrorCode.INPUT_BUCKET_NOT_ALLOWED, "Inputs may not come from this bucket.")
@@ -89,24 +92,31 @@ def _decode(segment: str) -> str:
     return text
 
 
-def _same_site(parts: SplitResult, ours: SplitResult) -> bool:
-    def site(url: SplitResult) -> tuple[str, str | None, int | None]:
-        return url.scheme, url.hostname, url.port or _DEFAULT_PORTS.get(url.scheme)
+def _path_below(parts: SplitResult, base_url: str) -> str | None:
+    """The path of a URL below a base of ours, None when it is of another place."""
+    base = urlsplit(base_url)
+    if _site(parts) != _site(base):
+        return None
+    folder, path = base.path.rstrip("/"), parts.path or "/"
+    return path.removeprefix(folder) if path.startswith(f"{folder}/") else None
 
-    return site(parts) == site(ours)
 
-
-def _below(path: str, base: str) -> str:
-    base = base.rstrip("/")
-    return path[len(base) :] if path.startswith(base) else path
+def _site(url: SplitResult) -> tuple[str, str, int | None]:
+    host = url.hostname or ""
+    if not host.isascii():  # only a setting may be spelled so
+        host = host.encode("idna").decode()
+    return url.scheme, host, _DEFAULT_PORTS.get(url.scheme) if url.port is None else url.port
 
 
 def _content_ref(file_id: str, query: str) -> ContentRef:
     keys = parse_qs(query).get("key", [])
     try:
-        return ContentRef(UUID(file_id), keys[0])
+        ref = ContentRef(UUID(file_id), keys[0])
     except (ValueError, IndexError):
         raise _invalid("The content link is incomplete.") from None
+    if not _CONTENT_KEY.fullmatch(ref.key):
+        raise _invalid("The content link has a damaged key.")
+    return ref
 
 
 def _invalid(detail: str) -> AppError:

@@ -1,10 +1,15 @@
-"""Who calls: Supabase access tokens checked against the project's keys, and the service key."""
+"""Who calls: Supabase access tokens checked against the project's keys, and the service key.
+
+Tokens are checked here and not by asking the auth service: signature, issuer, audience, expiry and role, with a fixed
+list of algorithms. A valid token says nothing about a sign-out or a ban until it expires.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -21,46 +26,54 @@ log = structlog.get_logger(__name__)
 _ALGORITHMS = ("ES256", "RS256")
 _KEYS_LAST_SECONDS = 600.0
 _UNKNOWN_KEY_SECONDS = 30.0  # a token with an unknown key id may cause at most one fetch in this time
+_FAILED_SECONDS = 5.0  # no fetch so soon after one that failed
+_FETCH_SECONDS = 5.0
 _LEEWAY_SECONDS = 10
 _REQUIRED = ["exp", "sub", "aud", "iss"]
 
 
 class PrincipalVerifier:
-    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
-        self._http = http
-        self._jwks_url = settings.jwks_url
+    """One per process: it remembers the project's keys. ``clock`` counts seconds from anywhere."""
+
+    def __init__(
+        self, settings: Settings, http: httpx.AsyncClient, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        secret = settings.supabase_jwt_secret
+        self._keys = _ProjectKeys(settings.jwks_url, http, clock)
         self._issuer = settings.jwt_issuer
         self._audience = settings.supabase_jwt_audience
         self._service_key = settings.supabase_service_key.get_secret_value().encode()
-        secret = settings.supabase_jwt_secret
-        self._shared_secret = None if secret is None else secret.get_secret_value()
-        self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched = float("-inf")
-        self._tried = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._shared_secret = "" if secret is None else secret.get_secret_value()
 
     async def verify(self, *, authorization: str | None, apikey: str | None, user_id_header: str | None) -> Principal:
-        """The caller. Raises AppError: UNAUTHENTICATED, TOKEN_EXPIRED, VALIDATION_ERROR, SERVICE_UNAVAILABLE."""
+        """The caller, from the headers Authorization, apikey and X-User-Id. Anonymous sign-ins are users, too.
+
+        Raises AppError: UNAUTHENTICATED, TOKEN_EXPIRED, VALIDATION_ERROR, SERVICE_UNAVAILABLE.
+        """
         token = _bearer(authorization)
-        for candidate in (token, apikey):
-            if candidate is not None and hmac.compare_digest(candidate.encode(), self._service_key):
-                return _service(user_id_header)
+        if self._is_service_key(token) or self._is_service_key(apikey):
+            return _service(user_id_header)
         if token is None:
             raise AppError(ErrorCode.UNAUTHENTICATED)
         return _user(await self._claims(token))
 
+    def _is_service_key(self, candidate: str | None) -> bool:
+        if not candidate or not self._service_key:
+            return False
+        return hmac.compare_digest(candidate.encode(), self._service_key)
+
     async def _claims(self, token: str) -> dict[str, Any]:
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, ValueError, TypeError):
             raise AppError(ErrorCode.UNAUTHENTICATED) from None
         algorithm = header.get("alg")
-        if algorithm == "HS256" and self._shared_secret is not None:
+        if algorithm == "HS256" and self._shared_secret:
             return self._decode(token, self._shared_secret, ["HS256"])
         key_id = header.get("kid")
         if algorithm not in _ALGORITHMS or not isinstance(key_id, str):
             raise AppError(ErrorCode.UNAUTHENTICATED)
-        return self._decode(token, await self._key(key_id), list(_ALGORITHMS))
+        return self._decode(token, await self._keys.get(key_id), list(_ALGORITHMS))
 
     def _decode(self, token: str, key: jwt.PyJWK | str, algorithms: list[str]) -> dict[str, Any]:
         try:
@@ -78,52 +91,72 @@ class PrincipalVerifier:
         except (jwt.PyJWTError, ValueError, TypeError):
             raise AppError(ErrorCode.UNAUTHENTICATED) from None
 
-    async def _key(self, key_id: str) -> jwt.PyJWK:
-        now = time.monotonic()
-        stale = now - self._fetched > _KEYS_LAST_SECONDS
-        unknown = key_id not in self._keys and now - self._tried > _UNKNOWN_KEY_SECONDS
-        if stale or unknown:
-            await self._refresh(self._tried)
-        key = self._keys.get(key_id)
-        if key is None:
-            if not self._keys:
-                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The project's signing keys are not available.", 5)
-            raise AppError(ErrorCode.UNAUTHENTICATED)
-        return key
 
-    async def _refresh(self, seen_try: float) -> None:
-        """Fetch the keys, one fetch at a time; the last good set stays when that fails."""
-        async with self._fetching:
-            if self._tried != seen_try:
-                return  # somebody else just did
-            self._tried = time.monotonic()
-            try:
-                answer = await self._http.get(self._jwks_url)
-                answer.raise_for_status()
-                keys = jwt.PyJWKSet.from_dict(answer.json()).keys if answer.json().get("keys") else []
-            except (httpx.HTTPError, ValueError, AttributeError, jwt.PyJWTError) as error:
-                log.warning("jwks_not_fetched", error=type(error).__name__)
-                return
-            self._keys = {key.key_id: key for key in keys if key.key_id}
-            self._fetched = self._tried
+class _ProjectKeys:
+    """The project's public keys by key id: fetched when needed, one fetch at a time, the last good set kept."""
+
+    def __init__(self, url: str, http: httpx.AsyncClient, clock: Callable[[], float]) -> None:
+        self._url = url
+        self._http = http
+        self._clock = clock
+        self._keys: dict[str, jwt.PyJWK] | None = None
+        self._fetched = self._tried = float("-inf")
+        self._fetching = asyncio.Lock()
+
+    async def get(self, key_id: str) -> jwt.PyJWK:
+        """Raises AppError: UNAUTHENTICATED for an unknown key, SERVICE_UNAVAILABLE when no keys were ever seen."""
+        if self._is_fetch_due(key_id):
+            async with self._fetching:
+                if self._is_fetch_due(key_id):  # nobody fetched while we waited
+                    await self._fetch()
+        if self._keys is None:
+            raise AppError(
+                ErrorCode.SERVICE_UNAVAILABLE, "The project's signing keys are not available.", _FAILED_SECONDS
+            )
+        if key_id not in self._keys:
+            raise AppError(ErrorCode.UNAUTHENTICATED)
+        return self._keys[key_id]
+
+    def _is_fetch_due(self, key_id: str) -> bool:
+        since_fetch, since_try = self._clock() - self._fetched, self._clock() - self._tried
+        if self._keys is None or since_fetch > _KEYS_LAST_SECONDS:
+            return since_try > _FAILED_SECONDS
+        return key_id not in self._keys and since_try > _UNKNOWN_KEY_SECONDS
+
+    async def _fetch(self) -> None:
+        try:
+            answer = await self._http.get(self._url, timeout=_FETCH_SECONDS)
+            answer.raise_for_status()
+            keys = _public_keys(answer.json())
+        except (httpx.HTTPError, ValueError, TypeError, KeyError, jwt.PyJWTError) as error:
+            log.warning("jwks_not_fetched", error=type(error).__name__, keeps_last=self._keys is not None)
+        else:
+            self._keys, self._fetched = keys, self._clock()
+        finally:
+            self._tried = self._clock()
+
+
+def _public_keys(document: dict[str, Any]) -> dict[str, jwt.PyJWK]:
+    """Only keys of our algorithms: a symmetric key in a public document would let anyone sign."""
+    if not document["keys"]:
+        return {}  # a project that signs with the legacy shared secret
+    keys = jwt.PyJWKSet.from_dict(document).keys
+    return {key.key_id: key for key in keys if key.key_id and key.algorithm_name in _ALGORITHMS}
 
 
 def _bearer(authorization: str | None) -> str | None:
-    if authorization is None:
-        return None
-    scheme, _, token = authorization.partition(" ")
+    scheme, _, token = (authorization or "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token and token.isascii() else None
 
 
 def _service(user_id_header: str | None) -> Principal:
     try:
-        user_id = UUID(user_id_header or "")
+        return Principal("service", UUID(user_id_header or ""))
     except ValueError:
-        raise AppError(
-            ErrorCode.VALIDATION_ERROR, "The service acts for a user: send the user's UUID in X-User-Id."
-        ) from None
-    return Principal("service", user_id)
+        message = "The service acts for a user: send the user's UUID."
+        fault = {"field": "X-User-Id", "code": "uuid_parsing", "message": message}
+        raise AppError(ErrorCode.VALIDATION_ERROR, message, extra={"errors": [fault]}) from None
 
 
 def _user(claims: dict[str, Any]) -> Principal:

@@ -1,38 +1,42 @@
 """The storage protocol: streamed objects in buckets, as Supabase Storage has them.
 
 StorageError
-├── ObjectNotFound      no such object (or bucket)
-├── ObjectExists        an upload found an object under its key
-├── ObjectTooLarge      more bytes than allowed
-└── StorageUnavailable  storage did not answer properly; repeating may help
+├── ObjectNotFound
+├── ObjectExists
+├── ObjectTooLarge
+└── StorageUnavailable
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+# Storage's own set, less ``?``: clients do not agree on how to spell it in a URL
+_KEY = re.compile(r"[A-Za-z0-9_/!\-.*'() &$@=;:+,]{1,1024}")
+
 
 class StorageError(Exception):
-    pass
+    """Storage refused, and repeating would not help. The text is a status and an error word, nothing else."""
 
 
 class ObjectNotFound(StorageError):
-    pass
+    """No such object, or no such bucket."""
 
 
 class ObjectExists(StorageError):
-    pass
+    """An upload found an object under its key."""
 
 
 class ObjectTooLarge(StorageError):
-    pass
+    """More bytes than the caller or the bucket allows."""
 
 
 class StorageUnavailable(StorageError):
-    pass
+    """Storage did not answer properly; repeating may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +55,38 @@ class ListedObject:
     updated_at: str
 
 
+def check_key(key: str) -> None:
+    """Raises StorageError for a key that storage can not hold, or that names no single object."""
+    if not _KEY.fullmatch(key) or any(part in ("", ".", "..") for part in key.split("/")):
+        raise StorageError("InvalidKey")
+
+
 class ObjectStorage(Protocol):
     """Implemented by ``supabase_storage.SupabaseStorage`` and ``memory.MemoryStorage``; one contract suite runs
-    against both."""
+    against both. Besides what each method names, all that make a request raise StorageError."""
 
     async def info(self, bucket: str, key: str) -> ObjectInfo:
         """Raises ObjectNotFound, StorageUnavailable."""
         ...
 
     async def download(self, bucket: str, key: str, target: Path, *, max_bytes: int) -> ObjectInfo:
-        """Stream the object into ``target``; never whole in memory. A cut download raises StorageUnavailable.
+        """Stream the object into ``target``; never whole in memory. A cut download raises StorageUnavailable. After
+        any error there is no ``target``.
 
         Raises ObjectNotFound, ObjectTooLarge, StorageUnavailable.
         """
         ...
 
     async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
-        """Stream a file from disk. Raises ObjectExists, ObjectTooLarge, StorageUnavailable."""
+        """Stream a file from disk; one try. After StorageUnavailable the object may be there.
+
+        Raises ObjectExists, ObjectNotFound (no such bucket), ObjectTooLarge, StorageUnavailable.
+        """
         ...
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> list[str]:
-        """Remove what exists of ``keys``; returns the keys that were there. Idempotent."""
+        """Remove what exists of ``keys``, any number of them. Idempotent. Returns the keys that were there; a repeat
+        inside, after a lost reply, may leave out some."""
         ...
 
     async def signed_url(self, bucket: str, key: str, *, seconds: int) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.storage.base import ListedObject, ObjectExists, ObjectInfo, ObjectNotFound, ObjectTooLarge
+from app.storage.base import ListedObject, ObjectExists, ObjectInfo, ObjectNotFound, ObjectTooLarge, check_key
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Stored:
     path: Path
+    size: int
     content_type: str
     etag: str
     updated_at: str
@@ -21,33 +22,38 @@ class _Stored:
 
 @dataclass
 class MemoryStorage:
-    """``buckets`` maps a bucket's name to whether it is public."""
+    """``buckets`` maps a bucket's name to whether it is public, ``limits`` to the bytes its objects may have."""
 
     directory: Path
     buckets: Mapping[str, bool]
+    limits: Mapping[str, int] = field(default_factory=dict[str, int])
     base_url: str = "http://memory.invalid/storage/v1"
     _objects: dict[tuple[str, str], _Stored] = field(default_factory=dict[tuple[str, str], _Stored])
     _versions: int = 0
 
     async def info(self, bucket: str, key: str) -> ObjectInfo:
         stored = self._find(bucket, key)
-        return ObjectInfo(bucket, key, stored.path.stat().st_size, stored.content_type, stored.etag)
+        return ObjectInfo(bucket, key, stored.size, stored.content_type, stored.etag)
 
     async def download(self, bucket: str, key: str, target: Path, *, max_bytes: int) -> ObjectInfo:
-        info = await self.info(bucket, key)
-        if info.size > max_bytes:
-            raise ObjectTooLarge(key)
-        shutil.copyfile(self._find(bucket, key).path, target)
-        return info
+        stored = self._find(bucket, key)
+        if stored.size > max_bytes:
+            raise ObjectTooLarge(f"{stored.size} bytes")
+        shutil.copyfile(stored.path, target)  # in one go: a thread would go on after the caller was canceled
+        return ObjectInfo(bucket, key, stored.size, stored.content_type, stored.etag)
 
     async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
+        check_key(key)
         self._check_bucket(bucket)
-        if (bucket, key) in self._objects and not overwrite:
-            raise ObjectExists(key)
+        self._check_free(bucket, key, overwrite=overwrite)
+        size = _size(source)
+        if size > self.limits.get(bucket, size):
+            raise ObjectTooLarge(f"{size} bytes")
         self._versions += 1
         path = self.directory / f"{self._versions}"
+        etag = f'"{self._versions}"'
         shutil.copyfile(source, path)
-        self._objects[bucket, key] = _Stored(path, content_type, f'"{self._versions}"', datetime.now(UTC).isoformat())
+        self._objects[bucket, key] = _Stored(path, size, content_type, etag, datetime.now(UTC).isoformat())
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> list[str]:
         self._check_bucket(bucket)
@@ -68,7 +74,7 @@ class MemoryStorage:
         self._check_bucket(bucket)
         for (owner, key), stored in sorted(self._objects.items()):
             if owner == bucket and key.startswith(prefix):
-                yield ListedObject(key, stored.path.stat().st_size, stored.updated_at)
+                yield ListedObject(key, stored.size, stored.updated_at)
 
     async def aclose(self) -> None:
         self._objects.clear()
@@ -77,9 +83,18 @@ class MemoryStorage:
         if bucket not in self.buckets:
             raise ObjectNotFound(bucket)
 
+    def _check_free(self, bucket: str, key: str, *, overwrite: bool) -> None:
+        if not overwrite and (bucket, key) in self._objects:
+            raise ObjectExists(key)
+
     def _find(self, bucket: str, key: str) -> _Stored:
+        check_key(key)
         self._check_bucket(bucket)
         try:
             return self._objects[bucket, key]
         except KeyError:
             raise ObjectNotFound(key) from None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

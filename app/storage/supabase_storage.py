@@ -8,15 +8,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import structlog
 from storage3.exceptions import StorageApiError
-from supabase import AsyncClient, acreate_client
+from storage3.types import SearchV2Options
+from supabase import AsyncClient, AsyncSupabaseException, acreate_client
 from supabase.lib.client_options import AsyncClientOptions
 
 from app.config import Settings
+from app.errors import ConfigurationError
 from app.storage.base import (
     ListedObject,
     ObjectExists,
@@ -25,6 +27,7 @@ from app.storage.base import (
     ObjectTooLarge,
     StorageError,
     StorageUnavailable,
+    check_key,
 )
 
 log = structlog.get_logger(__name__)
@@ -32,129 +35,145 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _READ_TRIES = 3
+_PAUSE_SECONDS = 0.2  # before the first repeat; doubled before the next
 _BLOCK = 256 * 1024
-_BUCKET_SECONDS = 60.0
+_BUCKET_SECONDS = 60.0  # how long a bucket's visibility is remembered
 _SIGNED_SECONDS = 300
+_PAGE = 1000  # the most that Storage lists or removes at a time
+_CONNECT_SECONDS = 5.0
+_CONNECTIONS = 100
+
+# the ``error`` word of the body, where Storage itself says so; a 404 of a proxy or of an unknown route has others
+_MISSING = frozenset({"not_found", "Not found", "Bucket not found", "NoSuchKey", "NoSuchBucket"})
+_EXISTS = frozenset({"Duplicate", "KeyAlreadyExists"})
+_PASSING = frozenset({408, 423, 429})  # timeout, locked, too many: over soon
 
 
 class SupabaseStorage:
-    def __init__(self, client: AsyncClient, http: httpx.AsyncClient, base_url: str, service_key: str) -> None:
+    """One per process; owns its HTTP connections until ``aclose``. Acts with the service key, above row security."""
+
+    def __init__(self, client: AsyncClient, http: httpx.AsyncClient, base_url: str) -> None:
         self._client = client
-        self._headers = {"apikey": service_key, "Authorization": f"Bearer {service_key}"}
         self._http = http
         self._base = f"{base_url}/storage/v1"
         self._public: dict[str, tuple[float, bool]] = {}
 
     @classmethod
     async def open(cls, settings: Settings) -> SupabaseStorage:
-        timeout = httpx.Timeout(settings.supabase_timeout_seconds, connect=5)
-        http = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=100))
+        """No request is made. Raises ConfigurationError for an address or key that the client does not take."""
+        timeout = httpx.Timeout(settings.supabase_timeout_seconds, connect=_CONNECT_SECONDS)
+        http = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=_CONNECTIONS))
         options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
         service_key = settings.supabase_service_key.get_secret_value()
-        client = await acreate_client(settings.supabase_url, service_key, options=options)
-        return cls(client, http, settings.supabase_url, service_key)
+        try:
+            client = await acreate_client(settings.supabase_url, service_key, options=options)
+        except AsyncSupabaseException:
+            await http.aclose()
+            raise ConfigurationError("SUPABASE_URL or SUPABASE_SERVICE_KEY can not be used: look at both.") from None
+        return cls(client, http, settings.supabase_url)
 
     async def info(self, bucket: str, key: str) -> ObjectInfo:
-        data: dict[str, Any] = await self._read(lambda: self._client.storage.from_(bucket).info(key))
-        return ObjectInfo(
-            bucket=bucket,
-            key=key,
-            size=int(data.get("size") or 0),
-            content_type=str(data.get("content_type") or "application/octet-stream"),
-            etag=data.get("etag"),
-        )
+        async def read() -> ObjectInfo:
+            data = await self._client.storage.from_(bucket).info(key)
+            return ObjectInfo(bucket, key, int(data["size"]), str(data["content_type"]), data["etag"])
+
+        check_key(key)
+        return await self._read(read)
 
     async def download(self, bucket: str, key: str, target: Path, *, max_bytes: int) -> ObjectInfo:
-        return await self._read(lambda: self._download(bucket, key, target, max_bytes))
+        check_key(key)
+        try:
+            return await self._read(lambda: self._download(bucket, key, target, max_bytes))
+        except BaseException:
+            _discard(target)
+            raise
 
     async def _download(self, bucket: str, key: str, target: Path, max_bytes: int) -> ObjectInfo:
+        # the client's own download holds the whole body; a signed URL lets us stream it
         url = await self._sign(bucket, key, _SIGNED_SECONDS)
-        async with self._http.stream("GET", url) as response:
-            if response.is_error:
+        async with self._http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+            if response.status_code != HTTPStatus.OK:
                 await response.aread()
                 raise _error_of_response(response)
-            declared = int(response.headers.get("content-length", -1))
+            declared = int(response.headers["content-length"])
             if declared > max_bytes:
                 raise ObjectTooLarge(f"{declared} bytes")
-            size = 0
-            with target.open("wb") as sink:
-                async for block in response.aiter_bytes(_BLOCK):
-                    size += len(block)
-                    if size > max_bytes:
-                        raise ObjectTooLarge(f"more than {max_bytes} bytes")
-                    await asyncio.to_thread(sink.write, block)
-            if declared >= 0 and size != declared:
+            size = await _save(response, target, max_bytes)
+            if size != declared:
                 raise StorageUnavailable("the download was cut")
-            return ObjectInfo(
-                bucket=bucket,
-                key=key,
-                size=size,
-                content_type=response.headers.get("content-type", "application/octet-stream"),
-                etag=response.headers.get("etag"),
-            )
+            content_type = response.headers.get("content-type", "application/octet-stream")
+            return ObjectInfo(bucket, key, size, content_type, response.headers.get("etag"))
 
     async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
-        options = {"content-type": content_type, "upsert": "true" if overwrite else "false"}
+        check_key(key)
         try:
             # the client opens the path and streams it from disk
-            await self._client.storage.from_(bucket).upload(key, source, options)  # pyright: ignore[reportArgumentType]
+            await self._client.storage.from_(bucket).upload(
+                key, source, {"content-type": content_type, "upsert": "true" if overwrite else "false"}
+            )
         except StorageApiError as error:
             raise _error_of(error) from None
         except httpx.HTTPError as error:
             raise StorageUnavailable(type(error).__name__) from None
+        except (ValueError, KeyError, TypeError):
+            raise StorageUnavailable("a reply that is not Storage's") from None
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> list[str]:
-        rows: list[dict[str, Any]] = await self._read(lambda: self._client.storage.from_(bucket).remove(list(keys)))
-        return [str(row["name"]) for row in rows]
+        removed: list[str] = []
+        for start in range(0, len(keys), _PAGE):
+            page = list(keys[start : start + _PAGE])
+
+            async def remove_page(page: list[str] = page) -> list[str]:
+                return [str(row["name"]) for row in await self._client.storage.from_(bucket).remove(page)]
+
+            removed += await self._read(remove_page)
+        return removed
 
     async def signed_url(self, bucket: str, key: str, *, seconds: int) -> str:
+        check_key(key)
         return await self._read(lambda: self._sign(bucket, key, seconds))
 
     async def _sign(self, bucket: str, key: str, seconds: int) -> str:
         answer = await self._client.storage.from_(bucket).create_signed_url(key, seconds)
         url = str(answer["signedURL"])
-        if not url.startswith(f"{self._base}/"):
-            raise StorageUnavailable("a signed URL of another host")
+        if not _is_below(httpx.URL(url), httpx.URL(f"{self._base}/object/sign/")):
+            raise StorageUnavailable("a signed URL of another place")
         return url
 
     def public_url(self, bucket: str, key: str) -> str:
-        return f"{self._base}/object/public/{bucket}/{key}"
+        return str(httpx.URL(f"{self._base}/object/public/{bucket}/{key}"))
 
     async def is_public(self, bucket: str) -> bool:
+        async def read() -> bool:
+            return (await self._client.storage.get_bucket(bucket)).public
+
         known = self._public.get(bucket)
         if known is not None and time.monotonic() - known[0] < _BUCKET_SECONDS:
             return known[1]
-        found = await self._read(lambda: self._client.storage.get_bucket(bucket))
-        self._public[bucket] = (time.monotonic(), bool(found.public))
-        return bool(found.public)
+        public = await self._read(read)
+        self._public[bucket] = (time.monotonic(), public)
+        return public
 
     async def list(self, bucket: str, *, prefix: str) -> AsyncIterator[ListedObject]:
-        cursor: str | None = None
+        options: SearchV2Options = {"prefix": prefix, "limit": _PAGE, "with_delimiter": False}
+        options["sortBy"] = {"column": "name", "order": "asc"}
         while True:
-            body: dict[str, Any] = {"prefix": prefix, "limit": 1000, "with_delimiter": False}
-            if cursor is not None:
-                body["cursor"] = cursor
-            page: Any = await self._read(lambda body=body: self._list_page(bucket, body))
-            for item in page["objects"]:
-                metadata = item.get("metadata") or {}
-                yield ListedObject(item["name"], int(metadata.get("size") or 0), str(item["updated_at"]))
-            if not page["hasNext"]:
+            page = await self._read(lambda: self._client.storage.from_(bucket).list_v2(options))
+            for item in page.objects:
+                yield ListedObject(item.name, int((item.metadata or {}).get("size", 0)), item.updated_at.isoformat())
+            if not page.hasNext:
                 return
-            cursor = page["nextCursor"]
-
-    async def _list_page(self, bucket: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - Storage's JSON
-        url = f"{self._base}/object/list-v2/{bucket}"
-        response = await self._http.post(url, json=body, headers=self._headers)
-        if response.is_error:
-            raise _error_of_response(response)
-        return response.json()
+            if page.nextCursor is None:
+                raise StorageUnavailable("a page without a cursor for the next")
+            options["cursor"] = page.nextCursor
 
     async def aclose(self) -> None:
         await self._http.aclose()
 
     async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat what may be repeated; the errors of ``app.storage.base``."""
-        for attempt in range(_READ_TRIES):
+        """Repeat what may be repeated. Raises the errors of ``app.storage.base`` only."""
+        attempt = 1
+        while True:
             try:
                 return await call()
             except StorageApiError as error:
@@ -163,10 +182,34 @@ class SupabaseStorage:
                 failure = error
             except httpx.HTTPError as error:
                 failure = StorageUnavailable(type(error).__name__)
-            if not isinstance(failure, StorageUnavailable) or attempt == _READ_TRIES - 1:
+            except (ValueError, KeyError, TypeError):
+                failure = StorageUnavailable("a reply that is not Storage's")
+            if not isinstance(failure, StorageUnavailable) or attempt == _READ_TRIES:
                 raise failure
-            await asyncio.sleep(0.2 * 2**attempt * random.uniform(0.5, 1.5))
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+            log.info("storage_repeats", attempt=attempt, error=str(failure))
+            await asyncio.sleep(_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            attempt += 1
+
+
+async def _save(response: httpx.Response, target: Path, max_bytes: int) -> int:
+    """Write the body as it arrives; how many bytes it was. Raises ObjectTooLarge."""
+    size = 0
+    with target.open("wb") as sink:
+        async for block in response.aiter_raw(_BLOCK):
+            size += len(block)
+            if size > max_bytes:
+                raise ObjectTooLarge(f"more than {max_bytes} bytes")
+            await asyncio.to_thread(sink.write, block)
+    return size
+
+
+def _discard(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _is_below(url: httpx.URL, base: httpx.URL) -> bool:
+    same_site = (url.scheme, url.host, url.port, url.userinfo) == (base.scheme, base.host, base.port, base.userinfo)
+    return same_site and url.path.startswith(base.path)
 
 
 def _error_of(error: StorageApiError) -> StorageError:
@@ -178,21 +221,19 @@ def _error_of_response(response: httpx.Response) -> StorageError:
         body = response.json()
         return _classify(str(body["statusCode"]), str(body["error"]))
     except (ValueError, KeyError, TypeError):
-        return _classify(str(response.status_code), "")
+        return _classify(str(response.status_code), "InternalError")
 
 
-def _classify(status: str, code: str) -> StorageError:
-    """By the true status in the body: Storage answers HTTP 400 to almost everything."""
-    match status:
-        case "404":
-            return ObjectNotFound(code)
-        case "409":
-            return ObjectExists(code)
-        case "413":
-            return ObjectTooLarge(code)
-        case "429" | "500" | "502" | "503" | "504" | "520" | "544":
-            return StorageUnavailable(f"{status} {code}")
-        case _ if status.isdigit() and int(status) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return StorageUnavailable(f"{status} {code}")
-        case _:
-            return StorageError(f"{status} {code}")
+def _classify(status: str, word: str) -> StorageError:
+    """By the true status and the error word in the body: Storage answers HTTP 400 to almost everything."""
+    number = int(status) if status.isdecimal() else 0
+    text = f"{status[:3]} {word[:60]}"
+    if number == HTTPStatus.NOT_FOUND and word in _MISSING:
+        return ObjectNotFound(text)
+    if number == HTTPStatus.CONFLICT and word in _EXISTS:
+        return ObjectExists(text)
+    if number == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return ObjectTooLarge(text)
+    if number in _PASSING or number >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return StorageUnavailable(text)
+    return StorageError(text)
