@@ -1,0 +1,215 @@
+"""Storage on the wire: statuses, bodies and headers that clients other than Python's rely on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from email.utils import parsedate_to_datetime
+
+import httpx
+import pytest
+
+from tests.contract.supabase_target import SupabaseTarget, User
+
+PNG = {"content-type": "image/png"}
+
+
+def put(http: httpx.Client, target: SupabaseTarget, bucket: str, key: str, content: bytes = b"0123456789") -> None:
+    reply = http.post(f"{target.storage}/object/{bucket}/{key}", content=content, headers=PNG)
+    assert reply.status_code == 200, reply.text
+
+
+def test_refusals_are_http_400_with_the_true_status_inside(supabase: SupabaseTarget, bucket: str) -> None:
+    with supabase.http() as http:
+        put(http, supabase, bucket, "a")
+        missing = http.get(f"{supabase.storage}/object/{bucket}/none")
+        duplicate = http.post(f"{supabase.storage}/object/{bucket}/a", content=b"x", headers=PNG)
+        no_bucket = http.get(f"{supabase.storage}/object/{bucket}-not/a")
+        bad_key = http.post(f"{supabase.storage}/object/{bucket}/%C3%A9.txt", content=b"x", headers=PNG)
+    for reply, *expected in (
+        (missing, "404", "not_found", "Object not found", "NoSuchKey"),
+        (duplicate, "409", "Duplicate", "The resource already exists", "KeyAlreadyExists"),
+        (no_bucket, "404", "Bucket not found", "Bucket not found", "NoSuchBucket"),
+        (bad_key, "400", "InvalidKey", "Invalid key: é.txt", "InvalidKey"),
+    ):
+        assert reply.status_code == 400
+        body = reply.json()
+        assert [body[name] for name in ("statusCode", "error", "message", "code")] == expected
+
+
+def test_who_proves_nothing_is_refused(supabase: SupabaseTarget, bucket: str, user: User) -> None:
+    with supabase.http() as http:
+        put(http, supabase, bucket, "a")
+    url = f"{supabase.storage}/object/{bucket}/a"
+    anonymous = httpx.get(url)
+    assert (anonymous.status_code, anonymous.json()["code"]) == (400, "NoSuchBucket")
+    as_public = httpx.get(f"{supabase.storage}/object/public/{bucket}/a")
+    assert (as_public.status_code, as_public.json()["code"]) == (400, "NoSuchBucket")
+    garbage = httpx.post(url, content=b"x", headers={**PNG, "Authorization": "Bearer nonsense"})
+    assert (garbage.status_code, garbage.json()["statusCode"], garbage.json()["code"]) == (400, "403", "AccessDenied")
+    head, _, signature = user.access_token.rpartition(".")
+    forged = f"{head}.{signature[::-1]}"
+    with supabase.http(forged) as http:
+        reply = http.post(url, content=b"x", headers=PNG)
+    assert reply.json()["statusCode"] == "403"
+    with supabase.http(apikey=supabase.publishable_key) as http:  # anon: valid, and may see nothing
+        assert http.get(url).json()["code"] == "NoSuchKey"
+        assert http.post(f"{supabase.storage}/object/list/{bucket}", json={"prefix": ""}).json() == []
+
+
+def test_download_headers(supabase: SupabaseTarget, bucket: str) -> None:
+    url = f"{supabase.storage}/object/{bucket}/a"
+    with supabase.http() as http:
+        put(http, supabase, bucket, "a")
+        reply = http.get(url)
+        assert reply.headers["content-type"] == "image/png"
+        assert reply.headers["content-length"] == "10"
+        assert reply.headers["accept-ranges"] == "bytes"
+        parsedate_to_datetime(reply.headers["last-modified"])
+        etag = reply.headers["etag"]
+        assert etag.startswith('"')
+
+        unchanged = http.get(url, headers={"if-none-match": etag})
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+        head = http.head(url)
+        assert (head.status_code, head.headers["content-length"], head.content) == (200, "10", b"")
+        authenticated = http.get(f"{supabase.storage}/object/authenticated/{bucket}/a")
+        assert authenticated.content == b"0123456789"
+
+        named = http.get(url, params={"download": "größe.png"}).headers["content-disposition"]
+        assert named == "attachment; filename=gr%C3%B6%C3%9Fe.png; filename*=UTF-8''gr%C3%B6%C3%9Fe.png"
+        assert http.get(url, params={"download": ""}).headers["content-disposition"] == "attachment;"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "content", "described"),
+    [
+        ("bytes=0-3", b"0123", "bytes 0-3/10"),
+        ("bytes=5-", b"56789", "bytes 5-9/10"),
+        ("bytes=-5", b"56789", "bytes 5-9/10"),
+        ("bytes=8-99", b"89", "bytes 8-9/10"),
+    ],
+)
+def test_ranges(supabase: SupabaseTarget, bucket: str, wanted: str, content: bytes, described: str) -> None:
+    with supabase.http() as http:
+        put(http, supabase, bucket, "a")
+        reply = http.get(f"{supabase.storage}/object/{bucket}/a", headers={"range": wanted})
+    assert (reply.status_code, reply.content, reply.headers["content-range"]) == (206, content, described)
+
+
+def test_a_range_beyond_the_end_is_416(supabase: SupabaseTarget, bucket: str) -> None:
+    with supabase.http() as http:
+        put(http, supabase, bucket, "a")
+        reply = http.get(f"{supabase.storage}/object/{bucket}/a", headers={"range": "bytes=10-12"})
+    assert (reply.status_code, reply.json()["code"]) == (416, "InvalidRange")
+
+
+def test_html_is_served_as_text(supabase: SupabaseTarget, public_bucket: str) -> None:
+    with supabase.http() as http:
+        url = f"{supabase.storage}/object/{public_bucket}/page"
+        http.post(url, content=b"<script>", headers={"content-type": "text/html; charset=utf-8"}).raise_for_status()
+    reply = httpx.get(f"{supabase.storage}/object/public/{public_bucket}/page")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith("text/plain")
+
+
+def test_raw_upload_with_its_headers(supabase: SupabaseTarget, bucket: str) -> None:
+    metadata = base64.b64encode(json.dumps({"a": 1}).encode()).decode()
+    headers = {"content-type": "model/gltf-binary", "cache-control": "max-age=60", "x-metadata": metadata}
+    with supabase.http() as http:
+        reply = http.post(f"{supabase.storage}/object/{bucket}/u1/a.glb", content=b"raw", headers=headers)
+        assert reply.json()["Key"] == f"{bucket}/u1/a.glb"
+        info = http.get(f"{supabase.storage}/object/info/{bucket}/u1/a.glb").json()
+        assert info["id"] == reply.json()["Id"]
+        assert (info["content_type"], info["cache_control"]) == ("model/gltf-binary", "max-age=60")
+        assert (info["metadata"], info["size"]) == ({"a": 1}, 3)
+        again = http.put(f"{supabase.storage}/object/{bucket}/u1/a.glb", content=b"more", headers=PNG)
+        assert again.json() == reply.json()
+
+
+def test_form_upload_with_an_empty_part_name(supabase: SupabaseTarget, bucket: str) -> None:
+    """A browser's client sends its file under no name."""
+    body = (
+        b'--B\r\nContent-Disposition: form-data; name="cacheControl"\r\n\r\n60\r\n'
+        b'--B\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{"k": "v"}\r\n'
+        b'--B\r\nContent-Disposition: form-data; name=""; filename="blob"\r\nContent-Type: image/webp\r\n\r\n'
+        b"\r\n--Bytes with a lookalike boundary\r\n--\r\n--B--\r\n"
+    )
+    url = f"{supabase.storage}/object/{bucket}/blob"
+    with supabase.http() as http:
+        http.post(url, content=body, headers={"content-type": "multipart/form-data; boundary=B"}).raise_for_status()
+        reply = http.get(url)
+        assert reply.content == b"\r\n--Bytes with a lookalike boundary\r\n--"
+        assert reply.headers["content-type"] == "image/webp"
+        info = http.get(f"{supabase.storage}/object/info/{bucket}/blob").json()
+        assert (info["metadata"], info["cache_control"]) == ({"k": "v"}, "max-age=60")
+
+
+def test_a_form_that_ends_early_stores_nothing(supabase: SupabaseTarget, bucket: str) -> None:
+    body = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: image/png\r\n\r\nhalf'
+    url = f"{supabase.storage}/object/{bucket}/half"
+    with supabase.http() as http:
+        reply = http.post(url, content=body, headers={"content-type": "multipart/form-data; boundary=B"})
+        assert reply.is_error
+        assert http.get(url).json()["code"] == "NoSuchKey"
+
+
+def test_signed_urls_on_the_wire(supabase: SupabaseTarget, bucket: str) -> None:
+    with supabase.http() as http:
+        put(http, supabase, bucket, "u1/a.glb")
+        put(http, supabase, bucket, "u1/b.glb")
+        for seconds in ("60", 60):  # the Python client sends a string
+            reply = http.post(f"{supabase.storage}/object/sign/{bucket}/u1/a.glb", json={"expiresIn": seconds})
+            link = reply.json()["signedURL"]
+            assert link.startswith(f"/object/sign/{bucket}/u1/a.glb?token=")
+    served = httpx.get(f"{supabase.storage}{link}")
+    assert (served.status_code, served.content) == (200, b"0123456789")
+    assert "expires" in served.headers
+    assert httpx.head(f"{supabase.storage}{link}").is_error
+    part = httpx.get(f"{supabase.storage}{link}", headers={"range": "bytes=2-3"})
+    assert (part.status_code, part.content) == (206, b"23")
+
+    token = link.partition("token=")[2]
+    other = httpx.get(f"{supabase.storage}/object/sign/{bucket}/u1/b.glb", params={"token": token})
+    assert (other.status_code, other.json()["code"]) == (400, "InvalidSignature")
+    spoiled = httpx.get(f"{supabase.storage}/object/sign/{bucket}/u1/a.glb", params={"token": token[:-4] + "AAAA"})
+    assert (spoiled.status_code, spoiled.json()["code"]) == (400, "InvalidJWT")
+
+
+def test_a_signed_url_expires(supabase: SupabaseTarget, bucket: str) -> None:
+    with supabase.http() as http:
+        put(http, supabase, bucket, "a")
+        reply = http.post(f"{supabase.storage}/object/sign/{bucket}/a", json={"expiresIn": 1})
+        url = f"{supabase.storage}{reply.json()['signedURL']}"
+        deadline = time.monotonic() + 30
+        while not (served := http.get(url)).is_error:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert (served.status_code, served.json()["code"]) == (400, "InvalidJWT")
+
+
+def test_delete_one(supabase: SupabaseTarget, bucket: str) -> None:
+    url = f"{supabase.storage}/object/{bucket}/a"
+    with supabase.http() as http:
+        put(http, supabase, bucket, "a")
+        assert http.delete(url).json() == {"message": "Successfully deleted"}
+        assert http.get(url).json()["code"] == "NoSuchKey"
+
+
+def test_browsers_may_call(supabase: SupabaseTarget, public_bucket: str) -> None:
+    wanted = "authorization,apikey,content-type,x-client-info,x-upsert,x-metadata,cache-control,range"
+    headers = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": wanted,
+    }
+    preflight = httpx.options(f"{supabase.storage}/object/{public_bucket}/a", headers=headers)
+    assert preflight.is_success
+    assert preflight.headers["access-control-allow-origin"] in ("*", "https://app.example")
+    allowed = preflight.headers["access-control-allow-headers"].lower()
+    assert allowed == "*" or all(name in allowed for name in wanted.split(","))
+    refused = httpx.get(
+        f"{supabase.storage}/object/public/{public_bucket}/a", headers={"Origin": "https://app.example"}
+    )
+    assert refused.headers["access-control-allow-origin"] in ("*", "https://app.example")
