@@ -16,6 +16,7 @@ from app.db.tasks import TaskRow
 from app.deps import Caller, Services
 from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
+from app.observability import OPEN_POLLS
 from app.schemas.problems import documented
 from app.schemas.tasks import Task, TaskDetail, TaskPage, TaskRequest, TaskStatus, TaskWord
 from app.services.task_status import StatusDocument
@@ -46,7 +47,8 @@ async def task_status(
     known = _etags(if_none_match)
     if wait > 0:
         one = next(iter(known)) if len(known) == 1 else None
-        document = await services.status.wait(id, caller.user_id, seconds=wait, known_etag=one)
+        with OPEN_POLLS.track_inprogress():
+            document = await services.status.wait(id, caller.user_id, seconds=wait, known_etag=one)
     else:
         document = await services.status.document(id, caller.user_id)
     if document.etag in known or "*" in known:

@@ -113,6 +113,13 @@ class Gateway:
         return user_id
 
 
+async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit:  # the log says why
+        raise RuntimeError("The application did not start.") from None
+
+
 @asynccontextmanager
 async def gateway(settings: Settings, *, public: bool = True) -> AsyncGenerator[Gateway]:
     """Serve on a free port of loopback; streams and long polls end when the context does."""
@@ -126,7 +133,7 @@ async def gateway(settings: Settings, *, public: bool = True) -> AsyncGenerator[
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        serving = asyncio.create_task(_serve(server, listener))
         while not server.started:
             if serving.done():
                 await serving
