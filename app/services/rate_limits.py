@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 UNCOUNTED = Counter("makeit3d_rate_limit_uncounted_total", "Requests let through because Redis did not answer")
 
+_NO_ADDRESS = "async+redis://localhost:6379"  # the storage wants to see one; the pool holds the real one
 _WINDOW_SECONDS = 60
 _ANSWER_SECONDS = 1.0  # Redis answers in a millisecond or is not well
 _PAUSE_SECONDS = 2.0  # while Redis is away, one request in this time waits for it
@@ -37,7 +38,7 @@ class RateLimits:
             redis_py_url(redis_url), socket_connect_timeout=_ANSWER_SECONDS, socket_timeout=_ANSWER_SECONDS
         )
         # the pool holds the real address; the storage only wants to see one
-        storage = RedisStorage("async+redis://localhost", implementation="redispy", connection_pool=self._pool)  # pyright: ignore[reportArgumentType]
+        storage = RedisStorage("async+redis://localhost:6379", implementation="redispy", connection_pool=self._pool)  # pyright: ignore[reportArgumentType]
         self._limiter = MovingWindowRateLimiter(storage)
         self._limits = {
             provider: RateLimitItemPerMinute(limit, namespace="makeit3d")
