@@ -32,7 +32,7 @@ async def connection(plain: str) -> AsyncGenerator[asyncpg.Connection]:
 
 async def test_it_may_be_repeated_and_raced(plain: str) -> None:
     await bootstrap(plain)
-    await asyncio.gather(bootstrap(plain), bootstrap(plain))
+    await asyncio.gather(*(bootstrap(plain) for _ in range(4)))
 
 
 async def test_roles(connection: asyncpg.Connection) -> None:
