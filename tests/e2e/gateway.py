@@ -138,6 +138,12 @@ class Gateway:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(60)
 
+    def kill(self) -> None:
+        """End everything at once, without a drain."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
     def restart(self) -> None:
         self.process = _start(self.environment)
         self.wait_ready()

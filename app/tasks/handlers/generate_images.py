@@ -49,7 +49,6 @@ class GenerateImages:
             safety_identifier=job.safety_identifier,
         )
         async with AsyncExitStack() as stack:
-            directory = await stack.enter_async_context(self._spool.workspace(expected_bytes=job.n * _BYTES_PER_IMAGE))
 
             async def prepare() -> ImageRequest:
                 fetched = [await stack.enter_async_context(self._inputs.fetch_picture(ref)) for ref in job.inputs]
@@ -58,13 +57,16 @@ class GenerateImages:
             # from the POST until its pictures lie in the bucket, only this process has what was paid
             with run.protected():
                 call = await self._journal.reply_for(run, provider, prepare)
+                if call.state is CallState.SETTLED and call.result is not None:
+                    return _stored_earlier(call, call.result)
+                # only now, not while the call is open: hundreds wait for a provider at a time
+                expected = job.n * _BYTES_PER_IMAGE
+                directory = await stack.enter_async_context(self._spool.workspace(expected_bytes=expected))
                 return await self._store(run, provider, request, call, directory)
 
     async def _store(
         self, run: JobRun, provider: ImageProvider, request: ImageRequest, call: Call, directory: Path
     ) -> Outcome:
-        if call.state is CallState.SETTLED and call.result is not None:
-            return _stored_earlier(call, call.result)
         try:
             result = await provider.decode(self._spool.reply(call.id), request, directory=directory)
         except OutcomeUnknown:

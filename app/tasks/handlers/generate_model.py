@@ -72,10 +72,15 @@ class ModelWork:
             raise AppError(ErrorCode.STEP_FAILED, "The earlier step is not completed.")
         return output
 
-    async def store(self, run: JobRun, task: ProviderTask, directory: Path) -> Outcome:
+    async def store(self, run: JobRun, task: ProviderTask) -> Outcome:
         """Download the result and put it into the bucket."""
         if not run.assets:
             return Failed(ErrorCode.INTERNAL_ERROR, "The job has no row to fill.")
+        # only now, not while the provider works: hundreds wait at a time
+        async with self.spool.workspace(expected_bytes=_EXPECTED_BYTES) as directory:
+            return await self._store(run, task, directory)
+
+    async def _store(self, run: JobRun, task: ProviderTask, directory: Path) -> Outcome:
         model = await self.calls.download(run, task, directory / "result", max_bytes=self._max_model_bytes)
         if model.content_type != GLB:
             return Failed(ErrorCode.PROVIDER_RESULT_INVALID, "The provider's result is not a GLB model.")
@@ -102,7 +107,6 @@ class GenerateModel:
         kind = _kind(job)
         work = self._work
         async with AsyncExitStack() as stack:
-            directory = await stack.enter_async_context(work.spool.workspace(expected_bytes=_EXPECTED_BYTES))
 
             async def prepare() -> ModelSpec:
                 views = await work.fetch_views(run, job, stack)
@@ -114,7 +118,7 @@ class GenerateModel:
                 )
 
             task = await work.calls.finished(run, kind, prepare)
-            return await work.store(run, task, directory)
+            return await work.store(run, task)
 
 
 class RefineModel:
@@ -127,7 +131,6 @@ class RefineModel:
         job = ModelJob.from_json(run.job.params)
         work = self._work
         async with AsyncExitStack() as stack:
-            directory = await stack.enter_async_context(work.spool.workspace(expected_bytes=_EXPECTED_BYTES))
             source_task_id = job.source_task_id
             if job.model is not None:
                 source_task_id = await self._imported(run, job.model, stack)
@@ -141,7 +144,7 @@ class RefineModel:
                 )
 
             task = await work.calls.finished(run, ModelKind.TEXTURE_MODEL, prepare)
-            return await work.store(run, task, directory)
+            return await work.store(run, task)
 
     async def _imported(self, run: JobRun, model: ObjectRef, stack: AsyncExitStack) -> str:
         work = self._work

@@ -29,13 +29,14 @@ class RenderSketch:
         if not run.assets:
             return Failed(ErrorCode.INTERNAL_ERROR, "The job has no row to fill.")
         async with AsyncExitStack() as stack:
-            directory = await stack.enter_async_context(work.spool.workspace(expected_bytes=_EXPECTED_BYTES))
 
             async def prepare() -> ModelSpec:
                 views = await work.fetch_views(run, job, stack)
                 return ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt=job.prompt, views=views)
 
             task = await work.calls.finished(run, ModelKind.SKETCH_TO_IMAGE, prepare)
+            workspace = work.spool.workspace(expected_bytes=_EXPECTED_BYTES)
+            directory = await stack.enter_async_context(workspace)
             picture = await work.calls.download(run, task, directory / "result", max_bytes=self._max_image_bytes)
             seen = await work.inputs.look_at(picture.path)
             file = await self._outputs.store(

@@ -1,0 +1,1 @@
+"""Figures of the whole gateway on one machine, printed; nothing here passes or fails."""
