@@ -43,7 +43,7 @@ class Event:
 
 
 # Only transactions that ended before every one still running: a commit can not appear behind the reader.
-_AFTER = """
+AFTER = """
 select xid::text as xid, id, type, payload, created_at from events
 where user_id = $1 and (xid, id) > ($2::text::xid8, $3)
   and xid < pg_snapshot_xmin(pg_current_snapshot())
@@ -55,7 +55,7 @@ order by xid, id limit $5
 async def after(
     database: Database, user_id: UUID, cursor: Cursor, *, task_id: str | None, limit: int = 500
 ) -> list[Event]:
-    rows = await database.fetch(_AFTER, user_id, str(cursor.xid), cursor.id, task_id, limit)
+    rows = await database.fetch(AFTER, user_id, str(cursor.xid), cursor.id, task_id, limit)
     return [Event(Cursor(int(row["xid"]), row["id"]), row["type"], row["payload"], row["created_at"]) for row in rows]
 
 
@@ -73,7 +73,7 @@ class Horizon:
     hidden: bool
 
 
-_HORIZON = """
+HORIZON = """
 select pg_snapshot_xmin(pg_current_snapshot())::text as xmin, exists (
   select from events where user_id = $1 and xid >= pg_snapshot_xmin(pg_current_snapshot())) as hidden
 """
@@ -81,7 +81,7 @@ select pg_snapshot_xmin(pg_current_snapshot())::text as xmin, exists (
 
 async def horizon(database: Database, user_id: UUID) -> Horizon:
     """Ask before ``after``: whatever lies below this cursor is then in its answer."""
-    row = await database.fetchrow(_HORIZON, user_id)
+    row = await database.fetchrow(HORIZON, user_id)
     assert row is not None  # noqa: S101 - a select without from has one row
     return Horizon(Cursor(int(row["xmin"]), 0), row["hidden"])
 
@@ -95,7 +95,7 @@ class News:
     task_ids: list[str]
 
 
-_NEWS = """
+NEWS = """
 select pg_snapshot_xmin(pg_current_snapshot())::text as xmin,
   array(select u from unnest($2::uuid[]) as u
     where exists (select from events e where e.user_id = u and e.xid >= $1::text::xid8)) as user_ids,
@@ -106,7 +106,7 @@ select pg_snapshot_xmin(pg_current_snapshot())::text as xmin,
 
 async def news(database: Database, since: int, *, user_ids: Sequence[UUID], task_ids: Sequence[str]) -> News:
     """One statement for all waiting readers of a process, for when hints got lost."""
-    row = await database.fetchrow(_NEWS, str(since), list(user_ids), list(task_ids))
+    row = await database.fetchrow(NEWS, str(since), list(user_ids), list(task_ids))
     assert row is not None  # noqa: S101 - a select without from has one row
     return News(int(row["xmin"]), row["user_ids"], row["task_ids"])
 

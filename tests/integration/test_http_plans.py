@@ -1,0 +1,57 @@
+"""The statements behind waiting readers stay index scans, however long the log is."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from app.db import events
+from app.db.events import Cursor
+from app.db.pool import Database
+
+from tests.integration.factories import make_user
+
+_FILL = """
+insert into events (xid, type, user_id, task_id, payload) -- xids of long ago
+select (n / 60 + 3)::text::xid8, 'job_update', u[1 + n % cardinality(u)], 'task-plan-' || n % 500, '{}'
+from generate_series(1, 30000) as n, (select $1::uuid[] as u) as users
+"""
+
+
+def scans(plan: dict[str, Any]) -> set[str]:
+    """Relations that are read whole somewhere in a plan."""
+    found = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set[str]()
+    return found.union(*(scans(child) for child in plan.get("Plans", ())))
+
+
+@pytest.fixture
+async def filled(db: Database) -> Database:
+    users = [await make_user(db), *(uuid4() for _ in range(99))]
+    await db.execute(_FILL, users)
+    await db.execute("analyze events")
+    return db
+
+
+async def test_readers_of_the_log_use_its_index(filled: Database) -> None:
+    user = await filled.fetchval("select user_id from events limit 1")
+    statements: list[tuple[str, tuple[object, ...]]] = [
+        (events.AFTER, (user, "400", 0, None, 200)),
+        (events.AFTER, (user, "400", 0, "task-plan-7", 200)),
+        (events.HORIZON, (user,)),
+        (events.NEWS, ("490", [user, uuid4()], ["task-plan-7", "task-plan-none"])),
+    ]
+    for statement, arguments in statements:
+        (explained,) = await filled.fetch(f"explain (format json) {statement}", *arguments)
+        assert scans(explained[0][0]["Plan"]) == set(), statement
+
+
+async def test_a_replay_comes_in_pages_without_gap_or_repeat(filled: Database) -> None:
+    user = await filled.fetchval("select user_id from events limit 1")
+    seen: list[Cursor] = []
+    cursor = Cursor(0, 0)
+    while page := await events.after(filled, user, cursor, task_id=None, limit=70):
+        seen += [event.cursor for event in page]
+        cursor = seen[-1]
+    assert len(seen) == len(set(seen)) == 300
+    assert seen == sorted(seen)
