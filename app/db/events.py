@@ -42,13 +42,14 @@ class Event:
     created_at: datetime
 
 
+# The order names the table: a bare xid would be the text of the answer, and "10" comes before "9".
 # Only transactions that ended before every one still running: a commit can not appear behind the reader.
 AFTER = """
 select xid::text as xid, id, type, payload, created_at from events
 where user_id = $1 and (xid, id) > ($2::text::xid8, $3)
   and xid < pg_snapshot_xmin(pg_current_snapshot())
   and ($4::text is null or task_id = $4)
-order by xid, id limit $5
+order by events.xid, events.id limit $5
 """
 
 
