@@ -111,6 +111,26 @@ def generate(
 
 
 @app.command()
+def token() -> None:
+    """Print an access token of the sandbox's demo user, for curl."""
+    from app.cli_demo import sign_in
+
+    settings = Settings.load()
+    if not settings.is_sandbox:
+        fail("Only the sandbox has a demo user. Sign in with your app, and use its access token.")
+    print(sign_in(settings).token)  # noqa: T201 - for $(…), without a terminal's formatting
+
+
+@app.command()
+def samples(directory: Annotated[Path, typer.Argument(help="Where to put them.")] = Path()) -> None:
+    """Copy sample pictures (public domain and CC0, from scikit-image) to try things with."""
+    from app.cli_demo import copy_samples
+
+    for path in copy_samples(directory):
+        console.print(path, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def api() -> None:
     """Serve the HTTP API."""
     import uvicorn

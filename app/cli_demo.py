@@ -7,6 +7,7 @@ far ends are stand-ins, and every line says so.
 from __future__ import annotations
 
 import secrets
+import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -84,11 +85,11 @@ def _work(console: Console, settings: Settings, *, photo: Path | None, sketch: P
 
 
 class _photo_or_sample:  # noqa: N801 - used as a context manager
-    """The caller's photo, or a public-domain one (NASA's portrait of Eileen Collins) that scikit-image ships."""
+    """The caller's photo, or a CC0 one (a cup of coffee, by Rachel Michetti) that scikit-image ships."""
 
     def __init__(self, photo: Path | None) -> None:
         self._photo = photo
-        self._sample = resources.as_file(resources.files("skimage.data") / "astronaut.png")
+        self._sample = resources.as_file(resources.files("skimage.data") / "coffee.png")
 
     def __enter__(self) -> Path:
         return self._photo if self._photo is not None else self._sample.__enter__()
@@ -96,6 +97,16 @@ class _photo_or_sample:  # noqa: N801 - used as a context manager
     def __exit__(self, *error: object) -> None:
         if self._photo is None:
             self._sample.__exit__(None, None, None)
+
+
+def copy_samples(directory: Path) -> list[Path]:
+    """``photo.png`` and ``back.png`` (coffee and a cat, CC0) and ``sketch.png`` (a horse's outline, CC0)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    copied: list[Path] = []
+    for name, target in (("coffee.png", "photo.png"), ("chelsea.png", "back.png"), ("horse.png", "sketch.png")):
+        with resources.as_file(resources.files("skimage.data") / name) as source:
+            copied.append(Path(shutil.copy(source, directory / target)))
+    return copied
 
 
 def sandbox_user_headers(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,21 @@
+"""Documents that repeat what the code says are held to it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from app.errors import ErrorCode
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def test_the_error_table_is_the_catalogue() -> None:
+    text = (REPOSITORY / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.+) \| (yes|no) \|$", text, re.MULTILINE)
+    wanted = [(e.code, str(e.status), e.title, "yes" if e.retry_helps else "no") for e in ErrorCode]
+    assert rows == wanted
+
+
+def test_codes_are_unique() -> None:
+    assert len({error.code for error in ErrorCode}) == len(list(ErrorCode))
