@@ -189,6 +189,46 @@ def test_a_signed_url_expires(supabase: SupabaseTarget, bucket: str) -> None:
     assert (served.status_code, served.json()["code"]) == (400, "InvalidJWT")
 
 
+def test_folder_listing_orders_and_ignores_case(supabase: SupabaseTarget, bucket: str) -> None:
+    with supabase.http() as http:
+        for key in ("Dir/b.png", "dir/A.png", "dir/c.png", "dir/sub/x.png"):
+            put(http, supabase, bucket, key)
+
+        def names(**options: object) -> list[str]:
+            reply = http.post(f"{supabase.storage}/object/list/{bucket}", json={"prefix": "dir", **options})
+            return [entry["name"] for entry in reply.raise_for_status().json()]
+
+        assert sorted(names()) == ["A.png", "b.png", "c.png", "sub"]
+        assert sorted(names(limit=2) + names(limit=2, offset=2)) == ["A.png", "b.png", "c.png", "sub"]
+        by_time = [name for name in names(sortBy={"column": "created_at", "order": "desc"}) if name != "sub"]
+        assert by_time == ["c.png", "A.png", "b.png"]
+
+
+@pytest.mark.parametrize("column", ["name", "created_at"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_hold_each_folder_and_object_once(supabase: SupabaseTarget, bucket: str, column: str, order: str) -> None:
+    made = ["p/a", "p/b/1", "p/b/2", "p/c", "p/d/1", "p/d/2", "p/e"]
+    wanted = ["p/a", "p/b/", "p/c", "p/d/", "p/e"]
+    with supabase.http() as http:
+        for key in made:
+            put(http, supabase, bucket, key)
+        for delimiter, entries in ((True, wanted), (False, made)):
+            body = {"prefix": "p/", "limit": 2, "with_delimiter": delimiter}
+            body |= {"sortBy": {"column": column, "order": order}}
+            seen: list[str] = []
+            while True:
+                page = http.post(f"{supabase.storage}/object/list-v2/{bucket}", json=body).raise_for_status().json()
+                found = [entry["name"] for entry in page["folders"] + page["objects"]]
+                assert len(found) <= 2
+                seen += found
+                if not page["hasNext"]:
+                    break
+                body["cursor"] = page["nextCursor"]
+            assert sorted(seen) == entries
+            if not delimiter:
+                assert seen == (entries if order == "asc" else entries[::-1])
+
+
 def test_delete_one(supabase: SupabaseTarget, bucket: str) -> None:
     url = f"{supabase.storage}/object/{bucket}/a"
     with supabase.http() as http:

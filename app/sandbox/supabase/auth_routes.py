@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -17,11 +16,10 @@ from app.sandbox.supabase.accounts import Accounts, Session
 from app.sandbox.supabase.errors import AuthRefusal, StorageRefusal
 from app.sandbox.supabase.keys import InvalidToken
 from app.sandbox.supabase.project import SERVICE, Project
+from app.sandbox.supabase.wire import Handler, marked
 
 _PASSWORD_LENGTH = 6
 _EMAIL_LENGTH = 255
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class AuthRoutes:
@@ -158,10 +156,8 @@ def _answering(handler: Handler) -> Handler:
             return AuthRefusal(504, "request_timeout", refusal.message).response(request)
         except asyncpg.DataError:
             return AuthRefusal(400, "validation_failed", "Invalid input").response(request)
-        except ClientDisconnect:
-            return Response(status_code=499)
 
-    return answer
+    return marked(answer)
 
 
 async def _json(request: Request) -> dict[str, Any]:

@@ -33,20 +33,27 @@ select e.entry, e.is_folder, o.* from entries e left join storage.objects o on o
 order by {order} limit $4 offset $5
 """
 
-# cursor paging over full keys, in byte order; a folder stands for everything below it
+# cursor paging over full keys, in byte order; by name this is a walk of the unique index
 _PAGE = """
-with entries as (
-  select {entry} as entry, min({key}) as key
-  from storage.objects where bucket_id = $1 and starts_with(name, $2) and ($3::text is null or {inside}) group by 1
+select name as entry, {column}::text as key, o.* from storage.objects o
+where bucket_id = $1 and starts_with(name, $2)
+  and ($3::text is null or ({column}, name) {beyond} ($4::text::{type}, $3::text collate "C"))
+order by {column} {order}, name {order} limit $5
+"""
+
+# the same with a folder standing for everything below it
+_PAGE_OF_FOLDERS = """
+with below as (
+  select *, case when position('/' in substr(name, length($2) + 1)) > 0
+    then $2 || split_part(substr(name, length($2) + 1), '/', 1) || '/' else name end collate "C" as entry
+  from storage.objects where bucket_id = $1 and starts_with(name, $2)
+), entries as (
+  select entry, min({column}) as key from below group by entry
 )
 select e.entry, e.key::text as key, o.* from entries e
 left join storage.objects o on o.bucket_id = $1 and o.name = e.entry
 where $3::text is null or (e.key, e.entry) {beyond} ($4::text::{type}, $3::text collate "C")
 order by e.key {order}, e.entry {order} limit $5
-"""
-_WITH_FOLDERS = """
-  case when position('/' in substr(name, length($2) + 1)) > 0
-    then $2 || split_part(substr(name, length($2) + 1), '/', 1) || '/' else name end collate "C"
 """
 
 
@@ -87,16 +94,12 @@ class ListRoutes:
         bucket = await self._objects.bucket(request.path_params["bucket"])
         body = await json_body(request)
         column, order = _sort(body, ("name", "updated_at", "created_at"))
-        entry = _WITH_FOLDERS if body.get("with_delimiter") is True else "name"
-        by_name = column == "name"
-        sql = _PAGE.format(
-            entry=entry,
-            key=entry if by_name else column,
-            # by name the page's index range is narrowed before grouping
-            inside='name > $3::text collate "C"' if by_name and order == "asc" else "true",
-            beyond=">" if order == "asc" else "<",
-            type='text collate "C"' if by_name else "timestamptz",
+        template = _PAGE_OF_FOLDERS if body.get("with_delimiter") is True else _PAGE
+        sql = template.format(
+            column=column,
             order=order,
+            beyond=">" if order == "asc" else "<",
+            type='text collate "C"' if column == "name" else "timestamptz",
         )
         limit = _bounded(body, _PAGE_CAP_V2, default=_PAGE_CAP_V2)
         after_entry, after_key = _read_cursor(body)

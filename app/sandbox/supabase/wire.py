@@ -15,6 +15,7 @@ from app.sandbox.supabase.errors import StorageRefusal, bad_request
 Handler = Callable[[Request], Awaitable[Response]]
 
 _NOBODY_READS_THIS = 499  # the client is gone
+_MARK = "X-MakeIt3D-Sandbox"
 
 
 def answering(handler: Handler) -> Handler:
@@ -27,8 +28,20 @@ def answering(handler: Handler) -> Handler:
             return refusal.response()
         except asyncpg.DataError:  # for example a NUL in a name
             return bad_request("Invalid input").response()
+
+    return marked(answer)
+
+
+def marked(handler: Handler) -> Handler:
+    """Every reply says that it is the sandbox's."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            response = await handler(request)
         except ClientDisconnect:
-            return Response(status_code=_NOBODY_READS_THIS)
+            response = Response(status_code=_NOBODY_READS_THIS)
+        response.headers[_MARK] = "sandbox"
+        return response
 
     return answer
 
@@ -83,4 +96,4 @@ def mapping(body: dict[str, Any], name: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-__all__ = ["Handler", "answering", "json_body", "mapping", "text", "texts", "whole"]
+__all__ = ["Handler", "answering", "json_body", "mapping", "marked", "text", "texts", "whole"]

@@ -111,6 +111,11 @@ def test_keys_are_private_files(sandbox: SandboxProcess) -> None:
         assert stat.S_IMODE((sandbox.settings.home / name).stat().st_mode) == 0o600
 
 
+def test_every_reply_says_sandbox(sandbox: SandboxProcess) -> None:
+    for path in ("/storage/v1/bucket", "/storage/v1/object/a/b", "/auth/v1/user", "/auth/v1/.well-known/jwks.json"):
+        assert httpx.get(f"{sandbox.supabase_url}{path}").headers["X-MakeIt3D-Sandbox"] == "sandbox"
+
+
 def test_the_front_page_says_what_it_is(sandbox: SandboxProcess) -> None:
     page = httpx.get(f"{sandbox.url}/").text
     assert "sandbox" in page
