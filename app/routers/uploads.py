@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 
 from app.deps import Caller, Services
-from app.errors import ErrorCode
+from app.errors import AppError, ErrorCode
 from app.routers.multipart import FormReceiver
 from app.schemas.problems import documented
 from app.schemas.uploads import MULTIPART_BODY, UploadedAsset
 
 FORM_BYTES = 64 * 1024  # what a form may have beside its file
 
+_RECEIVE_SECONDS = 600.0
 _TASK, _TYPE = "task_id", "input_asset_type"
 
 router = APIRouter(tags=["assets"])
@@ -45,7 +47,11 @@ async def upload(request: Request, caller: Caller, services: Services) -> Upload
         receiver = FormReceiver(
             directory / "upload", field_names=frozenset({_TASK, _TYPE}), limit_of=services.uploads.limit_of
         )
-        form = await receiver.receive(request.headers.get("content-type", ""), request.stream())
+        try:
+            async with asyncio.timeout(_RECEIVE_SECONDS):  # room in the spool is not for those who only trickle
+                form = await receiver.receive(request.headers.get("content-type", ""), request.stream())
+        except TimeoutError:
+            raise AppError(ErrorCode.MALFORMED_REQUEST, "The file did not arrive in time.") from None
         asset = await services.uploads.store(
             form.file,
             user_id=caller.user_id,

@@ -59,6 +59,8 @@ class TaskStatus:
         """
         document = await self.document(id, user_id)
         known = known_etag or document.etag
+        if document.etag != known or document.status.is_final:
+            return document
         deadline = asyncio.get_running_loop().time() + seconds
         with self._events.watch_task(document.task_id) as watch:
             while True:

@@ -7,7 +7,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -34,6 +34,7 @@ from app.storage.base import ObjectStorage, StorageError
 log = structlog.get_logger(__name__)
 
 _MODEL_BYTES = 150 * 1024 * 1024  # what providers import
+_PATIENCE_SECONDS = 30.0
 _ASSET_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -62,7 +63,11 @@ class Uploads:
         spool: Spool,
         notifier: Notifier,
         settings: Settings,
+        *,
+        patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
+        """``patience_seconds`` is how long an upload may wait for room in the spool."""
+        self._patience_seconds = patience_seconds
         self._database = database
         self._storage = storage
         self._inputs = inputs
@@ -91,9 +96,17 @@ class Uploads:
 
     @asynccontextmanager
     async def workspace(self, expected_bytes: int | None) -> AsyncGenerator[Path]:
-        """A directory for one upload; waits while the spool is full."""
+        """A directory for one upload, removed afterwards. Raises AppError(SERVICE_UNAVAILABLE) while the spool stays
+        full."""
         expected = self.max_bytes if expected_bytes is None else min(expected_bytes, self.max_bytes)
-        async with self._spool.workspace(expected_bytes=expected) as directory:
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._patience_seconds):
+                    directory = await stack.enter_async_context(self._spool.workspace(expected_bytes=expected))
+            except TimeoutError:
+                raise AppError(
+                    ErrorCode.SERVICE_UNAVAILABLE, "Too much is being uploaded just now.", retry_after=10
+                ) from None
             yield directory
 
     async def store(

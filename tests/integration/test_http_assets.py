@@ -219,12 +219,34 @@ async def test_a_storage_that_does_not_take_the_file_is_told(settings: Settings)
         await gate.services.storage.aclose()
         gone = MemoryStorage(settings.home, {})
         gate.services.uploads = Uploads(
-            gate.db, gone, InputFiles(gone, settings, settings.home), Spool(settings.home, max_bytes=10**6),
-            gate.services.notifier, settings,
-        )  # fmt: skip
+            gate.db,
+            gone,
+            InputFiles(gone, settings, settings.home),
+            Spool(settings.home, max_bytes=10**6),
+            gate.services.notifier,
+            settings,
+        )
         answer = await upload(gate, picture())
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
         assert int(answer.headers["retry-after"]) > 0
         # the manifest remembers that something may lie there
         assert await gate.db.fetchval("select state from files") == "uploading"
         assert await gate.db.fetchval("select count(*) from input_assets") == 0
+
+
+async def test_a_full_spool_is_told(settings: Settings) -> None:
+    async with gateway(settings) as gate:
+        storage, spool = gate.services.storage, Spool(settings.spool_directory, max_bytes=1_000)
+        gate.services.uploads = Uploads(
+            gate.db,
+            storage,
+            InputFiles(storage, settings, settings.home),
+            spool,
+            gate.services.notifier,
+            settings,
+            patience_seconds=0.05,
+        )
+        async with spool.workspace(expected_bytes=1_000):
+            answer = await upload(gate, picture())
+            assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+        assert (await upload(gate, picture())).status_code == 201
