@@ -32,7 +32,7 @@ def imagined_back(rgb: Pixels, mask: Mask) -> Pixels:
 
     At the outline it equals the front, so the two halves meet without a seam. Not mirrored.
     """
-    sigma = 0.045 * max(rgb.shape)
+    sigma = 0.1 * max(rgb.shape)
     weight = mask.astype(np.float32)
     spread = blur(rgb * weight[..., None], sigma)
     broad = spread / np.maximum(blur(weight, sigma), 1e-3)[..., None]

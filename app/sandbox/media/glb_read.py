@@ -120,6 +120,8 @@ class GlbFile:
     def _part(self, mesh: int, number: int, entry: Entry) -> Part | None:
         """The triangles of a primitive; None when it has none (points, lines)."""
         mode = entry.get("mode", 4)
+        if "material" in entry:
+            as_index(entry["material"], len(self.entries("materials")), "material")
         attributes = as_object(entry.get("attributes"), "attributes")
         if mode not in (4, 5, 6) or "POSITION" not in attributes:
             return None

@@ -13,6 +13,7 @@ from scipy import ndimage
 from app.sandbox.media.arrays import Field, Mask, Pixels, Rgb, Vectors
 from app.sandbox.media.atlas import extend
 from app.sandbox.media.canvas import Canvas, Painted
+from app.sandbox.media.cutting import to_lab
 from app.sandbox.media.looks import own_backdrop, paint
 from app.sandbox.media.noise import mix
 from app.sandbox.media.painting import paint_thing
@@ -20,16 +21,20 @@ from app.sandbox.media.relief import inflate
 from app.sandbox.media.shapes import depth
 from app.sandbox.media.sketch import color_in
 from app.sandbox.media.studio import shadow, stamp, sweep
-from app.sandbox.media.subject import alpha_of, subject_mask
+from app.sandbox.media.subject import alpha_of, subject_mask, unlike_backdrop
 from app.sandbox.media.words import Colour, Wish, read_wish
 
 _STUDIO: Final[tuple[Colour, ...]] = (
     (0.925, 0.92, 0.91),
-    (0.80, 0.84, 0.88),
-    (0.88, 0.83, 0.76),
+    (0.78, 0.84, 0.90),
+    (0.90, 0.83, 0.73),
     (0.66, 0.70, 0.72),
     (0.42, 0.46, 0.52),
+    (0.48, 0.62, 0.78),
+    (0.80, 0.66, 0.50),
 )
+_CLEAR_GAP: Final = 17.0
+"""CIELAB; comfortably more than `subject_mask` needs to be sure."""
 _WORK_PIXELS: Final = 1_150_000
 _LONGEST_SIDE: Final = 4096
 
@@ -85,7 +90,8 @@ def render_sketch(sketch: Image.Image, *, prompt: str, seed: int) -> Image.Image
     rgb, alpha = _set(drawn.rgb, drawn.alpha, _work_size(target), seed=mix(wish.key, seed))
     painted = paint(Canvas(rgb, alpha, _relief(alpha > 0.5), wish if wish.look_named else read_wish("clay"), seed))
     backdrop = own_backdrop(wish) if wish.look_named else None
-    return finish(painted, backdrop or _contrasting(rgb, alpha, first=seed), target, transparent=False)
+    backdrop = backdrop or _contrasting(painted.rgb, painted.alpha, first=mix(wish.key, seed))
+    return finish(painted, backdrop, target, transparent=False)
 
 
 def _target(photo: Image.Image, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -108,8 +114,8 @@ def _work_size(target: tuple[int, int]) -> tuple[int, int]:
 
 def _in_studio(photo: Image.Image, wish: Wish, target: tuple[int, int], seed: int, *, transparent: bool) -> Image.Image:
     rgb, alpha = _staged(photo, _work_size(target), seed=mix(wish.key, seed))
-    backdrop = own_backdrop(wish) or _contrasting(rgb, alpha, first=mix(wish.key, seed))
     painted = paint(Canvas(rgb, alpha, _relief(alpha > 0.5), wish, seed))
+    backdrop = own_backdrop(wish) or _contrasting(painted.rgb, painted.alpha, first=mix(wish.key, seed))
     return finish(painted, backdrop, target, transparent=transparent)
 
 
@@ -213,13 +219,22 @@ def _relief(mask: Mask) -> Field:
 
 
 def _contrasting(rgb: Rgb, alpha: Field, *, first: int) -> Colour:
-    """The studio paper that the subject's rim stands out from; among good ones the seed chooses."""
+    """The studio paper that the subject stands out from; among good ones the seed chooses."""
     rim = rgb[(alpha > 0.5) & (ndimage.gaussian_filter(alpha, 4) < 0.97)]
     if not len(rim):
         return _STUDIO[0]
-    gaps = [float(np.quantile(np.linalg.norm(rim - np.array(paper), axis=1), 0.15)) for paper in _STUDIO]
-    good = [paper for paper, gap in zip(_STUDIO, gaps, strict=True) if gap > 0.26]
+    body = rgb[alpha > 0.5][:: max(1, int((alpha > 0.5).sum()) // 20_000)]
+    gaps = [min(_gap(rim, paper, 0.15), _gap(body, paper, 0.15)) for paper in _STUDIO]
+    good = [paper for paper, gap in zip(_STUDIO, gaps, strict=True) if gap > _CLEAR_GAP]
     return good[first % min(len(good), 3)] if good else _STUDIO[int(np.argmax(gaps))]
+
+
+def _gap(pixels: Rgb, paper: Colour, share: float) -> float:
+    """The distance to the paper, as `subject_mask` measures it, that all but `share` of the pixels keep."""
+    away = to_lab(np.round(pixels[None] * 255).astype(np.uint8)) - to_lab(
+        np.round(np.array([[paper]]) * 255).astype(np.uint8)
+    )
+    return float(np.quantile(unlike_backdrop(away), share))
 
 
 def _image(pixels: Vectors) -> Image.Image:

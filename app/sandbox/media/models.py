@@ -76,6 +76,11 @@ def _subject(picture: Image.Image) -> tuple[Pixels, Mask]:
     working = picture.copy() if "A" in picture.getbands() or "transparency" in picture.info else picture.convert("RGB")
     if working.mode not in {"RGB", "RGBA"}:
         working = working.convert("RGBA")
+    # Icons grow first: an outline of a few pixels has no shape to follow.
+    growth = min(max(1.0, 256 / max(working.size), 48 / min(working.size)), _PHOTO_SIDE / max(working.size))
+    if growth > 1:
+        size = round(working.width * growth), round(working.height * growth)
+        working = working.resize(size, Image.Resampling.BICUBIC)
     working.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE), Image.Resampling.LANCZOS)
     return np.array(working.convert("RGB")), subject_mask(working)
 
@@ -91,7 +96,9 @@ def _sheet(mask: Mask, limit: int) -> Sheet:
         faces = 2 * len(sheet.triangles) + wall * len(sheet.outline)
         if 0 < faces <= limit:
             return sheet
-        cell *= max(1.03, float(np.sqrt(faces / limit)) * 1.002) if faces else 0.8
+        if not faces:
+            break
+        cell *= max(1.03, float(np.sqrt(faces / limit)) * 1.002)
     raise ValueError(f"this subject's outline needs a face_limit above {limit}")
 
 
@@ -120,13 +127,14 @@ def _depths(photo: Pixels, mask: Mask, profile: Vectors | None, *, fullness: flo
     extent = float(min(np.ptp(rows), np.ptp(columns)) + 1)
     if profile is None:
         front, back = relief, relief * 0.72
-        natural = 0.82 * float(front.max() + back.max()) * fullness
+        natural = 0.82 * float(front.max() + back.max())
     else:
         front, back = (_follow(relief, rows, side) for side in profile)
         natural = float(front.max() + back.max())
     factor = np.clip(natural, _SHALLOWEST * extent, _DEEPEST * extent if profile is None else None) / max(
         float(front.max() + back.max()), 1e-6
     )
+    factor = factor * fullness
     light = np.asarray(cv2.resize(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)) / 255.0
     calm = np.clip(relief / (0.12 * extent), 0, 1)
     front = front * factor + _features(light.astype(np.float32), small) * calm * (0.035 * extent)

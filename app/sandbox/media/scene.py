@@ -114,7 +114,7 @@ class _Regions:
 
     def share_of(self, mask: Mask) -> Field:
         """Pixels of `mask` per region."""
-        return np.bincount(self.labels.ravel(), mask.ravel().astype(np.float64), self.count)
+        return np.bincount(self.labels.ravel(), mask.ravel(), self.count).astype(np.float64)
 
 
 def _regions(rgb: Pixels) -> _Regions:

@@ -46,22 +46,23 @@ def stamp(picture: Image.Image) -> Image.Image:
     """The picture with a small, pale "sandbox" in its lower right corner; alpha is set where it was clear."""
     width, height = picture.size
     text_size = max(9, round(min(width, height) * 0.022))
+    gap = round(text_size * 0.7)
+    box = (max(0, width - 6 * text_size), max(0, height - 2 * text_size), width, height)
+    corner = picture.crop(box)
+    canvas = Image.new("L", corner.size, 0)
     font = ImageFont.load_default(text_size)
-    canvas = Image.new("L", (width, height), 0)
-    draw = ImageDraw.Draw(canvas)
-    gap = text_size * 0.7
-    draw.text((width - gap, height - gap), MARK, fill=255, font=font, anchor="rb")
-    ink = np.asarray(canvas, np.float32)[..., None] / 255
-    box = np.asarray(picture.convert("RGBA"), np.float32) / 255
-    corner = box[int(height - 3 * gap) :, int(width * 0.8) :]
-    solid = float(corner[..., 3].mean()) > 0.5
-    dark = solid and float(corner[..., :3].mean()) < 0.35
-    tone = 1.0 if dark else 0.0
-    colour = box[..., :3] * (1 - _MARK_CONTRAST * ink) + tone * _MARK_CONTRAST * ink
+    place = (corner.width - gap, corner.height - gap)
+    ImageDraw.Draw(canvas).text(place, MARK, fill=255, font=font, anchor="rb")
+    ink = np.asarray(canvas, np.float32)[..., None] / 255 * _MARK_CONTRAST
+    pixels = np.asarray(corner.convert("RGBA"), np.float32) / 255
+    solid = pixels[..., 3:] > 0.5
+    dark = bool(solid.any()) and float(pixels[..., :3][solid[..., 0]].mean()) < 0.35
+    colour = pixels[..., :3] * (1 - ink) + (1.0 if dark else 0.0) * ink
     if picture.mode == "RGBA":
-        clear = box[..., 3:] < 0.02
-        colour = np.where(clear & (ink > 0), 0.5, colour)
+        colour = np.where((pixels[..., 3:] < 0.02) & (ink > 0), 0.5, colour)
         # Below half: the mark must never count as subject.
-        alpha = np.maximum(box[..., 3:], ink * 0.22)
-        return Image.fromarray(np.round(np.concatenate([colour, alpha], axis=-1) * 255).astype(np.uint8), "RGBA")
-    return Image.fromarray(np.round(colour * 255).astype(np.uint8), "RGB")
+        alpha = np.maximum(pixels[..., 3:], ink / _MARK_CONTRAST * 0.22)
+        colour = np.concatenate([colour, alpha], axis=-1)
+    marked = picture.copy()
+    marked.paste(Image.fromarray(np.round(colour * 255).astype(np.uint8)), box[:2])
+    return marked

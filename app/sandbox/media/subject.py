@@ -57,6 +57,15 @@ def alpha_of(picture: Image.Image) -> Field | None:
     return alpha if 0.005 <= clear <= 0.995 else None
 
 
+def unlike_backdrop(away: Field) -> Field:
+    """How far colours lie from the backdrop, given the differences in CIELAB; the last axis has 3.
+
+    A soft shadow is darker in the same colour: darkness alone counts less than a change of colour.
+    """
+    lightness = np.where(away[..., 0] < 0, away[..., 0] * _SHADOW_WEIGHT, away[..., 0])
+    return np.sqrt(lightness**2 + away[..., 1] ** 2 + away[..., 2] ** 2)
+
+
 def _sensible(mask: Mask) -> bool:
     return 0.004 <= float(mask.mean()) <= 0.985
 
@@ -74,10 +83,7 @@ def _on_plain_backdrop(rgb: Pixels) -> Mask | None:
     backdrop, agreeing = _backdrop_model(lab, ring)
     if agreeing < 0.7:
         return None
-    away = lab - backdrop
-    # A soft shadow is darker in the same colour: darkness alone counts less than a change of colour.
-    lightness = np.where(away[..., 0] < 0, away[..., 0] * _SHADOW_WEIGHT, away[..., 0])
-    distance = np.sqrt(lightness**2 + away[..., 1] ** 2 + away[..., 2] ** 2)
+    distance = unlike_backdrop(lab - backdrop)
     sure = largest(distance > _SURE_SUBJECT)
     if not 0.002 <= float(sure.mean()) <= 0.97:
         return None
