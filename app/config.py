@@ -191,6 +191,7 @@ class SandboxSettings(BaseSettings):
     admin_key: SecretStr = Field(SecretStr("sandbox-admin"), alias="SANDBOX_ADMIN_KEY")
     seed: int = Field(0, alias="SANDBOX_SEED")
     work_seconds: float = Field(2.0, alias="SANDBOX_WORK_SECONDS", ge=0)
+    knobs: str = Field("{}", alias="SANDBOX_KNOBS", description="JSON: where the providers' knobs stand at start")
 
     @classmethod
     def beside(cls, *, home: Path, port: int, database_url: str) -> Self:
