@@ -8,6 +8,7 @@ take a phone's JPEG with a second picture inside for an animation, and warns thr
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ _DECODERS: Mapping[str, Callable[[Path], ImageFile]] = {PNG: PngImageFile, JPEG:
 # what Pillow raises on files that are not what their first bytes say
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _SMALLEST_SIDE = 16
+_MOST_SCANS = 100  # cameras write up to about 12; each costs a pass over all pixels
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])", re.DOTALL)  # all but stuffing and restarts
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _JPEG_QUALITIES = (95, 85)
 _TOP_16_BITS = 65535
 _GLB_JSON_CHUNK = struct.Struct("<12xI4s")  # after the header: length and type of the first chunk
@@ -125,7 +129,22 @@ def _sniffed(path: Path, limits: PictureLimits) -> str:
         content_type = sniff(source.read(HEAD_BYTES))
     if content_type is None or content_type not in _DECODERS:
         raise AppError(ErrorCode.INPUT_NOT_IMAGE, "PNG, JPEG and WebP are accepted.")
+    if content_type == JPEG and _scans(path) > _MOST_SCANS:
+        raise AppError(ErrorCode.INPUT_NOT_IMAGE, "This JPEG is made to take very long.")
     return content_type
+
+
+def _scans(path: Path) -> int:
+    """How many passes the first picture of a JPEG has, without decoding any."""
+    content = path.read_bytes()
+    scans, position = 0, 2
+    while found := _MARKER.search(content, position):
+        kind = found[1][0]
+        if kind == _END_OF_IMAGE:
+            break
+        scans += kind == _START_OF_SCAN
+        position = found.end() + max(2, int.from_bytes(content[found.end() : found.end() + 2], "big"))
+    return scans
 
 
 def _opened(path: Path, content_type: str, limits: PictureLimits) -> ImageFile:

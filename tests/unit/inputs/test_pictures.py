@@ -250,6 +250,21 @@ def test_a_jpeg_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a") is ErrorCode.INPUT_TOO_MANY_PIXELS
 
 
+def test_a_jpeg_of_endless_scans_is_refused_undecoded(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a", gradient(), "JPEG", progressive=True)
+    assert check_picture(path, LIMITS).width == 64
+    content = path.read_bytes()
+    last = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:-2] + content[last:-2] * 200 + b"\xff\xd9")
+    assert refusal(path) is ErrorCode.INPUT_NOT_IMAGE
+
+
+def test_what_lies_behind_a_jpeg_does_not_count(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a", gradient(), "JPEG")
+    path.write_bytes(path.read_bytes() + b"\xff\xda\x00\x02" * 500)  # phones append films
+    assert check_picture(path, LIMITS).width == 64
+
+
 def test_a_bomb_in_a_text_chunk_is_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path / "a", gradient(), "PNG").read_bytes()
     bomb = png_chunk(b"zTXt", b"k\x00\x00" + zlib.compress(b"\x00" * 200_000_000, 9))
