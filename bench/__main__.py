@@ -95,7 +95,7 @@ def transfers() -> list[Row]:
         user = gateway.new_user()
         _finish(user, "text-to-model")
         (worker,) = gateway.pids("worker --lane normal")
-        gateway.knobs(model_bytes=_MODEL_BYTES)
+        gateway.fault("tripo.task", "heavy")
         with watched(worker) as peak:
             _finish(user, "text-to-model")
         rows.append(("300 MB model, worker growth", f"{peak.growth:.0f} MB", f"from {peak.start:.0f} MB, RssAnon"))

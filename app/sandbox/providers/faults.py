@@ -50,7 +50,7 @@ KINDS: dict[Where, frozenset[str]] = {
         {
             *("stays_queued", "stays_at_99", "progress_back", "null_progress", "unknown", "new_word"),
             *("failed", "failed_2018", "failed_1001", "banned", "expired", "cancelled"),
-            *("no_output", "wrong_format"),
+            *("no_output", "wrong_format", "heavy"),
         }
     ),
     "tripo.poll": TRANSPORT | {"missed", "not_found", "null_progress", "code_200", "bad_key", "rate"},
