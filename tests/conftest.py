@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import pytest
-
 from app.embedded.valkey import EmbeddedValkey
+
 from tests.servers import PostgresServer, running_valkey
 
 

@@ -13,7 +13,6 @@ from itertools import count
 from pathlib import Path
 
 import asyncpg
-
 from app.db.migrate import migrate
 from app.embedded.bootstrap import bootstrap
 from app.embedded.postgres import Distribution, EmbeddedPostgres

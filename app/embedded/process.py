@@ -34,20 +34,15 @@ class Child:
     unprivileged: bool = False  # servers that refuse to run as root
     cwd: str = "/"
     _process: subprocess.Popen[bytes] | None = None
+    _asked: bool = False
 
     def start(self) -> None:
         """Start it in a session of its own, so that Ctrl-C in a terminal reaches only the supervisor.
 
         Call from the main thread: the death signal is tied to the thread that forks.
         """
-        # looked up before the fork: the child may only call into C
-        death_signal_at_parents_end = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-        death_signal = int(self.stop_signal)
-
-        def before_exec() -> None:
-            if death_signal_at_parents_end is not None:
-                death_signal_at_parents_end(_PR_SET_PDEATHSIG, death_signal)
-
+        self._asked = False
+        before_exec = _dies_with_parent(self.stop_signal)
         drop = self.unprivileged and os.geteuid() == 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -83,8 +78,9 @@ class Child:
             time.sleep(0.02)
 
     def ask_to_stop(self) -> None:
-        """Send the stop signal and return at once."""
-        if self._process is not None and self._process.poll() is None:
+        """Send the stop signal, once, and return."""
+        if self._process is not None and self._process.poll() is None and not self._asked:
+            self._asked = True
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(self.stop_signal)
 
@@ -111,6 +107,14 @@ class Child:
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _dies_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """What a child runs before it becomes the program: the kernel is to signal it when its parent's thread ends."""
+    if sys.platform != "linux":
+        return None  # the next start finds and ends what was left behind
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: the child may only call into C
+    return lambda: prctl(_PR_SET_PDEATHSIG, int(number))
 
 
 def command_line(pid: int) -> str:

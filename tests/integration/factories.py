@@ -15,7 +15,7 @@ from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
 from pydantic import SecretStr
 
 
-def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:
+def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN401 - values of any field
     """Settings of a test gateway; ``changes`` by field name."""
     values: dict[str, Any] = {
         "environment": "sandbox",
