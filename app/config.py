@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import ConfigurationError
@@ -99,6 +99,7 @@ class Settings(BaseSettings):
     retry_cap_seconds: float = Field(120.0, alias="BFF_RETRY_CAP_SECONDS", gt=0)
     max_wait_seconds: float = Field(3600.0, alias="BFF_MAX_WAIT_SECONDS", gt=0)
     openai_paid_retry: bool = Field(default=False, alias="BFF_OPENAI_PAID_RETRY")
+    reconcile_first_seconds: float = Field(30.0, alias="BFF_RECONCILE_FIRST_SECONDS", ge=0)
     reconcile_window_seconds: float = Field(900.0, alias="BFF_RECONCILE_WINDOW_SECONDS", gt=0)
     priority_threshold: int = Field(90, alias="BFF_PRIORITY_THRESHOLD", ge=0, le=100)
 
@@ -115,8 +116,6 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls) -> Self:
         """Settings of this process. Raises ConfigurationError naming each setting that is missing or wrong."""
-        from pydantic import ValidationError
-
         files: tuple[Path, ...] = (Path(".env"),)
         if not files[0].exists() and "SUPABASE_URL" not in os.environ:
             # nothing was configured: the embedded stack of this directory says where it is
@@ -124,10 +123,7 @@ class Settings(BaseSettings):
         try:
             settings = cls(_env_file=files)  # pyright: ignore[reportCallIssue]
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
-            )
-            raise ConfigurationError(f"{faults}. Set these in the environment or in .env (see .env.example).") from None
+            raise _explained(error) from None
         settings.refuse_sandbox_in_production()
         return settings
 
@@ -195,14 +191,17 @@ class SandboxSettings(BaseSettings):
 
     @classmethod
     def beside(cls, *, home: Path, port: int, database_url: str) -> Self:
-        """The sandbox of an embedded stack; ``SANDBOX_*`` variables win."""
+        """The sandbox of an embedded stack; ``SANDBOX_*`` variables win. Raises ConfigurationError."""
         derived = {
             "SANDBOX_HOME": home / "sandbox",
             "SANDBOX_PORT": port,
             "SANDBOX_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "SANDBOX_DATABASE_URL": database_url,
         }
-        return cls.model_validate(derived | _environment_of(cls))
+        try:
+            return cls.model_validate(derived | _environment_of(cls))
+        except ValidationError as error:
+            raise _explained(error) from None
 
 
 class EmbeddedSettings(BaseSettings):
@@ -213,6 +212,43 @@ class EmbeddedSettings(BaseSettings):
     home: Path = Field(Path(".makeit3d"), alias="MAKEIT3D_HOME")
     api_port: int = Field(8000, alias="BFF_API_PORT", ge=1, le=65535)
     sandbox_port: int = Field(8001, alias="SANDBOX_PORT", ge=1, le=65535)
+    tripo_poll_seconds: float = Field(1.0, alias="BFF_TRIPO_POLL_SECONDS", gt=0)  # the sandbox is quick
+
+    @classmethod
+    def load(cls) -> Self:
+        """From the environment alone: an ``.env`` file describes production. Raises ConfigurationError."""
+        try:
+            return cls()  # pyright: ignore[reportCallIssue]
+        except ValidationError as error:
+            raise _explained(error) from None
+
+    def gateway(self, sandbox: SandboxSettings, *, database_url: str, redis_url: str) -> Settings:
+        """Settings of the gateway's processes: every far end is of this machine, limits come from the environment.
+
+        Raises ConfigurationError.
+        """
+        derived = {
+            "MAKEIT3D_ENVIRONMENT": "sandbox",
+            "MAKEIT3D_HOME": self.home.absolute(),
+            "PUBLIC_BASE_URL": f"http://127.0.0.1:{self.api_port}",
+            "BFF_API_PORT": self.api_port,
+            "SUPABASE_URL": f"{sandbox.public_url}/supabase",
+            "SUPABASE_SERVICE_KEY": sandbox.supabase_service_key,
+            "SUPABASE_JWT_SECRET": None,
+            "DATABASE_URL": database_url,
+            "DATABASE_LISTEN_URL": database_url,
+            "REDIS_URL": redis_url,
+            "OPENAI_API_KEY": sandbox.openai_api_key,
+            "OPENAI_BASE_URL": f"{sandbox.public_url}/openai/v1",
+            "TRIPO_API_KEY": sandbox.tripo_api_key,
+            "TRIPO_BASE_URL": f"{sandbox.public_url}/tripo/v3",
+            "BFF_TRIPO_DOWNLOAD_HOSTS": urlsplit(sandbox.public_url).hostname,
+            "BFF_TRIPO_POLL_SECONDS": self.tripo_poll_seconds,
+        }
+        try:
+            return Settings(_env_file=None, **derived)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        except ValidationError as error:
+            raise _explained(error) from None
 
 
 class ClientSettings(BaseSettings):
@@ -232,11 +268,19 @@ def variables(settings: BaseSettings) -> dict[str, str]:
 
 
 def child_environment(*settings: BaseSettings) -> dict[str, str]:
-    """The environment of a child process: ours, with every setting of these spelled out."""
+    """The environment of a child process: ours, with every setting of these spelled out or, without a value, unset."""
     env = dict(os.environ)
     for part in settings:
+        for field in type(part).model_fields.values():
+            env.pop(str(field.alias), None)
         env |= variables(part)
     return env
+
+
+def _explained(error: ValidationError) -> ConfigurationError:
+    """Names each setting that is missing or wrong; never shows a value."""
+    faults = "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
+    return ConfigurationError(f"{faults}. Set these in the environment or in .env (see .env.example).")
 
 
 def _environment_of(kind: type[BaseSettings]) -> dict[str, str]:

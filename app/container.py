@@ -72,12 +72,21 @@ class WorkerContainer:
     stack: AsyncExitStack
 
     @classmethod
-    async def open(cls, settings: Settings, identity: WorkerIdentity, bells: Bells) -> WorkerContainer:
+    async def open(
+        cls,
+        settings: Settings,
+        identity: WorkerIdentity,
+        bells: Bells,
+        *,
+        storage: ObjectStorage | None = None,
+        providers: Providers | None = None,
+    ) -> WorkerContainer:
+        """Open everything a worker needs; other ends than the configured ones may be handed in."""
         async with AsyncExitStack() as stack:
             database = await _open_database(settings, stack, f"makeit3d worker {identity.name}")
-            storage = await SupabaseStorage.open(settings)
+            storage = storage or await SupabaseStorage.open(settings)
             stack.push_async_callback(storage.aclose)
-            providers = build_providers(settings)
+            providers = providers or build_providers(settings)
             stack.push_async_callback(providers.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)

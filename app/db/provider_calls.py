@@ -232,7 +232,7 @@ async def settle_abandoned(database: Database) -> int:
 async def known_task_ids(database: Database, provider: str, since: datetime) -> frozenset[str]:
     rows = await database.fetch(
         "select provider_task_id from provider_calls"
-        " where provider = $1 and provider_task_id is not null and created_at >= $2 - interval '1 day'",
+        " where provider = $1 and provider_task_id is not null and created_at >= $2::timestamptz - interval '1 day'",
         provider,
         since,
     )

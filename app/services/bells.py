@@ -12,10 +12,3 @@ class Bells(Protocol):
     def ring(self, lanes: Iterable[Lane]) -> None:
         """Ring soon, from the running loop; never blocks, never raises. Call it after the commit."""
         ...
-
-
-class SilentBells:
-    """For processes that only read, and for tests that drive an engine by hand: the sweep does the work."""
-
-    def ring(self, lanes: Iterable[Lane]) -> None:
-        del lanes

@@ -34,8 +34,6 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _DEADLINE_MARGIN = 30.0  # seconds after the client's own timeout before anybody else may judge the call
-_FIRST_LOOK = 30.0  # seconds after which a provider's listing is trusted to show a call
-_LOOK_AGAIN = 20.0
 _UNKNOWN_DETAIL = "The connection broke after the request was sent. It may have been paid; it was not sent again."
 
 
@@ -43,6 +41,7 @@ class Journal:
     def __init__(self, database: Database, settings: Settings, spool: Spool) -> None:
         self._database = database
         self._spool = spool
+        self._first_look = settings.reconcile_first_seconds
         self._reconcile_window = settings.reconcile_window_seconds
         self._paid_retry = settings.openai_paid_retry
         self._open: set[asyncio.Task[Any]] = set()
@@ -184,7 +183,7 @@ class Journal:
         try:
             await self._post(run, intent, send, record)
         except OutcomeUnknown as error:
-            raise JobEnded(Deferred(None, None, _FIRST_LOOK)) from error
+            raise JobEnded(Deferred(None, None, self._first_look)) from error
         return await self._current(run, intent.id)
 
     async def _reconcile(self, run: JobRun, provider: ModelProvider, call: Call, *, last: bool) -> Call | None:
@@ -192,8 +191,8 @@ class Journal:
         if call.state is CallState.INTENT:
             code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
             await provider_calls.unknown(self._database, call.id, error_code=code, http_status=None)
-        if call.age_seconds < _FIRST_LOOK:
-            raise JobEnded(Deferred(None, None, _FIRST_LOOK - call.age_seconds))
+        if call.age_seconds < self._first_look:
+            raise JobEnded(Deferred(None, None, self._first_look - call.age_seconds))
         known = await provider_calls.known_task_ids(self._database, provider.name, call.created_at)
         found = await provider.find_submitted(call.fingerprint, since=call.created_at, known_ids=known)
         if len(found) == 1:
@@ -201,7 +200,8 @@ class Journal:
             log.info("provider_call_adopted", call_id=str(call.id))
             return await self._current(run, call.id)
         if call.age_seconds < self._reconcile_window:
-            raise JobEnded(Deferred(None, None, _LOOK_AGAIN))
+            # at growing intervals: a running task may be listed late
+            raise JobEnded(Deferred(None, None, max(self._first_look, call.age_seconds / 2)))
         code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
         absent = [c for c in await self._calls(run) if c.state is CallState.REFUSED and c.error_code == code]
         if found or absent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +18,9 @@ from app.config import Settings
 from app.container import ApiContainer
 from app.db import pools as pool_rows
 from app.db.pool import Database
+from app.domain.jobs import Lane
 from app.main import create_app
 from app.services.asset_content import AssetContent
-from app.services.bells import SilentBells
 from app.services.cancellation import Cancellation
 from app.services.event_stream import EventStream
 from app.services.generation import Generation
@@ -66,7 +66,7 @@ async def open_services(settings: Settings, *, public: bool = True) -> ApiContai
         stack.push_async_callback(events.aclose)
         health = Health(database, redis_url, events)
         stack.push_async_callback(health.aclose)
-        bells = SilentBells()
+        bells = DeafBells()
         resolver = InputResolver(database, inputs, settings)
         return ApiContainer(
             settings=settings,
@@ -83,6 +83,13 @@ async def open_services(settings: Settings, *, public: bool = True) -> ApiContai
             health=health,
             stack=stack.pop_all(),
         )
+
+
+class DeafBells:
+    """No worker listens: these tests are about the API."""
+
+    def ring(self, lanes: Iterable[Lane]) -> None:
+        del lanes
 
 
 @dataclass

@@ -1,0 +1,264 @@
+"""The engine with fakes at its far ends and a real database: paid once, settled truly, whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from app.ai_clients.errors import Advice, Refused
+from app.ai_clients.fake import FakeImages, FakeModels
+from app.ai_clients.registry import Providers
+from app.config import Settings
+from app.container import WorkerContainer
+from app.db import requests, tasks
+from app.db.pool import Database
+from app.db.requests import RequestPlan
+from app.db.tasks import StatusRows
+from app.db.workers import WorkerIdentity
+from app.domain.commands import GenerateCommand
+from app.domain.jobs import Lane
+from app.domain.operations import Operation
+from app.errors import ErrorCode
+from app.services.plans import PlanInputs, Planner
+from app.storage.memory import MemoryStorage
+
+from tests.integration.factories import make_user, settings_for
+
+PATIENCE = 20.0
+BUCKET = "makeit3d_app_assets"
+
+
+class RoomBells:
+    """Bells that everybody in this process hears."""
+
+    def __init__(self, workers: list[WorkerContainer]) -> None:
+        self._workers = workers
+
+    def ring(self, lanes: Iterable[Lane]) -> None:
+        for worker in self._workers if list(lanes) else ():
+            worker.engine.wake()
+
+
+@dataclass
+class Workshop:
+    """Workers over one database, with fakes that count what was paid."""
+
+    settings: Settings
+    db: Database
+    images: FakeImages
+    models: FakeModels
+    storage: MemoryStorage
+    user: UUID
+    workers: list[WorkerContainer]
+
+    async def start(self) -> WorkerContainer:
+        identity = WorkerIdentity(uuid4(), "test", "localhost", 1, ("priority", "normal"), 20)
+        providers = Providers(images=[self.images], models=[self.models])
+        worker = await WorkerContainer.open(
+            self.settings, identity, RoomBells(self.workers), storage=self.storage, providers=providers
+        )
+        await worker.start()
+        self.workers.append(worker)
+        return worker
+
+    async def ask(self, operation: Operation, task_id: str, **fields: Any) -> str:  # noqa: ANN401 - fields of a command
+        """Accept what a client would ask for; the task id."""
+        planner = Planner(Providers(images=[self.images], models=[self.models]), self.settings)
+        command = GenerateCommand(operation, task_id, prompt=fields.pop("prompt", "a fox"), **fields)
+        plan = planner.plan(command, PlanInputs(), self.user)
+        request = RequestPlan(
+            id=uuid4(),
+            task_id=task_id,
+            user_id=self.user,
+            operation=operation.value,
+            scope=task_id,
+            idempotency_key=f"key:{uuid4()}",
+            explicit_key=True,
+            body_hash="hash",
+            job_id=plan.main_job_id,
+            jobs=plan.jobs,
+            assets=plan.assets,
+        )
+        await requests.accept(self.db, request)
+        for worker in self.workers:
+            worker.engine.wake()
+        return task_id
+
+    async def status(self, task_id: str) -> StatusRows:
+        status = await tasks.status_of_task(self.db, task_id, self.user)
+        assert status is not None
+        return status
+
+    async def until(self, task_id: str, good: Callable[[StatusRows], bool]) -> StatusRows:
+        async with asyncio.timeout(PATIENCE):
+            while not good(status := await self.status(task_id)):
+                await asyncio.sleep(0.02)
+        return status
+
+    async def finished(self, task_id: str) -> StatusRows:
+        return await self.until(
+            task_id, lambda s: all(job["status"] in ("completed", "failed", "canceled") for job in s.jobs)
+        )
+
+    async def calls(self) -> list[tuple[str, str | None, int | None]]:
+        rows = await self.db.fetch("select state, error_code, cost_micros from provider_calls order by created_at")
+        return [(row["state"], row["error_code"], row["cost_micros"]) for row in rows]
+
+    async def keys(self) -> list[str]:
+        return [item.key async for item in self.storage.list(BUCKET, prefix="")]
+
+
+@pytest.fixture
+async def workshop(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[Workshop]:
+    settings = settings_for(
+        database,
+        tmp_path,
+        sweep_seconds=0.1,
+        worker_ttl_seconds=10.0,
+        retry_base_seconds=0.01,
+        retry_cap_seconds=0.05,
+        reconcile_first_seconds=0.05,
+        reconcile_window_seconds=0.6,
+        shutdown_grace_seconds=5,
+    )
+    objects = tmp_path / "objects"
+    objects.mkdir()
+    storage = MemoryStorage(objects, {BUCKET: True})
+    shop = Workshop(settings, db, FakeImages(), FakeModels(), storage, await make_user(db), [])
+    await shop.start()
+    yield shop
+    for worker in shop.workers:
+        await worker.aclose()
+
+
+async def test_images_become_files_rows_and_a_booked_call(workshop: Workshop) -> None:
+    task = await workshop.ask(Operation.TEXT_TO_IMAGE, "task-engine-1", n=3)
+    status = await workshop.finished(task)
+    assert [asset["status"] for asset in status.assets] == ["complete"] * 3
+    assert await workshop.keys() == [f"concepts/{task}/{number}.png" for number in range(3)]
+    assert await workshop.calls() == [("settled", None, 120_000)]
+    assert workshop.images.ledger.paid_calls == 1
+    assert not list((workshop.settings.home / "spool").iterdir())
+    states = await workshop.db.fetch("select distinct state from files")
+    assert [row["state"] for row in states] == ["stored"]
+
+
+async def test_a_model_is_polled_and_stored_with_its_preview(workshop: Workshop) -> None:
+    task = await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-2")
+    status = await workshop.finished(task)
+    assert [asset["status"] for asset in status.assets] == ["complete"]
+    assert await workshop.keys() == [f"models/{task}/model.glb", f"models/{task}/model.preview.webp"]
+    assert await workshop.calls() == [("settled", None, 200_000)]
+
+
+async def test_a_final_refusal_ends_the_job_with_its_code_and_costs_nothing(workshop: Workshop) -> None:
+    workshop.images.ledger.refuse_next(Refused(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_IMAGE, "task-engine-3"))
+    assert (status.jobs[0]["error_code"], status.assets[0]["error_code"]) == ("provider_content_refused",) * 2
+    assert await workshop.calls() == [("refused", "provider_content_refused", 0)]
+
+
+async def test_a_full_provider_only_delays(workshop: Workshop) -> None:
+    busy = Refused(ErrorCode.PROVIDER_BUSY, "full", advice=Advice.DEFER, retry_after=0.05)
+    for _ in range(3):
+        workshop.models.ledger.refuse_next(busy)
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-4"))
+    assert status.jobs[0]["status"] == "completed"
+    assert await workshop.db.fetchval("select failures from jobs") == 0
+    assert workshop.models.ledger.paid_calls == 1
+
+
+async def test_repeated_failures_end_after_the_allowed_attempts(workshop: Workshop) -> None:
+    for _ in range(10):
+        workshop.images.ledger.refuse_next(Refused(ErrorCode.PROVIDER_UNAVAILABLE, "not reached", advice=Advice.RETRY))
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_IMAGE, "task-engine-5"))
+    assert status.jobs[0]["error_code"] == "provider_unavailable"
+    assert workshop.images.ledger.posts == workshop.settings.max_attempts
+    assert workshop.images.ledger.paid_calls == 0
+
+
+async def test_a_lost_image_reply_is_never_sent_again(workshop: Workshop) -> None:
+    workshop.images.ledger.lose_next_reply()
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_IMAGE, "task-engine-6"))
+    assert status.jobs[0]["error_code"] == "provider_outcome_unknown"
+    assert workshop.images.ledger.posts == 1
+    # the slot is free again and the possible cost is booked
+    assert await workshop.calls() == [("settled", "provider_outcome_unknown", 40_000)]
+    assert await workshop.db.fetchval("select cost_is_estimate from provider_calls")
+
+
+async def test_a_lost_model_reply_is_found_in_the_listing_and_adopted(workshop: Workshop) -> None:
+    workshop.models.ledger.lose_next_reply()
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-7"))
+    assert status.jobs[0]["status"] == "completed"
+    assert (workshop.models.ledger.posts, workshop.models.ledger.paid_calls) == (1, 1)
+
+
+async def test_a_model_request_that_never_arrived_is_proven_absent_and_sent_once_more(workshop: Workshop) -> None:
+    workshop.models.ledger.lose_next_request()
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-8"))
+    assert status.jobs[0]["status"] == "completed"
+    assert (workshop.models.ledger.posts, workshop.models.ledger.paid_calls) == (2, 1)
+    assert [state for state, _, _ in await workshop.calls()] == ["refused", "settled"]
+
+
+async def test_a_dead_link_is_asked_for_again(workshop: Workshop) -> None:
+    workshop.models.links_expired = True
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-9"))
+    assert status.jobs[0]["status"] == "completed"
+    assert workshop.models.ledger.paid_calls == 1
+
+
+async def test_a_failed_provider_task_fails_the_row_and_is_not_charged(workshop: Workshop) -> None:
+    workshop.models.fail_next_task = ErrorCode.PROVIDER_CONTENT_REFUSED
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-10"))
+    assert status.assets[0]["error_code"] == "provider_content_refused"
+    assert await workshop.calls() == [("settled", "provider_content_refused", 0)]
+
+
+async def test_cancel_while_the_provider_works_books_the_cost_and_leaves_no_file(workshop: Workshop) -> None:
+    workshop.models.polls = 50
+    task = await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-11")
+    async with asyncio.timeout(PATIENCE):
+        while [state for state, _, _ in await workshop.calls()] != ["submitted"]:
+            await asyncio.sleep(0.02)
+    await tasks.cancel(workshop.db, task, workshop.user)
+    assert [asset["status"] for asset in (await workshop.status(task)).assets] == ["canceled"]
+    async with asyncio.timeout(PATIENCE):
+        while [state for state, _, _ in await workshop.calls()] != ["settled"]:
+            await asyncio.sleep(0.02)
+    assert await workshop.calls() == [("settled", None, 200_000)]
+    assert await workshop.keys() == []
+    assert (await workshop.status(task)).jobs[0]["cost_micros"] == 200_000
+
+
+async def test_a_warm_shutdown_hands_back_what_waits_and_another_goes_on(workshop: Workshop) -> None:
+    workshop.models.polls = 200
+    task = await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-12")
+    async with asyncio.timeout(PATIENCE):
+        while [state for state, _, _ in await workshop.calls()] != ["submitted"]:
+            await asyncio.sleep(0.02)
+    await workshop.workers.pop().aclose()
+    assert (await workshop.status(task)).jobs[0]["status"] == "queued"
+    assert await workshop.db.fetchval("select count(*) from workers") == 0
+    # closing a worker empties the fake storage; what was asked for is still to come
+    await workshop.start()
+    status = await workshop.finished(task)
+    assert status.jobs[0]["status"] == "completed"
+    assert workshop.models.ledger.paid_calls == 1
+    assert await workshop.db.fetchval("select crashes from jobs") == 0
+
+
+async def test_two_workers_share_a_flood_and_pay_each_job_once(workshop: Workshop) -> None:
+    await workshop.start()
+    names = [await workshop.ask(Operation.TEXT_TO_MODEL, f"task-flood-{number:02}") for number in range(25)]
+    for name in names:
+        assert (await workshop.finished(name)).jobs[0]["status"] == "completed"
+    assert workshop.models.ledger.paid_calls == 25
+    workers = await workshop.db.fetch("select distinct worker_id from provider_calls")
+    assert len(workers) >= 1
