@@ -14,10 +14,12 @@ from app.sandbox.media.arrays import Field, Mask, Pixels, Rgb, Vectors
 from app.sandbox.media.atlas import extend
 from app.sandbox.media.canvas import Canvas, Painted
 from app.sandbox.media.cutting import to_lab
+from app.sandbox.media.filters import blur, luminance
+from app.sandbox.media.lighting import KEY
 from app.sandbox.media.looks import own_backdrop, paint
 from app.sandbox.media.noise import mix
 from app.sandbox.media.painting import paint_thing
-from app.sandbox.media.relief import inflate
+from app.sandbox.media.relief import inflate, normals_of
 from app.sandbox.media.shapes import depth
 from app.sandbox.media.sketch import color_in
 from app.sandbox.media.studio import shadow, stamp, sweep
@@ -114,7 +116,8 @@ def _work_size(target: tuple[int, int]) -> tuple[int, int]:
 
 def _in_studio(photo: Image.Image, wish: Wish, target: tuple[int, int], seed: int, *, transparent: bool) -> Image.Image:
     rgb, alpha = _staged(photo, _work_size(target), seed=mix(wish.key, seed))
-    painted = paint(Canvas(rgb, alpha, _relief(alpha > 0.5), wish, seed))
+    relief = _relief(alpha > 0.5)
+    painted = paint(Canvas(_exposed(rgb, alpha, relief), alpha, relief, wish, seed))
     backdrop = own_backdrop(wish) or _contrasting(painted.rgb, painted.alpha, first=mix(wish.key, seed))
     return finish(painted, backdrop, target, transparent=transparent)
 
@@ -186,6 +189,20 @@ def _staged(photo: Image.Image, work: tuple[int, int], *, seed: int) -> tuple[Rg
     own = alpha_of(source)
     soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.9) if own is None else own * mask
     return _set(extend(np.asarray(source.convert("RGB")), mask) / np.float32(255), soft, work, seed=seed)
+
+
+def _exposed(rgb: Rgb, alpha: Field, relief: Field) -> Rgb:
+    """A subject that is a black or flat shape gets light and roundness, so that a look has something to paint."""
+    light = luminance(rgb)[alpha > 0.5]
+    if not light.size:
+        return rgb
+    lift = float(np.clip(0.3 - np.median(light), 0, 0.26))
+    lifted = lift + rgb * (1 - lift)
+    flat = float(np.clip((0.09 - light.std()) / 0.05, 0, 1))
+    if flat == 0:
+        return lifted
+    toward = normals_of(blur(relief, max(rgb.shape) / 150)) @ KEY
+    return np.clip(lifted * (1 + flat * 0.75 * (toward - 0.45))[..., None], 0, 1)
 
 
 def _set(rgb: Rgb, soft: Field, work: tuple[int, int], *, seed: int) -> tuple[Rgb, Field]:

@@ -22,7 +22,7 @@ _LOOKS: Final[dict[str, Callable[[Canvas], Painted]]] = {
 }
 _BACKDROPS: Final[dict[str, Colour]] = {
     "watercolor": looks_painted.PAPER,
-    "ink": looks_painted.PAPER,
+    "ink": (0.78, 0.69, 0.56),  # kraft: the drawing on white paper stands out from it
     "neon": looks_painted.NIGHT,
 }
 

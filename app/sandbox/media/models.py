@@ -6,7 +6,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 
 from app.sandbox.media import atlas as textures
@@ -73,6 +73,7 @@ def build_model(
 
 
 def _subject(picture: Image.Image) -> tuple[Pixels, Mask]:
+    picture = ImageOps.exif_transpose(picture)
     working = picture.copy() if "A" in picture.getbands() or "transparency" in picture.info else picture.convert("RGB")
     if working.mode not in {"RGB", "RGBA"}:
         working = working.convert("RGBA")

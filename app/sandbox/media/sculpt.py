@@ -82,26 +82,48 @@ class Body:
     def _measure(self, points: Vectors, colour: Vectors | None) -> Field:
         """Distances; fills in `colour` where it is given."""
         total = np.full(len(points), 9.0, np.float32)
+        folded = np.stack([np.abs(points[:, 0]), points[:, 1], points[:, 2]], axis=1)
         for solid, turn in zip(self.solids, self._turns, strict=True):
-            place = points
-            if solid.mirrored:
-                place = points.copy()
-                place[:, 0] = np.abs(place[:, 0])
-            local = (place - np.array(solid.at, np.float32)) @ turn
+            place = folded if solid.mirrored else points
+            middle, girth = _hull(solid, turn)
+            # Most points are farther from this solid than from one before it: they need no exact distance.
+            bound = _length(place - middle) - girth
+            close = np.flatnonzero(bound < (0.02 if solid.carve else total + max(solid.blend, 1e-3)))
+            if not close.size:
+                continue
+            local = (place[close] - np.array(solid.at, np.float32)) @ turn
             found = _DISTANCES[solid.kind](local, solid) - (solid.round if solid.kind in ("box", "cone") else 0.0)
+            before = total[close]
             if solid.carve:
-                inner = -found > total
-                total = np.maximum(total, -found)
+                total[close] = np.maximum(before, -found)
                 if colour is not None:
-                    colour[inner] = self.palette[solid.colour % len(self.palette)]
+                    colour[close[-found > before]] = self.palette[solid.colour]
                 continue
             blend = max(solid.blend, 1e-3)
-            share = np.clip(0.5 + 0.5 * (total - found) / blend, 0, 1)
-            total = total * (1 - share) + found * share - blend * share * (1 - share)
+            share = np.clip(0.5 + 0.5 * (before - found) / blend, 0, 1)
+            total[close] = before * (1 - share) + found * share - blend * share * (1 - share)
             if colour is not None:
                 sharp = np.clip((share - 0.5) * 4 + 0.5, 0, 1)[:, None]
-                colour += (self.palette[solid.colour % len(self.palette)] - colour) * sharp
+                colour[close] += (self.palette[solid.colour] - colour[close]) * sharp
         return total
+
+
+def _hull(solid: Solid, turn: Vectors) -> tuple[Vectors, float]:
+    """Middle and radius of a ball that holds the solid."""
+    size = solid.size
+    middle = np.array(solid.at, np.float32)
+    match solid.kind:
+        case "ellipsoid":
+            return middle, max(size)
+        case "box":
+            return middle, float(np.linalg.norm(size))
+        case "cone":
+            return middle, float(np.hypot(max(size[0], size[2]), size[1]))
+        case "torus":
+            return middle, size[0] + size[1]
+        case "limb":
+            half = np.array(size[:3], np.float32) / 2
+            return middle + turn @ half, float(np.linalg.norm(half)) + max(size[3:])
 
 
 def portray(body: Body, size: tuple[int, int], *, turn: float, tilt: float, fill: float) -> Portrait:
@@ -121,7 +143,7 @@ def portray(body: Body, size: tuple[int, int], *, turn: float, tilt: float, fill
     wanted = np.asarray(cv2.resize(grown(hit).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)) > 0
     begin = np.asarray(cv2.resize(start.astype(np.float32), size, interpolation=cv2.INTER_NEAREST))
     rays = np.flatnonzero(wanted)
-    depth, nearest, points = _march(body, fine, rays, np.maximum(begin.ravel()[rays], 0), steps=26)
+    depth, nearest, points = _march(body, fine, rays, np.maximum(begin.ravel()[rays], 0), steps=70)
     pixel = 2 * zoom / min(size)
     return _develop(body, view, points, np.clip(1.4 - nearest / pixel, 0, 1), rays, size, pixel)
 
@@ -233,37 +255,40 @@ def _rotation(degrees: Triple) -> Vectors:
     return (around_z @ around_y @ around_x).astype(np.float32)
 
 
+def _length(vectors: Vectors) -> Field:
+    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+
+
 def _ellipsoid(points: Vectors, solid: Solid) -> Field:
-    radii = np.array(solid.size[:3], np.float32)
-    outer = np.linalg.norm(points / radii, axis=1)
-    inner = np.linalg.norm(points / (radii * radii), axis=1)
+    scaled = points / np.array(solid.size[:3], np.float32)
+    outer = _length(scaled)
+    inner = _length(scaled / np.array(solid.size[:3], np.float32))
     return outer * (outer - 1) / np.maximum(inner, 1e-6)
 
 
 def _box(points: Vectors, solid: Solid) -> Field:
     beyond = np.abs(points) - (np.array(solid.size[:3], np.float32) - solid.round)
-    return np.linalg.norm(np.maximum(beyond, 0), axis=1) + np.minimum(beyond.max(axis=1), 0)
+    inside = np.maximum(np.maximum(beyond[:, 0], beyond[:, 1]), beyond[:, 2])
+    return _length(np.maximum(beyond, 0)) + np.minimum(inside, 0)
 
 
 def _cone(points: Vectors, solid: Solid) -> Field:
     """Exact distance to a capped cone along y."""
     bottom, half, top = (max(one - solid.round, 1e-3) for one in solid.size[:3])
     across, up = np.hypot(points[:, 0], points[:, 2]), points[:, 1]
-    cap = np.stack([across - np.minimum(across, np.where(up < 0, bottom, top)), np.abs(up) - half], axis=1)
-    edge = np.array([top - bottom, 2 * half], np.float32)
-    offset = np.stack([top - across, half - up], axis=1)
-    along = np.clip(offset @ edge / (edge @ edge), 0, 1)
-    side = np.stack([across - top, up - half], axis=1) + edge * along[:, None]
-    sign = np.where((side[:, 0] < 0) & (cap[:, 1] < 0), -1.0, 1.0)
-    squared = np.minimum((cap**2).sum(axis=1), (side**2).sum(axis=1))
-    return (sign * np.sqrt(squared)).astype(np.float32)
+    cap_x, cap_y = across - np.minimum(across, np.where(up < 0, bottom, top)), np.abs(up) - half
+    edge_x, edge_y = top - bottom, 2 * half
+    along = np.clip(((top - across) * edge_x + (half - up) * edge_y) / (edge_x**2 + edge_y**2), 0, 1)
+    side_x, side_y = across - top + edge_x * along, up - half + edge_y * along
+    sign = np.where((side_x < 0) & (cap_y < 0), np.float32(-1), np.float32(1))
+    return sign * np.sqrt(np.minimum(cap_x**2 + cap_y**2, side_x**2 + side_y**2))
 
 
 def _limb(points: Vectors, solid: Solid) -> Field:
     reach = np.array(solid.size[:3], np.float32)
     along = np.clip(points @ reach / max(float(reach @ reach), 1e-6), 0, 1)
     radius = solid.size[3] + (solid.size[4] - solid.size[3]) * along
-    return np.linalg.norm(points - along[:, None] * reach, axis=1) - radius
+    return _length(points - along[:, None] * reach) - radius
 
 
 def _torus(points: Vectors, solid: Solid) -> Field:

@@ -51,7 +51,7 @@ _THINGS: Final[tuple[tuple[str, Thing], ...]] = (
     ("rocket spaceship spacecraft shuttle missile", Thing(made.rocket, "d0342c2f68c84cc9f0")),
     ("plane airplane aeroplane aircraft jet helicopter drone", Thing(made.plane, "e8e4da2f68c8d0342c")),
     ("house home cottage cabin hut barn shop building", Thing(made.house, "b4472f6e4a34f7d774")),
-    ("castle tower fortress palace temple church", Thing(made.castle, "b8ab981f4f8ad0342c")),
+    ("castle tower lighthouse fortress palace temple church", Thing(made.castle, "b8ab981f4f8ad0342c")),
     ("pine fir spruce christmas", Thing(living.pine, "2c6e4a6b4428f2c53a")),
     ("tree oak apple-tree bonsai forest", Thing(living.tree, "4f9a45755030d0342c")),
     ("flower rose tulip daisy sunflower plant", Thing(living.flower, "e0567a4c9a4ae8a33a")),

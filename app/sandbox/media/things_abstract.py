@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from app.sandbox.media.sculpt import ACCENT, DARK, LIGHT, MAIN, SECOND, Rng, Solid
+from app.sandbox.media.sculpt import ACCENT, DARK, MAIN, SECOND, Rng, Solid
 
 
 def gem(rng: Rng) -> list[Solid]:
@@ -41,9 +41,7 @@ def star(rng: Rng) -> list[Solid]:
 def heart(rng: Rng) -> list[Solid]:
     puff = float(rng.uniform(0.30, 0.40))
     return [
-        Solid("limb", (0.34, 1.32, 0), (-0.33, -0.95, 0, 0.44, 0.09), MAIN, 0.10, mirrored=True),
-        Solid("ellipsoid", (0, 1.0, 0), (0.4, 0.45, puff), MAIN, 0.2),
-        Solid("ellipsoid", (-0.38, 1.48, 0.34), (0.12, 0.09, 0.05), LIGHT, 0.04, (0, 0, 30)),
+        Solid("ellipsoid", (0.27, 1.05, 0), (0.41, 0.78, puff), MAIN, 0.12, (0, 0, -33), mirrored=True),
     ]
 
 
@@ -89,8 +87,8 @@ def totem(rng: Rng) -> list[Solid]:
         solids.append(Solid(kind, middle, size, int(rng.integers(0, 3)), 0.05, turn, round=0.07))
         low += tall * 1.86
     for _ in range(int(rng.integers(2, 5))):
-        up, out = float(rng.uniform(0.25, 0.9)) * low, float(rng.uniform(0.4, 0.62))
-        size = (float(rng.uniform(0.1, 0.4)), float(rng.uniform(-0.1, 0.4)), 0.1, float(rng.uniform(0.06, 0.13)), 0.05)
-        solids.append(Solid("limb", (out, up, 0.0), size, int(rng.integers(0, 5)), 0.06, mirrored=True))
+        up, out = float(rng.uniform(0.25, 0.9)) * low, float(rng.uniform(0.45, 0.8))
+        size = (out, float(rng.uniform(-0.1, 0.4)), 0.1, 0.11, 0.06)
+        solids.append(Solid("limb", (0.12, up, 0.0), size, int(rng.integers(0, 5)), 0.05, mirrored=True))
     solids.append(Solid("ellipsoid", (0, low + 0.08, 0), (0.15, 0.17, 0.15), ACCENT, 0.04))
     return solids

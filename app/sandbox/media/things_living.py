@@ -52,7 +52,7 @@ _EARS: Final[dict[str, Callable[[float], list[Solid]]]] = {
     ],
     "horned": lambda head: [
         Solid("limb", (0.22, head + 0.30, 0.02), (0.10, 0.34, -0.12, 0.09, 0.02), LIGHT, 0.03, mirrored=True),
-        Solid("ellipsoid", (0.34, 0.95, -0.42), (0.42, 0.20, 0.05), SECOND, 0.03, (0, -28, 38), mirrored=True),
+        Solid("ellipsoid", (0.50, 1.00, -0.26), (0.50, 0.24, 0.06), SECOND, 0.03, (0, -18, 35), mirrored=True),
     ],
 }
 

@@ -38,6 +38,7 @@ def boat(rng: Rng) -> list[Solid]:
         Solid("limb", (-0.05, 0.20, 0), (0, 2 * mast, 0, 0.045, 0.03), SECOND, 0.01),
         Solid("ellipsoid", (0.34, 0.62 + mast * 0.75, 0.04), (0.34, mast * 0.66, 0.05), LIGHT, 0.01, (0, 12, 14)),
         Solid("ellipsoid", (-0.32, 0.58 + mast * 0.62, 0.03), (0.24, mast * 0.52, 0.04), LIGHT, 0.01, (0, -8, -12)),
+        Solid("limb", (-0.42, 0.70, 0), (0.92, 0, 0, 0.035, 0.035), SECOND, 0.01),
         Solid("box", (0.07, 0.24 + 2 * mast, 0), (0.11, 0.06, 0.012), ACCENT, 0.005, round=0.01),
     ]
 

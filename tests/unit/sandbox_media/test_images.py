@@ -39,7 +39,9 @@ def test_every_look_shows_the_subject_alone_and_recognisable(look: str) -> None:
 
 def test_prompts_and_seeds_change_the_picture() -> None:
     picture, _ = vase()
-    pictures = [concept(picture, prompt) for prompt in (*LOOKS, "frumious", "slithy toves", "blue", "deep red")]
+    pictures = [
+        concept(picture, prompt, size=(120, 120)) for prompt in (*LOOKS, "frumious", "slithy toves", "blue", "deep red")
+    ]
     for index, one in enumerate(pictures):
         for other in pictures[index + 1 :]:
             assert difference(one, other) > 1.0
