@@ -17,13 +17,18 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import ConfigurationError
 
+# Variables are found by alias alone: code may use field names, but HOME or PORT of a shell must never be ours.
+_NO_SUCH_VARIABLES = "makeit3d field: "
+
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Settings(BaseSettings):
     """Everything an operator can set for the gateway's API, workers, beat and command line."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", populate_by_name=True, env_prefix=_NO_SUCH_VARIABLES
+    )
 
     # where we run
     environment: Literal["production", "sandbox"] = Field("production", alias="MAKEIT3D_ENVIRONMENT")
@@ -173,7 +178,9 @@ class Settings(BaseSettings):
 class SandboxSettings(BaseSettings):
     """Settings of the sandbox process (stand-ins for Supabase, OpenAI and Tripo)."""
 
-    model_config = SettingsConfigDict(env_file=None, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=None, extra="ignore", populate_by_name=True, env_prefix=_NO_SUCH_VARIABLES
+    )
 
     home: Path = Field(Path(".makeit3d/sandbox"), alias="SANDBOX_HOME")
     host: str = Field("127.0.0.1", alias="SANDBOX_HOST")
@@ -207,7 +214,9 @@ class SandboxSettings(BaseSettings):
 class EmbeddedSettings(BaseSettings):
     """Where the embedded stack lives. Everything else it derives, or takes from the variables of ``Settings``."""
 
-    model_config = SettingsConfigDict(env_file=None, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=None, extra="ignore", populate_by_name=True, env_prefix=_NO_SUCH_VARIABLES
+    )
 
     home: Path = Field(Path(".makeit3d"), alias="MAKEIT3D_HOME")
     api_port: int = Field(8000, alias="BFF_API_PORT", ge=1, le=65535)
@@ -254,7 +263,9 @@ class EmbeddedSettings(BaseSettings):
 class ClientSettings(BaseSettings):
     """Who the command line is when it talks to a gateway as an app would."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", populate_by_name=True, env_prefix=_NO_SUCH_VARIABLES
+    )
 
     url: str = Field("http://127.0.0.1:8000", alias="MAKEIT3D_URL")
     token: SecretStr | None = Field(None, alias="MAKEIT3D_TOKEN")

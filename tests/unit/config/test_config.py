@@ -100,3 +100,12 @@ def test_an_embedded_stack_is_found_only_when_nothing_else_is_configured(environ
     for name in COMPLETE:
         environment.delenv(name, raising=False)
     assert Settings.load().is_sandbox
+
+
+def test_variables_of_a_shell_are_not_ours(environment: pytest.MonkeyPatch) -> None:
+    for kind in KINDS:
+        for name in kind.model_fields:
+            environment.setenv(name.upper(), "7")
+    assert EmbeddedSettings().home == Path(".makeit3d")  # pyright: ignore[reportCallIssue]
+    assert ClientSettings().token is None  # pyright: ignore[reportCallIssue]
+    assert Settings.load().home == Path(".makeit3d")
