@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import pytest
+import redis
+from app.domain.broker_url import redis_py_url
 from app.embedded.valkey import EmbeddedValkey
 
 from tests.servers import PostgresServer, running_valkey
@@ -30,6 +32,14 @@ def database(postgres18: PostgresServer) -> Generator[str]:
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Generator[EmbeddedValkey]:
+def valkey_server() -> Generator[EmbeddedValkey]:
     with running_valkey() as server:
         yield server
+
+
+@pytest.fixture
+def valkey(valkey_server: EmbeddedValkey) -> EmbeddedValkey:
+    """A broker that holds nothing."""
+    with redis.Redis.from_url(redis_py_url(valkey_server.url())) as client:
+        client.flushall()
+    return valkey_server

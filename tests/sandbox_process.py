@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 from app.config import SandboxSettings, child_environment
+from app.embedded.process import spawn
 
 from tests.servers import free_port
 
@@ -39,10 +40,12 @@ class SandboxProcess:
         return self.settings.home / "storage"
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.sandbox"], stdout=log, stderr=log, env=child_environment(self.settings)
-            )
+        self.process = spawn(
+            [sys.executable, "-m", "app.sandbox"],
+            log=self.log,
+            environment=child_environment(self.settings),
+            cwd=str(Path.cwd()),
+        )
         deadline = time.monotonic() + _START_SECONDS
         while True:
             with contextlib.suppress(httpx.TransportError):

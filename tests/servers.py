@@ -75,7 +75,7 @@ class PostgresServer:
     def fresh_database(self, template: str = _TEMPLATE) -> Generator[str]:
         """The DSN of a database of one's own; dropped afterwards, whoever is still connected."""
         name = f"t{next(self._numbers)}"
-        asyncio.run(self._admin(f"create database {name} template {template}"))
+        asyncio.run(self._admin(f"create database {name} template {template} strategy file_copy"))
         try:
             yield self.postgres.dsn(name)
         finally:

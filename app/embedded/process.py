@@ -55,37 +55,17 @@ class Child:
     _asked: bool = False
 
     def launch(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C in a terminal reaches only the supervisor.
-
-        Call from the main thread: the death signal is tied to the thread that forks. Raises OSError.
-        """
-        prctl = _prctl()  # looked up before the fork: the child may only call into C
-        death_signal = int(self.stop_signal)
-        parent = os.getpid()
-
-        def before_exec() -> None:
-            if prctl is not None:
-                prctl(_PR_SET_PDEATHSIG, death_signal)
-                if os.getppid() != parent:  # it died before the line above
-                    os._exit(1)
-
-        user, group = server_user() if self.unprivileged and os.geteuid() == 0 else (None, None)
+        """Start it, from the main thread. Raises OSError."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         _set_aside(self.log)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                list(self.command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,  # a file: a pipe that nobody reads would block the child
-                stderr=log,
-                env=dict(self.environment),
-                cwd=self.cwd,
-                start_new_session=True,
-                preexec_fn=before_exec,  # noqa: PLW1509 - runs after the change of user, which clears the death signal
-                user=user,
-                group=group,
-                extra_groups=None if user is None else [],
-            )
+        self._process = spawn(
+            self.command,
+            log=self.log,
+            environment=self.environment,
+            cwd=self.cwd,
+            death_signal=self.stop_signal,
+            user=server_user() if self.unprivileged and os.geteuid() == 0 else None,
+        )
         self._asked = False
 
     @property
@@ -159,6 +139,45 @@ class Child:
             log.seek(max(0, self.log.stat().st_size - _LOG_END_BYTES))
             text = log.read().decode("utf-8", "replace")
         return "\n".join([f"End of {self.log}:", *text.splitlines()[-lines:]])
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    cwd: str = "/",
+    death_signal: signal.Signals = signal.SIGTERM,
+    user: tuple[int, int] | None = None,
+) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, so that Ctrl-C in a terminal does not reach it; ``log`` takes what it prints.
+
+    On Linux it gets ``death_signal`` when this process ends, however that ends. Call from the main thread: the signal
+    is tied to the thread that forks. Raises OSError.
+    """
+    prctl = _prctl()  # looked up before the fork: the child may only call into C
+    number, parent = int(death_signal), os.getpid()
+
+    def before_exec() -> None:
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, number)
+            if os.getppid() != parent:  # it died before the line above
+                os._exit(1)
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,  # a file: a pipe that nobody reads would block the child
+            stderr=output,
+            env=dict(environment),
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=before_exec,  # noqa: PLW1509 - runs after the change of user, which clears the death signal
+            user=None if user is None else user[0],
+            group=None if user is None else user[1],
+            extra_groups=None if user is None else [],
+        )
 
 
 class Server(ABC):

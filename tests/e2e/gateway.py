@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
-from app.embedded.process import command_line
+from app.embedded.process import command_line, spawn
 
 from tests.servers import free_port, server_home
 
@@ -204,15 +204,13 @@ class Gateway:
 
 
 def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    with (Path(environment["MAKEIT3D_HOME"]) / "up.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "up"],
-            env=environment,
-            cwd=REPOSITORY,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    return spawn(
+        [sys.executable, "-m", "app.cli", "up"],
+        log=Path(environment["MAKEIT3D_HOME"]) / "up.log",
+        environment=environment,
+        cwd=str(REPOSITORY),
+        death_signal=signal.SIGINT,
+    )
 
 
 @contextlib.contextmanager
