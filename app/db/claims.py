@@ -52,7 +52,7 @@ select p.name, (
 from unnest($1::text[]) as p(name)
 """
 
-_PICK_NEW = """
+PICK_NEW = """
 select j.id, j.task_id from jobs j join tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = $1 and j.pool = $2
 order by j.priority desc, j.fair_tag, j.id
@@ -60,7 +60,7 @@ limit $3
 for no key update of j, t skip locked
 """
 
-_PICK_RESUMABLE = """
+PICK_RESUMABLE = """
 select j.id, j.task_id from jobs j join tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = any($1)
 order by j.lane desc, j.priority desc, j.fair_tag, j.id
@@ -131,7 +131,7 @@ async def claim(database: Database, *, worker_id: UUID, lanes: Sequence[Lane], l
         picked: list[UUID] = []
         more = False
         if resumable:
-            rows = await connection.fetch(_PICK_RESUMABLE, list(lanes), limit)
+            rows = await connection.fetch(PICK_RESUMABLE, list(lanes), limit)
             more = not rows
             picked.extend(row["id"] for row in rows)
         room = await _room(connection, sorted({row["pool"] for row in waiting}))
@@ -139,7 +139,7 @@ async def claim(database: Database, *, worker_id: UUID, lanes: Sequence[Lane], l
             wanted = min(room.get(row["pool"], 0), limit - len(picked))
             if wanted <= 0:
                 continue
-            rows = await connection.fetch(_PICK_NEW, row["lane"], row["pool"], wanted)
+            rows = await connection.fetch(PICK_NEW, row["lane"], row["pool"], wanted)
             more = more or not rows
             room[row["pool"]] -= len(rows)
             picked.extend(found["id"] for found in rows)

@@ -11,17 +11,13 @@ import pytest
 from app.db.migrate import migrate, pending
 from app.embedded.bootstrap import bootstrap
 
+from tests.integration.majors import database
 from tests.servers import PostgresServer
+
+__all__ = ["database"]
 
 INTERNAL = ("requests", "pools", "workers", "jobs", "provider_calls", "files", "events")
 READABLE = ("tasks", "input_assets", "concept_images", "models")
-
-
-@pytest.fixture(params=["postgres18", "postgres17"])
-def any_database(request: pytest.FixtureRequest) -> Generator[str]:
-    server: PostgresServer = request.getfixturevalue(request.param)
-    with server.fresh_database() as dsn:
-        yield dsn
 
 
 class Roles:
@@ -53,8 +49,8 @@ async def owned_rows(connection: asyncpg.Connection, user: UUID) -> None:
         await connection.execute(f"insert into {table} (task_id, user_id) values ($1, $2)", task, user)  # noqa: S608
 
 
-async def test_every_table_verb_and_role(any_database: str) -> None:
-    connection = await asyncpg.connect(any_database)
+async def test_every_table_verb_and_role(database: str) -> None:
+    connection = await asyncpg.connect(database)
     try:
         roles = Roles(connection)
         mine, theirs = uuid4(), uuid4()
@@ -80,8 +76,8 @@ async def test_every_table_verb_and_role(any_database: str) -> None:
         await connection.close()
 
 
-async def test_browsers_describe_and_delete_their_own_inputs_and_no_more(any_database: str) -> None:
-    connection = await asyncpg.connect(any_database)
+async def test_browsers_describe_and_delete_their_own_inputs_and_no_more(database: str) -> None:
+    connection = await asyncpg.connect(database)
     try:
         roles = Roles(connection)
         mine, theirs = uuid4(), uuid4()
@@ -105,8 +101,8 @@ async def test_browsers_describe_and_delete_their_own_inputs_and_no_more(any_dat
         await connection.close()
 
 
-async def test_deleting_a_user_keeps_rows_without_owner(any_database: str) -> None:
-    connection = await asyncpg.connect(any_database)
+async def test_deleting_a_user_keeps_rows_without_owner(database: str) -> None:
+    connection = await asyncpg.connect(database)
     try:
         user = uuid4()
         await owned_rows(connection, user)
@@ -117,10 +113,10 @@ async def test_deleting_a_user_keeps_rows_without_owner(any_database: str) -> No
         await connection.close()
 
 
-async def test_migrations_and_bootstrap_may_be_repeated(any_database: str) -> None:
-    await bootstrap(any_database)
-    assert await migrate(any_database) == []
-    assert await pending(any_database) == []
+async def test_migrations_and_bootstrap_may_be_repeated(database: str) -> None:
+    await bootstrap(database)
+    assert await migrate(database) == []
+    assert await pending(database) == []
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ from app.domain.jobs import Failed, Settlement
 from app.errors import ErrorCode
 
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
+from tests.integration.majors import database
+
+__all__ = ["database"]
 
 
 async def count(db: Database, table: str) -> int:
