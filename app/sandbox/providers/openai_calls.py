@@ -31,6 +31,7 @@ from app.sandbox.providers.strikes import OPENAI_RUBBISH, CutShort, Streamed, re
 _AUTO_QUALITY = "medium"
 _LATE = AFTER | SPOILING
 _EARLY = KINDS["openai"] - _LATE
+_WITHOUT_FINAL = frozenset({"stream_cut", "stream_error", "moderation_output"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,10 @@ class ImageCalls:
         async def blocks() -> AsyncGenerator[bytes]:
             async for block in stream.events():
                 yield block
-            await self._delivered(asked, fault)
+            if fault is not None and fault.kind == "moderation_output":
+                self._ledger.release(asked.id)
+            elif fault is None or fault.kind not in _WITHOUT_FINAL:
+                await self._delivered(asked, fault)
 
         return Streamed(blocks(), headers={"content-type": "text/event-stream; charset=utf-8"})
 
@@ -177,11 +181,11 @@ class ImageCalls:
         return self._board.of(asked.account.id).draw_work_seconds(self._chance)
 
     async def _delivered(self, asked: Asked, fault: Fault | None) -> None:
-        if await asked.request.is_disconnected():
-            self._ledger.replied(asked.id, "gone")
-            return
-        self._ledger.replied(asked.id, "sent" if fault is None else fault.kind)
-        self._ledger.delivered(asked.id)
+        gone = await asked.request.is_disconnected()
+        if fault is None:
+            self._ledger.replied(asked.id, "gone" if gone else "sent")
+        if not gone:
+            self._ledger.delivered(asked.id)
 
 
 @contextmanager

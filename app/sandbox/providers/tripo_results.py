@@ -24,7 +24,7 @@ from app.sandbox.providers.tripo_tasks import Task
 _TEXTURE_SIDES = {"fast": 512, "standard": 1024, "detailed": 2048, "extreme": 4096}
 _DETAILED_FACES = 96_000
 _LOW_POLY_FACES = 5_000
-_CONCEPT = (768, 768)
+_CONCEPT, _BARE_CONCEPT = (768, 768), (512, 512)
 _MAX_PIXELS = 100_000_000
 _PREVIEW_TURN = 32.0  # degrees by which a preview looks from the side
 _TURNS = {"front": 0.0, "left": -90.0, "back": 180.0, "right": 90.0}
@@ -53,7 +53,8 @@ class Maker:
         match job.task.kind:
             case "text-to-model":
                 seed = int(body.get("image_seed") or body.get("model_seed") or 0)
-                concept = paint_prompt(prompt=body["prompt"], size=_CONCEPT, background="opaque", seed=seed)
+                size = _CONCEPT if is_textured(body) else _BARE_CONCEPT
+                concept = paint_prompt(prompt=body["prompt"], size=size, background="opaque", seed=seed)
                 return self._model(job, [concept, None, None, None])
             case "image-to-model":
                 return self._model(job, [_picture(job, body["input"]), None, None, None])
@@ -114,12 +115,11 @@ class Maker:
         name = f"{job.task.id}.glb"
         if job.task.fault == "wrong_format":
             return {"model_url": self._write(name, _FBX + glb[:4096])}
-        if job.task.fault == "heavy":
-            glb = _padded(glb, _HEAVY_BYTES)
-        output = {"model_url": self._write(name, glb)}
+        output: dict[str, str] = {}
         if preview:
             output["rendered_image_url"] = self._save(f"{job.task.id}.webp", render_preview(glb))
-        return output
+        heavy = _padded(glb, _HEAVY_BYTES) if job.task.fault == "heavy" else glb
+        return {"model_url": self._write(name, heavy), **output}
 
     # --- pictures -------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Maker:
         solid = build_model([picture], face_limit=None, texture=True, pbr=False, texture_size=1024, seed=0)
         output: dict[str, str] = {}
         for view, degrees in _TURNS.items():
-            shown = render_preview(turned(solid, degrees - _PREVIEW_TURN))
+            shown = render_preview(turned(solid, degrees + _PREVIEW_TURN))
             output[f"{view}_view_url"] = self._save(f"{job.task.id}.{view}.png", shown)
         return output
 

@@ -26,6 +26,5 @@ def back(served: str) -> Generator[Back]:
 
 @pytest.fixture
 def tripo(served: str) -> Generator[Tripo]:
-    client = tripo_at(served)
-    yield client
-    client.http.close()
+    with tripo_at(served) as client:
+        yield client

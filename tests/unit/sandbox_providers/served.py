@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
-from app.config import SandboxSettings
+from app.config import SandboxSettings, child_environment
 from app.sandbox.providers.mount import mount_providers
 from fastapi import FastAPI
 from PIL import Image, ImageDraw
@@ -76,9 +75,8 @@ def serving(home: Path, **changes: object) -> Generator[str]:
 @contextlib.contextmanager
 def process(home: Path, port: int, **changes: object) -> Generator[subprocess.Popen[bytes]]:
     """Stand-ins in a process that a test may kill; this module is its program."""
-    environment = {**os.environ, "SANDBOX_TEST": sandbox_settings(home, port, **changes).model_dump_json()}
-    command = [sys.executable, "-m", "tests.unit.sandbox_providers.served", str(home), str(port)]
-    child = subprocess.Popen(command, env=environment)
+    command = [sys.executable, "-m", "tests.unit.sandbox_providers.served"]
+    child = subprocess.Popen(command, env=child_environment(sandbox_settings(home, port, **changes)))
     try:
         wait_for(lambda: _answers(port))
         yield child
@@ -181,9 +179,11 @@ class Tripo:
         return data["balance"], data["frozen"]
 
 
-def tripo_at(url: str, key: str = TRIPO_KEY) -> Tripo:
+@contextlib.contextmanager
+def tripo_at(url: str, key: str = TRIPO_KEY) -> Generator[Tripo]:
     headers = {"Authorization": f"Bearer {key}"}
-    return Tripo(httpx.Client(base_url=f"{url}/tripo/v3", headers=headers, trust_env=False, timeout=60))
+    with httpx.Client(base_url=f"{url}/tripo/v3", headers=headers, trust_env=False, timeout=60) as http:
+        yield Tripo(http)
 
 
 def fetch(url: str) -> bytes:
@@ -193,5 +193,5 @@ def fetch(url: str) -> bytes:
 
 
 if __name__ == "__main__":
-    given = SandboxSettings.model_validate_json(os.environ["SANDBOX_TEST"])
+    given = SandboxSettings()  # pyright: ignore[reportCallIssue] - from the environment
     uvicorn.run(application(given), host=given.host, port=given.port, log_level="warning")

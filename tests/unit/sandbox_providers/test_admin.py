@@ -1,0 +1,92 @@
+"""The back door: who may use it, and what it refuses."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+from app.errors import ConfigurationError
+from app.sandbox.providers.faults import KINDS
+
+from tests.unit.sandbox_providers.served import TRIPO_KEY, Back, Tripo, application, sandbox_settings, tripo_at
+
+
+@pytest.mark.parametrize("key", ["", "wrong"])
+def test_the_admin_key(served: str, key: str) -> None:
+    for path in ("ledger", "knobs", "faults"):
+        assert httpx.get(f"{served}/admin/{path}", headers={"X-Admin-Key": key}, trust_env=False).status_code == 403
+
+
+def test_unknown_knobs_and_faults_are_refused_and_change_nothing(back: Back) -> None:
+    before = back.http.get("/knobs").json()
+    for changes in ({"work_second": 1}, {"work_seconds": -1}, {"pools": {"x": 1}}, {"pools": {"h": -1}}):
+        assert back.http.post("/knobs", json=changes).status_code == 422
+    assert back.http.get("/knobs").json() == before
+    for fault in (
+        {"where": "openai", "kind": "explode"},
+        {"where": "nowhere", "kind": "reset_after"},
+        {"where": "openai", "kind": "quota", "count": 0},
+        {"where": "openai", "kind": "quota", "colour": "red"},
+    ):
+        assert back.http.post("/faults", json=fault).status_code == 422
+    faults = back.http.get("/faults").json()
+    assert faults["armed"] == []
+    assert set(faults["kinds"]) == set(KINDS)
+
+
+def test_faults_count_down_and_are_counted(tripo: Tripo, back: Back) -> None:
+    back.arm("tripo.account", "status", count=2)
+    assert [tripo.http.get("/account/balance").status_code for _ in range(3)] == [500, 500, 200]
+    back.arm("tripo.account", "status", count=None, probability=0.5)
+    statuses = [tripo.http.get("/account/balance").status_code for _ in range(40)]
+    assert set(statuses) == {200, 500}
+    hits = back.http.get("/faults").json()["hits"]
+    assert hits == {"tripo.account:status": 2 + statuses.count(500)}
+
+
+def test_faults_of_an_endpoint_and_of_a_key(tripo: Tripo, back: Back, served: str) -> None:
+    key = f"{TRIPO_KEY}-mine"
+    back.arm("tripo", "bad_key", count=None, key=key)
+    assert key not in back.http.get("/faults").text
+    with tripo_at(served, key) as mine:
+        assert mine.http.get("/account/balance").status_code == 401
+    assert tripo.http.get("/account/balance").status_code == 200
+    back.http.delete("/faults")
+    back.arm("tripo", "html", endpoint="/account/usage")
+    assert tripo.http.get("/account/balance").status_code == 200
+    assert tripo.http.get("/account/usage").headers["content-type"].startswith("text/html")
+
+
+def test_every_reply_says_sandbox(served: str, back: Back, tripo: Tripo) -> None:
+    answers = [
+        back.http.get("/ledger"),
+        tripo.http.get("/account/balance"),
+        tripo.http.get("/nowhere"),
+        httpx.get(f"{served}/openai/v1/models", trust_env=False),
+        httpx.get(f"{served}/tripo/dl/x.glb", trust_env=False),
+        httpx.get(f"{served}/nowhere", trust_env=False),
+    ]
+    assert {answer.headers["x-makeit3d-sandbox"] for answer in answers} == {"sandbox"}
+
+
+def test_listeners_for_connections_that_go_wrong(back: Back) -> None:
+    ports = {
+        manner: back.http.post("/listeners", json={"manner": manner}).json()["port"]
+        for manner in ("stall", "reset", "garbage")
+    }
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(f"http://127.0.0.1:{ports['stall']}", trust_env=False, timeout=0.2)
+    for scheme, manner in (("http", "reset"), ("http", "garbage"), ("https", "garbage")):
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{scheme}://127.0.0.1:{ports[manner]}", trust_env=False)
+    assert back.http.delete("/listeners").status_code == 204
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports["stall"]))
+
+
+def test_knobs_at_start(tmp_path: Path) -> None:
+    application(sandbox_settings(tmp_path, 1, knobs='{"credit_factor": "0.5"}'))
+    with pytest.raises(ConfigurationError, match="SANDBOX_KNOBS: work_seconds"):
+        application(sandbox_settings(tmp_path, 1, knobs='{"work_seconds": "soon"}'))
