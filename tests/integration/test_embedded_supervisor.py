@@ -86,6 +86,13 @@ def until(what: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def start_and_wait(stage: Stage, child: Child, then: Callable[[], None]) -> None:
+    """The body of a supervised block that only a signal ends."""
+    stage.supervisor.start(child)
+    then()
+    time.sleep(60)
+
+
 @contextmanager
 def meanwhile(act: Callable[[], None]) -> Generator[None]:
     """``act`` in another thread; afterwards this process gets TERM, whether it went well or not."""
@@ -122,9 +129,9 @@ def test_starts_in_order_and_stops_in_reverse(stage: Stage) -> None:
 
 
 def test_what_started_is_stopped_when_a_later_one_fails(stage: Stage) -> None:
+    services = (stage.child("database"), stage.child("broken", "echo no such luck; exit 3"))
     with pytest.raises(ServerFailed, match=r"(?s)broken ended with status 3.*no such luck"), stage.supervisor.running():
-        stage.supervisor.start(stage.child("database"))
-        stage.supervisor.start(stage.child("broken", "echo no such luck; exit 3"))
+        stage.supervisor.start(*services)
     assert stage.notes() == ["database starts", "database ends"]
 
 
@@ -162,9 +169,7 @@ def test_a_killed_process_is_named_by_its_signal_and_comes_back(stage: Stage) ->
 def test_a_signal_interrupts_the_body(stage: Stage, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), stage.supervisor.running():
-        stage.supervisor.start(stage.child("worker"))
-        os.kill(os.getpid(), number)
-        time.sleep(60)
+        start_and_wait(stage, stage.child("worker"), lambda: os.kill(os.getpid(), number))
     assert stage.notes() == ["worker starts", "worker ends"]
     assert signal.getsignal(number) is before
 
@@ -172,21 +177,16 @@ def test_a_signal_interrupts_the_body(stage: Stage, number: signal.Signals) -> N
 def test_a_second_signal_ends_at_once_what_does_not_stop(stage: Stage) -> None:
     deaf = stage.child("deaf", DEAF, stop_seconds=600)
 
-    def act() -> None:
+    def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         until(lambda: "stopping" in stage.said.getvalue())
+        os.kill(os.getpid(), signal.SIGINT)
 
-    with stage.supervisor.running():
-        stage.supervisor.start(deaf)
-        with meanwhile(lambda: None):
-            stage.supervisor.watch()
-        threading.Thread(target=_signal_when, args=(lambda: "stopping" in stage.said.getvalue(),)).start()
+    impatient = threading.Thread(target=twice)
+    with pytest.raises(KeyboardInterrupt), stage.supervisor.running():
+        start_and_wait(stage, deaf, impatient.start)
+    impatient.join()
     assert deaf.exit_code() == -signal.SIGKILL
-
-
-def _signal_when(what: Callable[[], bool]) -> None:
-    until(what)
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_what_does_not_stop_in_time_is_ended(stage: Stage) -> None:
