@@ -103,9 +103,9 @@ class AdminRoutes:
     def _account(self, key: SecretStr | None) -> Account:
         return account_of((key or self._tripo_key).get_secret_value())
 
-    async def read_ledger(self, *, refused: bool = False) -> list[dict[str, Any]]:
-        """Accepted calls, oldest first; with ``refused=true`` the declined ones too."""
-        return self._ledger.read(refused=refused)
+    async def read_ledger(self, *, refused: bool = False, after: int = 0) -> list[dict[str, Any]]:
+        """Accepted calls with a number above ``after``, oldest first; with ``refused=true`` the declined ones too."""
+        return self._ledger.read(refused=refused, after=after)
 
     async def read_knobs(self, x_api_key: Annotated[str | None, Header()] = None) -> Knobs:
         return self._board.of(None if x_api_key is None else account_of(x_api_key).id)

@@ -71,10 +71,9 @@ class Ledger:
         with self._store.transaction() as db:
             db.execute("update ledger set delivered = delivered + 1 where reference = ?", (reference,))
 
-    def read(self, *, refused: bool) -> list[dict[str, Any]]:
-        """Accepted calls, oldest first; with ``refused`` the declined ones too."""
-        where = "" if refused else "where accepted"
-        rows = self._store.rows(f"select * from ledger {where} order by id")  # noqa: S608 - one of two constants
+    def read(self, *, refused: bool, after: int = 0) -> list[dict[str, Any]]:
+        """Accepted calls after a number, oldest first; with ``refused`` the declined ones too."""
+        rows = self._store.rows("select * from ledger where id > ? and (accepted or ?) order by id", (after, refused))
         return [{**dict(row), "accepted": bool(row["accepted"])} for row in rows]
 
 

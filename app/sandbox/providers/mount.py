@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Match, Mount, Route
 
 from app.config import SandboxSettings
 from app.errors import ConfigurationError
@@ -27,7 +27,7 @@ from app.sandbox.providers.marks import Marks
 from app.sandbox.providers.openai_calls import ImageCalls
 from app.sandbox.providers.openai_routes import OpenAIRoutes
 from app.sandbox.providers.store import Store
-from app.sandbox.providers.tripo_calls import Asked, TripoCalls
+from app.sandbox.providers.tripo_calls import Asked, Handler, TripoCalls
 from app.sandbox.providers.tripo_creates import TripoCreates
 from app.sandbox.providers.tripo_downloads import TripoDownloads
 from app.sandbox.providers.tripo_files import Files
@@ -103,8 +103,8 @@ def mount_providers(app: FastAPI, settings: SandboxSettings) -> ProviderStandIns
         *TripoCreates(calls, tasks, inputs, ledger, work, webhooks, settings.seed).routes(),
         *TripoReads(calls, tasks, links).routes(),
         *uploads.routes(),
-        Route("/{path:path}", calls.answering(_nowhere), methods=_METHODS),
     ]
+    tripo.append(Route("/{path:path}", calls.answering(_nowhere(tuple(tripo))), methods=_METHODS))
     app.router.routes.append(Route("/tripo/dl/{name}", downloads.download, methods=["GET", "HEAD"]))
     app.router.routes.append(Route("/tripo/put/{token}", uploads.put, methods=["PUT"]))
     app.router.routes.append(Mount("/tripo/v3", Starlette(routes=tripo)))
@@ -135,6 +135,11 @@ def _start_knobs(settings: SandboxSettings) -> Knobs:
     return start.model_copy(update={"work_seconds": settings.work_seconds})
 
 
-async def _nowhere(asked: Asked) -> Response:
-    """A known path with the wrong method lands here too; both are errors of the caller."""
-    raise TripoRefusal(404, 4001, f"No route {asked.request.method} {asked.request.url.path}")
+def _nowhere(routes: Sequence[Route]) -> Handler:
+    async def answer(asked: Asked) -> Response:
+        request = asked.request
+        if any(route.matches(request.scope)[0] is Match.PARTIAL for route in routes):
+            raise TripoRefusal(405, 1003, f"The method {request.method} is not allowed here")
+        raise TripoRefusal(404, 4001, f"No route {request.method} {request.url.path}")
+
+    return answer

@@ -17,12 +17,14 @@ create table if not exists ledger (
   charged text not null, unit text not null, state text not null, reply text not null default 'pending',
   delivered integer not null default 0);
 create index if not exists ledger_reference on ledger (reference);
+create index if not exists ledger_refused on ledger (id) where not accepted;
 create table if not exists tasks (
   id text primary key, account text not null, kind text not null, pool text not null, body text not null,
   fetched text not null, status text not null, created_at real not null, started_at real, finished_at real,
   work_seconds real not null, price text not null, consumed text not null default '0', error_code integer,
   error_message text, output text not null default '{}', fault text, fault_seconds real not null default 0);
 create index if not exists tasks_account on tasks (account, created_at);
+create index if not exists tasks_open on tasks (account, pool, price) where status in ('queued', 'running');
 create table if not exists files (
   token text primary key, account text not null, content_type text not null, created_at real not null,
   state text not null);

@@ -175,7 +175,7 @@ def _balance(db: sqlite3.Connection, account: str) -> Decimal:
 
 
 def _money(db: sqlite3.Connection, account: str) -> Money:
-    rows = db.execute(f"select price from tasks where account = ? and {_OPEN}", (account,))  # noqa: S608 - constant
+    rows = db.execute(f"select price from tasks indexed by tasks_open where account = ? and {_OPEN}", (account,))  # noqa: S608 - constant
     frozen = sum((Decimal(row[0]) for row in rows), Decimal(0))
     return Money(_balance(db, account) - frozen, frozen)
 

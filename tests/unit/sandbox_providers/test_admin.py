@@ -10,7 +10,7 @@ import pytest
 from app.errors import ConfigurationError
 from app.sandbox.providers.faults import KINDS
 
-from tests.unit.sandbox_providers.served import TRIPO_KEY, Back, Tripo, application, sandbox_settings, tripo_at
+from tests.unit.sandbox_providers.served import BARE, TRIPO_KEY, Back, Tripo, application, sandbox_settings, tripo_at
 
 
 @pytest.mark.parametrize("key", ["", "wrong"])
@@ -57,6 +57,14 @@ def test_faults_of_an_endpoint_and_of_a_key(tripo: Tripo, back: Back, served: st
     back.arm("tripo", "html", endpoint="/account/usage")
     assert tripo.http.get("/account/balance").status_code == 200
     assert tripo.http.get("/account/usage").headers["content-type"].startswith("text/html")
+
+
+def test_the_ledger_goes_on_from_a_number(tripo: Tripo, back: Back) -> None:
+    back.arm("tripo.task", "failed", count=2)
+    first, second = (tripo.created("/generation/text-to-model", {"prompt": "a boat", **BARE}) for _ in range(2))
+    number = next(row["id"] for row in back.ledger() if row["reference"] == first)
+    rows = back.http.get("/ledger", params={"after": number}).json()
+    assert [row["reference"] for row in rows] == [second]
 
 
 def test_every_reply_says_sandbox(served: str, back: Back, tripo: Tripo) -> None:

@@ -224,6 +224,8 @@ def test_bodies_that_are_no_json_object(tripo: Tripo) -> None:
     assert tripo.http.post(TEXT, content=b"[]", headers=json_type).json()["code"] == 1003
     answer = tripo.http.post(TEXT, content=b"{}")
     assert (answer.status_code, answer.json()["code"]) == (415, 1003)
+    answer = tripo.http.get(TEXT)
+    assert (answer.status_code, answer.json()["code"]) == (405, 1003)
 
 
 @pytest.mark.parametrize("key", ["", "tsk_wrong", "tsk_sandboxed", "sk-sandbox"])
