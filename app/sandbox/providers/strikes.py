@@ -62,7 +62,8 @@ async def strike(fault: Fault, request: Request, rubbish: Rubbish) -> Response |
             return None
         case "html":
             page = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-            return Response(page, fault.status if fault.status >= 400 else 502, fault.headers, media_type="text/html")
+            status = fault.status if "status" in fault.model_fields_set else 502
+            return Response(page, status, fault.headers, media_type="text/html")
         case "status":
             if fault.body is None:
                 return Response("upstream error", fault.status, fault.headers, media_type="text/plain")
