@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -22,6 +23,7 @@ def socket_directory(home: Path) -> Path:
     ``run`` in the home, or one under the temp directory where the home is deep, closed, or on a file system
     without sockets. Raises ServerFailed.
     """
+    home.mkdir(parents=True, exist_ok=True)
     name = f"makeit3d-{os.geteuid()}-{_digest(home)}"
     for directory in (home.resolve() / "run", Path(tempfile.gettempdir()) / name, Path("/tmp") / name):  # noqa: S108
         if len(os.fsencode(directory)) > _SOCKET_DIRECTORY_BYTES or not reachable(directory.parent):
@@ -36,7 +38,8 @@ def socket_directory(home: Path) -> Path:
 
 def data_directory(home: Path, name: str) -> Path:
     """A directory (mode 0700) for a server's data. Raises ServerFailed."""
-    directory = _server_home(home) / name
+    home.mkdir(parents=True, exist_ok=True)
+    directory = server_home(home) / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _give(directory)
     return directory
@@ -48,7 +51,7 @@ def readable_copy(tree: Path, program: str, home: Path) -> Path:
         return tree
     status = (tree / program).stat()
     digest = hashlib.sha256(f"{tree}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]
-    base = _server_home(home)
+    base = server_home(home)
     target = base / f"{tree.name}-{digest}"
     if target.exists():
         return target
@@ -70,11 +73,15 @@ def reachable(path: Path) -> bool:
     return all(not entry.exists() or entry.stat().st_mode & stat.S_IXOTH for entry in (path, *path.parents))
 
 
-def _server_home(home: Path) -> Path:
+def server_home(home: Path) -> Path:
+    """The home itself, or, where it is closed to the servers' user, a directory that a file in it names."""
     home = home.resolve()
     if reachable(home):
         return home
-    base = _SHARED / f"makeit3d-{_digest(home)}"
+    note = home / "elsewhere"  # not a name made from the path: who deletes a home starts anew
+    if not note.exists():
+        note.write_text(f"{_SHARED / f'makeit3d-{secrets.token_hex(6)}'}\n", encoding="ascii")
+    base = Path(note.read_text(encoding="ascii").strip())
     base.mkdir(mode=0o755, parents=True, exist_ok=True)
     base.chmod(0o755)
     return base

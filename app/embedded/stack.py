@@ -18,6 +18,7 @@ from rich.console import Console
 from app.config import EmbeddedSettings, SandboxSettings, Settings, child_environment, variables
 from app.db.migrate import migrate
 from app.embedded.bootstrap import bootstrap
+from app.embedded.paths import server_home
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.process import Child, ServerFailed
 from app.embedded.supervisor import Supervisor, check_port, local_address, write
@@ -32,7 +33,7 @@ class EmbeddedStack:
 
     def __init__(self, wanted: EmbeddedSettings, console: Console | None = None) -> None:
         self._wanted = wanted
-        self._home = wanted.home.absolute()
+        self._home = wanted.home.resolve()
         self._postgres = EmbeddedPostgres(self._home)
         self._valkey = EmbeddedValkey(self._home)
         self._supervisor = Supervisor(self._home, console or Console(stderr=True))
@@ -85,7 +86,8 @@ class EmbeddedStack:
         """Start, say where things are, and serve until a signal."""
         with contextlib.suppress(KeyboardInterrupt), self.up():
             self._supervisor.say(f"API (sandbox): {self.settings.public_base_url}/docs")
-            self._supervisor.say(f"Ctrl-C stops everything; the data stays in {self._home}")
+            places = {str(self._home), str(server_home(self._home))}
+            self._supervisor.say(f"Ctrl-C stops everything; the data stays in {' and '.join(sorted(places))}")
             self.wait()
 
     def _process(self, name: str, *command: str, health: str | None = None) -> Child:

