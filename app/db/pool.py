@@ -126,10 +126,6 @@ class Database:
                 continue
         return await getattr(self._pool, method)(query, *args)
 
-    @property
-    def free_connections(self) -> int:
-        return self._pool.get_idle_size() + self._pool.get_max_size() - self._pool.get_size()
-
 
 async def _teach_json(connection: asyncpg.Connection) -> None:
     for name in ("json", "jsonb"):

@@ -26,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _DECODERS = 2  # pictures decoded at a time per process: each may take max_input_pixels * 8 bytes
-_MODEL_BYTES = 150 * 1024 * 1024  # what providers import
+IMPORTABLE_BYTES = 150 * 1024 * 1024  # what providers import
 _RETRY_AFTER_SECONDS = 5.0
 
 
@@ -37,7 +37,7 @@ class InputFiles:
         self._storage = storage
         self._directory = spool_directory
         self._max_bytes = settings.max_input_bytes
-        self._max_model_bytes = min(settings.max_model_bytes, _MODEL_BYTES)
+        self._max_model_bytes = min(settings.max_model_bytes, IMPORTABLE_BYTES)
         self._limits = PictureLimits(settings.max_input_bytes, settings.max_input_pixels)
         self._result_limits = PictureLimits(settings.max_image_bytes, settings.max_input_pixels)
         self._decoders = asyncio.Semaphore(_DECODERS)

@@ -25,7 +25,7 @@ from app.domain.statuses import AssetStatus
 from app.domain.storage_keys import input_key
 from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
-from app.services.input_files import InputFiles
+from app.services.input_files import IMPORTABLE_BYTES, InputFiles
 from app.services.notifier import Notifier
 from app.services.outputs import content_link
 from app.services.spool import Spool
@@ -33,7 +33,6 @@ from app.storage.base import ObjectStorage, StorageError
 
 log = structlog.get_logger(__name__)
 
-_MODEL_BYTES = 150 * 1024 * 1024  # what providers import
 _PATIENCE_SECONDS = 30.0
 _ASSET_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -76,7 +75,7 @@ class Uploads:
         self._bucket = settings.generated_assets_bucket_name
         self._public_base_url = settings.public_base_url
         self._picture_bytes = settings.max_input_bytes
-        self._model_bytes = min(settings.max_model_bytes, _MODEL_BYTES)
+        self._model_bytes = min(settings.max_model_bytes, IMPORTABLE_BYTES)
 
     @property
     def max_bytes(self) -> int:
