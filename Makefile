@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MARK ?=
+# test processes: most tests wait for processes of their own, so one more than the two cores of CI
+WORKERS ?= 3
 
 # demo
 PHOTO ?=
@@ -32,9 +34,9 @@ demo: $(STAMP) ## A photo becomes concept images and a 3D model, on this machine
 run: $(STAMP) ## Start everything on this machine and keep serving (embedded servers, sandbox providers)
 	@exec $(BIN)/makeit3d up
 
-test: $(STAMP) ## Lint, types, import layers and every test suite [MARK=generate]
+test: $(STAMP) ## Lint, types, import layers and every test suite [MARK=generate WORKERS=3]
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest $(if $(MARK),-m "$(MARK)")
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(MARK),-m "$(MARK)")
 
 check: $(STAMP) ## Format the code, then everything that `make test` does
 	@$(BIN)/ruff format app tests bench
