@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: float = Field(630.0, alias="BFF_SHUTDOWN_GRACE_SECONDS", ge=1)
     max_attempts: int = Field(4, alias="BFF_MAX_ATTEMPTS", ge=1)
     max_crashes: int = Field(5, alias="BFF_MAX_CRASHES", ge=1)
+    generate_images_seconds: float = Field(1800.0, alias="BFF_TIME_LIMIT_GENERATE_IMAGES_SECONDS", gt=0)
+    render_sketch_seconds: float = Field(1800.0, alias="BFF_TIME_LIMIT_RENDER_SKETCH_SECONDS", gt=0)
+    generate_model_seconds: float = Field(3600.0, alias="BFF_TIME_LIMIT_GENERATE_MODEL_SECONDS", gt=0)
+    refine_model_seconds: float = Field(3600.0, alias="BFF_TIME_LIMIT_REFINE_MODEL_SECONDS", gt=0)
+    call_give_up_seconds: float = Field(21_600.0, alias="BFF_CALL_GIVE_UP_SECONDS", gt=0)
     retry_base_seconds: float = Field(2.0, alias="BFF_RETRY_BASE_SECONDS", gt=0)
     retry_cap_seconds: float = Field(120.0, alias="BFF_RETRY_CAP_SECONDS", gt=0)
     max_wait_seconds: float = Field(3600.0, alias="BFF_MAX_WAIT_SECONDS", gt=0)
@@ -160,6 +165,16 @@ class Settings(BaseSettings):
     @property
     def is_sandbox(self) -> bool:
         return self.environment == "sandbox"
+
+    @property
+    def time_limits(self) -> dict[str, float]:
+        """How long a job may take once work began, in seconds by job type."""
+        return {
+            "generate_images": self.generate_images_seconds,
+            "render_sketch": self.render_sketch_seconds,
+            "generate_model": self.generate_model_seconds,
+            "refine_model": self.refine_model_seconds,
+        }
 
     @cached_property
     def jwt_issuer(self) -> str:

@@ -24,6 +24,7 @@ from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
 from app.services.job_run import JobHandler
 from app.services.journal import Journal
+from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
 from app.services.outputs import Outputs
@@ -93,22 +94,31 @@ class WorkerContainer:
             spool = _open_spool(settings)
             journal = Journal(database, settings, spool)
             pollers = {
-                name: Poller(database, provider, bells, notifier) for name, provider in providers.all_models.items()
+                name: Poller(database, provider, bells, notifier, give_up_seconds=settings.call_give_up_seconds)
+                for name, provider in providers.all_models.items()
             }
             for poller in pollers.values():
                 stack.push_async_callback(poller.aclose)
             settler = Settler(database, bells, notifier, window_seconds=settings.settle_window_ms / 1000)
+            leftovers = Leftovers(database, storage, settings)
             engine = Engine(
                 database,
                 identity,
                 _handlers(settings, database, storage, providers, journal, pollers, spool),
                 journal=journal,
                 settler=settler,
+                leftovers=leftovers,
                 bells=bells,
                 settings=settings,
             )
             sweeper = Sweeper(
-                database, storage, bells, list(pollers.values()), worker_id=identity.id, settings=settings
+                database,
+                bells,
+                notifier,
+                list(pollers.values()),
+                leftovers,
+                worker_id=identity.id,
+                settings=settings,
             )
             return cls(settings, database, storage, engine, sweeper, pollers, stack.pop_all())
 

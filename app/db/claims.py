@@ -6,7 +6,7 @@ job together with its task, skipping what another transaction holds: it never wa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -71,7 +71,8 @@ for no key update of j, t skip locked
 _TAKE = """
 with taken as (
   update jobs set status = 'running', worker_id = $2, attempt = attempt + 1, resume = false,
-    started_at = coalesce(started_at, now())
+    started_at = coalesce(started_at, now()),
+    deadline = now() + make_interval(secs => coalesce(seconds_left, ($3::jsonb ->> type)::float8))
   where id = any($1::uuid[])
   returning *
 ), concept as (
@@ -114,13 +115,23 @@ with taken as (
     union all select id, task_id, user_id, 'models' from model
   ) as a
 )
-select *, extract(epoch from now() - created_at)::float8 as age_seconds from taken
+select *, extract(epoch from now() - created_at)::float8 as age_seconds,
+  extract(epoch from deadline - now())::float8 as time_left_seconds
+from taken
 order by array_position($1::uuid[], id)
 """
 
 
-async def claim(database: Database, *, worker_id: UUID, lanes: Sequence[Lane], limit: int) -> ClaimResult:
-    """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker."""
+async def claim(
+    database: Database,
+    *,
+    worker_id: UUID,
+    lanes: Sequence[Lane],
+    limit: int,
+    time_limits: Mapping[str, float] | None = None,
+) -> ClaimResult:
+    """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker. ``time_limits`` are in seconds, by
+    job type; a type without one has none."""
     waiting = await database.fetch(_WAITING, list(lanes))
     resumable = await database.fetchval(_RESUMABLE, list(lanes))
     if not waiting and not resumable:
@@ -146,7 +157,8 @@ async def claim(database: Database, *, worker_id: UUID, lanes: Sequence[Lane], l
         if not picked:
             return ClaimResult((), more=more, full=False)
         tables = database.tables
-        taken = await connection.fetch(_TAKE.format(concepts=tables.concepts, models=tables.models), picked, worker_id)
+        take = _TAKE.format(concepts=tables.concepts, models=tables.models)
+        taken = await connection.fetch(take, picked, worker_id, dict(time_limits or {}))
     full = len(picked) >= limit
     return ClaimResult(tuple(_claimed(row) for row in taken), more=more and not full, full=full)
 
@@ -189,4 +201,5 @@ def _claimed(row: asyncpg.Record) -> ClaimedJob:
         crashes=row["crashes"],
         alone=row["alone"],
         age_seconds=row["age_seconds"],
+        time_left_seconds=row["time_left_seconds"],
     )

@@ -107,17 +107,33 @@ async def owner_in_storage(database: Database, bucket: str, key: str) -> str | N
     )
 
 
-async def abandoned_uploads(database: Database, *, grace_seconds: float, limit: int) -> list[FileRow]:
-    """``uploading`` rows of ended jobs (or of no job) past the grace time: their objects belong to nobody."""
+async def abandoned_uploads(
+    database: Database, *, ended_seconds: float, unowned_seconds: float, limit: int
+) -> list[FileRow]:
+    """``uploading`` rows of jobs that ended that long ago, and of no job from that long ago: their objects belong to
+    nobody, and nobody is still at it."""
     rows = await database.fetch(
         "select f.id, f.bucket, f.key, f.task_id, f.user_id, f.job_id, f.attempt, f.kind, f.state, f.content_type,"
         " f.size, f.sha256, f.content_key from files f left join jobs j on j.id = f.job_id"
-        " where f.state = 'uploading' and f.created_at < now() - make_interval(secs => $1)"
-        " and (j.id is null or (j.status in ('completed', 'failed', 'canceled')"
-        "   and j.finished_at < now() - make_interval(secs => $1)))"
-        " order by f.created_at limit $2",
-        grace_seconds,
+        " where f.state = 'uploading' and case when j.id is null"
+        "   then f.created_at < now() - make_interval(secs => $2)"
+        "   else j.status in ('completed', 'failed', 'canceled')"
+        "     and j.finished_at < now() - make_interval(secs => $1) end"
+        " order by f.created_at limit $3",
+        ended_seconds,
+        unowned_seconds,
         limit,
+    )
+    return [FileRow(**dict(row)) for row in rows]
+
+
+async def left_by(database: Database, job_id: UUID) -> list[FileRow]:
+    """``uploading`` rows of a job that ended without them; none while it may still run."""
+    rows = await database.fetch(
+        "select f.id, f.bucket, f.key, f.task_id, f.user_id, f.job_id, f.attempt, f.kind, f.state, f.content_type,"
+        " f.size, f.sha256, f.content_key from files f join jobs j on j.id = f.job_id"
+        " where f.job_id = $1 and f.state = 'uploading' and j.status in ('completed', 'failed', 'canceled')",
+        job_id,
     )
     return [FileRow(**dict(row)) for row in rows]
 

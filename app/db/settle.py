@@ -10,6 +10,7 @@ from uuid import UUID
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.domain.jobs import AssetKind, Completed, Deferred, Failed, HandedBack, Lane, Outcome, Retry, Settlement
+from app.errors import ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,14 @@ class Settled:
     jobs: frozenset[UUID]
     lanes: frozenset[Lane]  # lanes that got claimable work
     tasks: frozenset[tuple[str, UUID | None]]  # (task id, user id) that readers may be waiting for
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    id: UUID
+    request_id: UUID
+    error: ErrorCode
+    message: str
 
 
 _SETTLE_JOBS = """
@@ -34,6 +43,10 @@ with o as (
     calls_done = j.calls_done and not o.start_over,
     resume = o.status = 'queued' and not o.start_over and (j.calls_done or exists (
       select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))),
+    -- work that was paid goes on with the time that is left; without, the next attempt has all of it
+    seconds_left = case when o.status = 'queued' and not o.start_over and (j.calls_done or exists (
+        select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown')))
+      then greatest(0, extract(epoch from j.deadline - now())) end,
     failures = j.failures + o.failed,
     deferrals = j.deferrals + o.deferred,
     error_code = o.error_code,
@@ -152,7 +165,7 @@ async def settle(database: Database, settlements: Sequence[Settlement]) -> Settl
 async def _settle_assets(connection: Connection, database: Database, live: Sequence[Settlement]) -> None:
     await _complete_assets(connection, database, live)
     ended: list[dict[str, Any]] = []
-    failed_requests: list[dict[str, Any]] = []
+    failed: list[FailedJob] = []
     for item in live:
         outcome = item.outcome
         if isinstance(outcome, Completed):
@@ -161,19 +174,11 @@ async def _settle_assets(connection: Connection, database: Database, live: Seque
                 for asset_id, error in outcome.missing.items()
             )
         elif isinstance(outcome, Failed):
-            ended.append(_ended(item.job.claim.job_id, outcome.error.code, outcome.message))
-            failed_requests.append(
-                {
-                    "request_id": str(item.job.request_id),
-                    "error_code": outcome.error.code,
-                    "error_message": outcome.message,
-                }
-            )
-    if failed_requests:
-        rows = await connection.fetch(_FAIL_NEXT_STEPS, failed_requests)
-        ended.extend(_ended(row["job_id"], row["error_code"], row["error_message"]) for row in rows)
+            failed.append(FailedJob(item.job.claim.job_id, item.job.request_id, outcome.error, outcome.message))
     if ended:
         await end_assets(connection, database, ended, status="failed")
+    if failed:
+        await fail_what_hangs_on(connection, database, failed)
 
 
 async def _complete_assets(connection: Connection, database: Database, live: Sequence[Settlement]) -> None:
@@ -197,6 +202,18 @@ async def _complete_assets(connection: Connection, database: Database, live: Seq
     models = [value for kind, value in files if kind is not AssetKind.CONCEPT]
     if models:
         await connection.execute(_COMPLETE_ASSETS.format(table=tables.models, size=""), models, "models")
+
+
+async def fail_what_hangs_on(connection: Connection, database: Database, failed: Sequence[FailedJob]) -> None:
+    """Asset rows of jobs that just failed, and the steps that waited for them, fail for the same reason."""
+    requests = [
+        {"request_id": str(job.request_id), "error_code": job.error.code, "error_message": job.message}
+        for job in failed
+    ]
+    steps = await connection.fetch(_FAIL_NEXT_STEPS, requests)
+    ended = [_ended(job.id, job.error.code, job.message) for job in failed]
+    ended.extend(_ended(row["job_id"], row["error_code"], row["error_message"]) for row in steps)
+    await end_assets(connection, database, ended, status="failed")
 
 
 async def end_assets(

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import asyncpg
+
+from app.db.deadlines import fail_overdue
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
-from app.db.settle import end_assets
+from app.db.settle import FailedJob, fail_what_hangs_on
 from app.domain.jobs import Lane
 from app.errors import ErrorCode
 
@@ -32,8 +35,10 @@ class SweepResult:
     dead_workers: int
     taken_back: int
     crashed_out: int
+    overdue: int
     due: int
     lanes: tuple[Lane, ...]
+    tasks: frozenset[tuple[str, UUID | None]]  # (task id, user id) that readers may be waiting for
 
 
 async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -> None:
@@ -150,42 +155,35 @@ async def sweep(database: Database, *, ttl_seconds: float, max_crashes: int) -> 
         if not await connection.fetchval("select pg_try_advisory_xact_lock($1)", _SWEEP_LOCK):
             return None
         dead = await connection.fetch(_DEAD, ttl_seconds)
-        taken, failed = await _take_back(connection, database, max_crashes)
+        taken = await _take_back(connection, database, max_crashes)
+        # a process that lives may still end its own
+        overdue = await fail_overdue(connection, database, patience_seconds=ttl_seconds)
         due = await connection.execute(_PROMOTE_DUE)
         lanes = await connection.fetch(_CLAIMABLE_LANES)
     return SweepResult(
         dead_workers=len(dead),
-        taken_back=taken,
-        crashed_out=failed,
+        taken_back=sum(row["status"] == "queued" for row in taken),
+        crashed_out=sum(row["status"] == "failed" for row in taken),
+        overdue=len(overdue),
         due=int(due.rsplit(" ", 1)[-1]),
         lanes=tuple(row["lane"] for row in lanes),
+        tasks=frozenset(overdue) | {(row["task_id"], row["user_id"]) for row in taken},
     )
 
 
-async def _take_back(connection: Connection, database: Database, max_crashes: int) -> tuple[int, int]:
+async def _take_back(connection: Connection, database: Database, max_crashes: int) -> list[asyncpg.Record]:
     lost = await connection.fetch(_LOST)
     if not lost:
-        return 0, 0
+        return []
     await lock_tasks(connection, [row["task_id"] for row in lost])
-    message = "Worker processes died repeatedly while they ran this job; the operator has been told."
-    rows = await connection.fetch(
-        _TAKE_BACK, [row["id"] for row in lost], max_crashes, ErrorCode.WORKER_CRASHED.code, message
-    )
-    failed = [row for row in rows if row["status"] == "failed"]
+    error, message = ErrorCode.WORKER_CRASHED, "Worker processes died repeatedly while they ran this job."
+    rows = await connection.fetch(_TAKE_BACK, [row["id"] for row in lost], max_crashes, error.code, message)
+    failed = [FailedJob(row["id"], row["request_id"], error, message) for row in rows if row["status"] == "failed"]
     if failed:
-        ended = [
-            {
-                "job_id": str(row["id"]),
-                "asset_id": None,
-                "error_code": ErrorCode.WORKER_CRASHED.code,
-                "error_message": message,
-            }
-            for row in failed
-        ]
-        await end_assets(connection, database, ended, status="failed")
+        await fail_what_hangs_on(connection, database, failed)
     await roll_up(
         connection,
         request_ids=[row["request_id"] for row in rows],
         task_ids=[row["task_id"] for row in rows],
     )
-    return len(rows) - len(failed), len(failed)
+    return rows

@@ -86,6 +86,7 @@ class ClaimedJob:
     crashes: int
     alone: bool
     age_seconds: float
+    time_left_seconds: float | None  # until its deadline; None: no limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import structlog
 
 from app.config import Settings
 from app.db import assets, claims, workers
+from app.db.deadlines import OVERDUE_MESSAGE
 from app.db.pool import UNREACHABLE, Database
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import Failed, HandedBack, JobType, Outcome, Settlement
@@ -19,6 +20,7 @@ from app.errors import ErrorCode
 from app.services.bells import Bells
 from app.services.job_run import ClaimLost, HandBack, JobEnded, JobHandler, JobRun
 from app.services.journal import Journal
+from app.services.leftovers import Leftovers
 from app.services.outcomes import RetryPolicy
 from app.services.settler import Settler
 
@@ -39,6 +41,7 @@ class Engine:
         *,
         journal: Journal,
         settler: Settler,
+        leftovers: Leftovers,
         bells: Bells,
         settings: Settings,
     ) -> None:
@@ -47,10 +50,12 @@ class Engine:
         self._handlers = handlers
         self._journal = journal
         self._settler = settler
+        self._leftovers = leftovers
         self._bells = bells
         self._retry = RetryPolicy.of(settings)
         self._ttl = settings.worker_ttl_seconds
         self._grace = settings.shutdown_grace_seconds
+        self._time_limits = settings.time_limits
         self._runs: dict[UUID, JobRun] = {}
         self._wake = asyncio.Event()
         self._in_shift = False
@@ -104,7 +109,11 @@ class Engine:
         free = self._free_slots()
         try:
             result = await claims.claim(
-                self._database, worker_id=self.identity.id, lanes=self.identity.lanes, limit=free
+                self._database,
+                worker_id=self.identity.id,
+                lanes=self.identity.lanes,
+                limit=free,
+                time_limits=self._time_limits,
             )
             slots = (
                 await assets.slots_of(self._database, [job.claim.job_id for job in result.jobs]) if result.jobs else {}
@@ -144,16 +153,40 @@ class Engine:
     async def _run(self, run: JobRun) -> None:
         job = run.job
         with structlog.contextvars.bound_contextvars(job_id=str(job.claim.job_id), task_id=job.task_id):
+            left = job.time_left_seconds
+            timer = None if left is None else asyncio.get_running_loop().call_later(max(0.0, left), self._overdue, run)
             try:
-                outcome = await self._outcome(run)
-                if outcome is not None and not await self._settler.settle(Settlement(job, outcome)):
-                    log.info("claim_was_lost")
+                await self._end(run, await self._outcome(run))
             except asyncio.CancelledError:
                 if not run.stopping:
                     raise
             finally:
+                if timer is not None:
+                    timer.cancel()
                 self._runs.pop(job.claim.job_id, None)
                 self._wake.set()
+
+    async def _end(self, run: JobRun, outcome: Outcome | None) -> None:
+        """The handler has returned: settle, unless the run's end was decided before."""
+        run.close()
+        if not run.decide() and run.expiry is not None:
+            await run.expiry
+            outcome = None
+        settled = outcome is not None and await self._settler.settle(Settlement(run.job, outcome))
+        if outcome is not None and not settled:
+            log.info("claim_was_lost")
+        if not settled or isinstance(outcome, Failed):
+            await self._leftovers.discard(run)
+
+    def _overdue(self, run: JobRun) -> None:
+        if run.decide():
+            run.expiry = asyncio.create_task(self._expire(run))
+
+    async def _expire(self, run: JobRun) -> None:
+        """End a job whose time is over, whatever its handler is doing. Money in the air is still followed."""
+        log.error("deadline_exceeded", job_type=run.job.type.value)
+        await self._settler.settle(Settlement(run.job, Failed(ErrorCode.DEADLINE_EXCEEDED, OVERDUE_MESSAGE)))
+        run.lose()
 
     async def _outcome(self, run: JobRun) -> Outcome | None:
         """How the handler's run ends; None when nothing may be written any more."""

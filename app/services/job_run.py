@@ -41,9 +41,12 @@ class JobRun:
         self.job = job
         self.assets = tuple(assets)
         self.task: asyncio.Task[None] | None = None
+        self.expiry: asyncio.Task[None] | None = None  # ends the job because its time is over
+        self.upload_cut = False  # an upload broke off: storage may still store it
         self._protections = 0
         self._stopping = False
         self._lost = False
+        self._decided = False
 
     @property
     def claim(self) -> Claim:
@@ -56,6 +59,16 @@ class JobRun:
     @property
     def stopping(self) -> bool:
         return self._stopping
+
+    def decide(self) -> bool:
+        """How the run ends is decided once, by its handler or by its deadline: True for who comes first."""
+        first = not self._decided
+        self._decided = True
+        return first
+
+    def close(self) -> None:
+        """The handler has returned: what is left to do is short, and nothing interrupts it any more."""
+        self._protections += 1
 
     @contextmanager
     def protected(self) -> Generator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from asyncio import to_thread
+from asyncio import CancelledError, to_thread
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -17,7 +17,7 @@ from app.domain.jobs import AssetKind, AssetSlot, StoredFile
 from app.domain.storage_keys import output_key, preview_key
 from app.errors import AppError, ErrorCode
 from app.services.job_run import ClaimLost, JobRun
-from app.storage.base import ObjectExists, ObjectStorage
+from app.storage.base import ObjectExists, ObjectStorage, StorageUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -84,13 +84,20 @@ class Outputs:
             raise AppError(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")
         file_id, content_key = announced
         try:
+            await self._upload(run, key, path, content_type)
+        except (CancelledError, StorageUnavailable):
+            run.upload_cut = True
+            raise
+        return file_id, await self._url(key, file_id, content_key)
+
+    async def _upload(self, run: JobRun, key: str, path: Path, content_type: str) -> None:
+        try:
             await self._storage.upload(self._bucket, key, path, content_type=content_type)
         except ObjectExists:
             # an earlier run of this job got as far; it may have been cut, so ours replaces it
             await self._ensure_claim(run)
             log.info("upload_replaced", key=key)
             await self._storage.upload(self._bucket, key, path, content_type=content_type, overwrite=True)
-        return file_id, await self._url(key, file_id, content_key)
 
     async def _ensure_claim(self, run: JobRun) -> None:
         claim = run.claim

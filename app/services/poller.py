@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
@@ -29,16 +30,32 @@ class _Watched:
     call: Call
     waiter: asyncio.Future[ProviderTask] | None
     progress: int
+    seen_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def age_seconds(self) -> float:
+        """Since the call was made."""
+        return self.call.age_seconds + time.monotonic() - self.seen_at
 
 
 class Poller:
-    """Watches the submitted calls of one provider until they are over, and books their cost."""
+    """Watches the submitted calls of one provider until they are over, and books their cost. A call that the provider
+    does not end within ``give_up_seconds`` is booked at its estimate: it may not hold its slot for ever."""
 
-    def __init__(self, database: Database, provider: ModelProvider, bells: Bells, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        database: Database,
+        provider: ModelProvider,
+        bells: Bells,
+        notifier: Notifier,
+        *,
+        give_up_seconds: float,
+    ) -> None:
         self._database = database
         self._provider = provider
         self._bells = bells
         self._notifier = notifier
+        self._give_up_seconds = give_up_seconds
         self._watched: dict[str, _Watched] = {}
         self._loop: asyncio.Task[None] | None = None
 
@@ -98,6 +115,7 @@ class Poller:
         try:
             await self._record_progress(tasks)
             await self._finish({key: task for key, task in tasks.items() if task.state in _OVER})
+            await self._give_up(tasks)
         except UNREACHABLE as error:
             log.warning("poll_not_recorded", provider=self._provider.name, error=type(error).__name__)
         return 0.0
@@ -131,6 +149,28 @@ class Poller:
                 watched.waiter.set_result(task)
         if pools:
             self._bells.ring(await claims.lanes_with_room(self._database, sorted(pools)))
+
+    async def _give_up(self, asked: Iterable[str]) -> None:
+        """Settle by policy what the provider, just asked, still has not ended."""
+        endless = {
+            task_id: watched
+            for task_id in asked
+            if (watched := self._watched.get(task_id)) and watched.age_seconds > self._give_up_seconds
+        }
+        for task_id, watched in endless.items():
+            call, error = watched.call, ErrorCode.DEADLINE_EXCEEDED
+            await provider_calls.settled(
+                self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=error.code
+            )
+            log.error(
+                "provider_call_given_up", call_id=str(call.id), provider=self._provider.name, provider_task_id=task_id
+            )
+            self._watched.pop(task_id, None)
+            if watched.waiter is not None and not watched.waiter.done():
+                watched.waiter.set_result(ProviderTask(task_id, ProviderTaskState.FAILED, error=error))
+        if endless:
+            pools = sorted({watched.call.pool for watched in endless.values()})
+            self._bells.ring(await claims.lanes_with_room(self._database, pools))
 
     async def aclose(self) -> None:
         if self._loop is not None:

@@ -1,5 +1,6 @@
 """Housekeeping on a timer in every worker: rings for work nobody rang for, takes back jobs of dead workers, wakes what
-waits for a time, adopts orphaned calls, and cleans uploads that belong to nobody. Every round is safe to repeat."""
+waits for a time, ends what is overdue, adopts orphaned calls, and cleans uploads that belong to nobody. Every round is
+safe to repeat."""
 
 from __future__ import annotations
 
@@ -11,15 +12,15 @@ from uuid import UUID
 import structlog
 
 from app.config import Settings
-from app.db import events, files, provider_calls, workers
+from app.db import events, provider_calls, workers
 from app.db.pool import UNREACHABLE, Database
 from app.services.bells import Bells
+from app.services.leftovers import Leftovers
+from app.services.notifier import Notifier
 from app.services.poller import Poller
-from app.storage.base import ObjectStorage, StorageError
 
 log = structlog.get_logger(__name__)
 
-_UPLOAD_GRACE_SECONDS = 3600.0
 _EVENT_DAYS = 30
 _ORPHANS_PER_ROUND = 100
 _CLEAN_EVERY_ROUNDS = 60
@@ -29,17 +30,19 @@ class Sweeper:
     def __init__(
         self,
         database: Database,
-        storage: ObjectStorage,
         bells: Bells,
+        notifier: Notifier,
         pollers: Sequence[Poller],
+        leftovers: Leftovers,
         *,
         worker_id: UUID,
         settings: Settings,
     ) -> None:
         self._database = database
-        self._storage = storage
         self._bells = bells
+        self._notifier = notifier
         self._pollers = pollers
+        self._leftovers = leftovers
         self._worker_id = worker_id
         self._ttl = settings.worker_ttl_seconds
         self._every = settings.sweep_seconds
@@ -90,6 +93,9 @@ class Sweeper:
                     taken_back=result.taken_back,
                     crashed_out=result.crashed_out,
                 )
+            if result.overdue:
+                log.error("jobs_overdue", jobs=result.overdue)
+            self._notifier.changed(result.tasks)
             self._bells.ring(result.lanes)
             await self._clean()
         for poller in self._pollers:
@@ -102,14 +108,7 @@ class Sweeper:
         settled = await provider_calls.settle_abandoned(self._database)
         if settled:
             log.error("abandoned_calls_settled", calls=settled)
+        await self._leftovers.sweep()
         self._rounds += 1
-        if self._rounds % _CLEAN_EVERY_ROUNDS:
-            return
-        await events.remove_older_than(self._database, days=_EVENT_DAYS)
-        for row in await files.abandoned_uploads(self._database, grace_seconds=_UPLOAD_GRACE_SECONDS, limit=100):
-            try:
-                await self._storage.remove(row.bucket, [row.key])
-            except StorageError as error:
-                log.warning("cleaning_failed", error=type(error).__name__)
-                return
-            await files.mark_removed(self._database, row.id)
+        if self._rounds % _CLEAN_EVERY_ROUNDS == 0:
+            await events.remove_older_than(self._database, days=_EVENT_DAYS)

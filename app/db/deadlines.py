@@ -1,0 +1,54 @@
+"""Ending jobs that took longer than they may, where their own process does not."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from app.db.pool import Connection, Database
+from app.db.rollup import lock_tasks, roll_up
+from app.db.settle import FailedJob, fail_what_hangs_on
+from app.errors import ErrorCode
+
+OVERDUE_MESSAGE = "The job took longer than it may. What it paid for is followed to its end."
+
+_OVERDUE = """
+select j.task_id from jobs j
+where j.status = 'running' and j.deadline < now() - make_interval(secs => $1)
+order by j.deadline limit 500
+"""
+
+_FAIL = """
+with ended as (
+  update jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null, error_code = $3,
+    error_message = $4, finished_at = now(), failures = j.failures + 1,
+    cost_micros = coalesce((select sum(c.cost_micros) from provider_calls c where c.job_id = j.id), 0)
+  where j.task_id = any($1) and j.status = 'running' and j.deadline < now() - make_interval(secs => $2)
+  returning j.id, j.task_id, j.request_id, j.user_id, j.type, j.step, j.progress
+), event as (
+  insert into events (type, user_id, task_id, payload)
+  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
+    'request_id', request_id, 'type', type, 'step', step, 'status', 'failed', 'progress', progress,
+    'waiting_for', null, 'error_code', $3::text)
+  from ended
+)
+select id, task_id, request_id, user_id from ended
+"""
+
+
+async def fail_overdue(
+    connection: Connection, database: Database, *, patience_seconds: float
+) -> list[tuple[str, UUID | None]]:
+    """Fail running jobs whose deadline passed that long ago; (task id, user id) of each. Open calls stay open: they
+    are polled on and their cost is booked."""
+    overdue = await connection.fetch(_OVERDUE, patience_seconds)
+    if not overdue:
+        return []
+    task_ids = sorted({row["task_id"] for row in overdue})
+    await lock_tasks(connection, task_ids)
+    error = ErrorCode.DEADLINE_EXCEEDED
+    rows = await connection.fetch(_FAIL, task_ids, patience_seconds, error.code, OVERDUE_MESSAGE)
+    if rows:
+        failed = [FailedJob(row["id"], row["request_id"], error, OVERDUE_MESSAGE) for row in rows]
+        await fail_what_hangs_on(connection, database, failed)
+        await roll_up(connection, request_ids=[job.request_id for job in failed], task_ids=task_ids)
+    return [(row["task_id"], row["user_id"]) for row in rows]
