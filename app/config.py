@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     database_listen_url: SecretStr | None = Field(None, alias="DATABASE_LISTEN_URL")
     database_pool_size: int = Field(10, alias="BFF_DATABASE_POOL_SIZE", ge=2, le=100)
     database_statement_cache_size: int = Field(1024, alias="BFF_DATABASE_STATEMENT_CACHE_SIZE", ge=0)
+    database_timeout_seconds: float = Field(10.0, alias="BFF_DATABASE_TIMEOUT_SECONDS", ge=1)
     redis_url: SecretStr = Field(alias="REDIS_URL")
 
     # providers

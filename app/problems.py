@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.db.pool import UNREACHABLE
+from app.db.pool import REPEATABLE, UNREACHABLE
 from app.errors import AppError, ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_exception)
-    for kind in UNREACHABLE:
+    for kind in (*UNREACHABLE, *REPEATABLE):
         app.add_exception_handler(kind, _unreachable)
 
 

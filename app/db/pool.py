@@ -28,17 +28,19 @@ _IDENTIFIER = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
 # deadlock_detected, serialization_failure: the transaction changed nothing and may be run again
 REPEATABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
 
-# the server is gone, starting, full or unreachable: it changed nothing that we know of
+# the server is gone, starting, full, busy, unreachable, or read-only after a failover: it changed nothing that we know
 UNREACHABLE = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
 )
+
+_RELEASE_SECONDS = 2.0  # a server that lives confirms the end of a canceled statement in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +65,37 @@ class AssetTables:
 
 
 class Database:
-    """An asyncpg pool that belongs to the loop it was opened on."""
+    """An asyncpg pool that belongs to the loop it was opened on.
 
-    def __init__(self, pool: asyncpg.Pool, tables: AssetTables) -> None:
+    Whatever the server does, every wait ends: for a free connection, for a statement and for giving a connection back.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, tables: AssetTables, *, timeout_seconds: float) -> None:
         self._pool = pool
+        self._timeout = timeout_seconds
         self.tables = tables
 
     @classmethod
     async def open(cls, settings: Settings, *, application_name: str) -> Database:
+        timeout = settings.database_timeout_seconds
         pool = await asyncpg.create_pool(
             settings.database_url.get_secret_value(),
-            min_size=1,
+            min_size=0,  # a pool that keeps a minimum tries without end, and logs each try, while the server is away
             max_size=settings.database_pool_size,
-            command_timeout=30,
-            timeout=10,
+            command_timeout=timeout,
+            timeout=timeout / 2,  # of a new connection
             max_inactive_connection_lifetime=300,
             statement_cache_size=settings.database_statement_cache_size,
             init=_teach_json,
             server_settings={
                 "application_name": application_name,
                 "idle_in_transaction_session_timeout": "60000",
-                "statement_timeout": "30000",
-                "lock_timeout": "10000",
+                # a server that lives says so before we stop to listen
+                "statement_timeout": str(int(timeout * 900)),
+                "lock_timeout": str(int(timeout * 500)),
             },
         )
-        return cls(pool, AssetTables.of(settings))
+        return cls(pool, AssetTables.of(settings), timeout_seconds=timeout)
 
     async def close(self) -> None:
         try:
@@ -99,8 +107,34 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:
         """A pooled connection inside a transaction. Never hold one across a provider call or a transfer."""
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+                await transaction.commit()
+            except (TimeoutError, asyncio.CancelledError):
+                raise  # the connection is given up, and the server ends the transaction with it
+            except BaseException:
+                await transaction.rollback()
+                raise
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Connection]:
+        connection: Connection = await self._pool.acquire(timeout=self._timeout)
+        try:
             yield connection
+        except TimeoutError:
+            # not even a late answer came: the others of the pool hang on the same silent server, or on none
+            connection.terminate()
+            await self._pool.expire_connections()
+            raise
+        except asyncio.CancelledError:
+            if connection.is_in_transaction():
+                connection.terminate()
+            raise
+        finally:
+            await self._pool.release(connection, timeout=_RELEASE_SECONDS)
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         return await self._repeat("fetch", query, args)
@@ -121,10 +155,14 @@ class Database:
         """One statement is its own transaction: on a deadlock it is simply run again."""
         for _ in range(3):
             try:
-                return await getattr(self._pool, method)(query, *args)
+                return await self._once(method, query, args)
             except REPEATABLE:
                 continue
-        return await getattr(self._pool, method)(query, *args)
+        return await self._once(method, query, args)
+
+    async def _once(self, method: str, query: str, args: Sequence[object]) -> Any:  # noqa: ANN401
+        async with self._connection() as connection:
+            return await getattr(connection, method)(query, *args)
 
 
 async def _teach_json(connection: asyncpg.Connection) -> None:

@@ -1,0 +1,29 @@
+"""What the suites that break things share."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from tests.chaos.proxy import Proxy
+
+
+def tcp_dsn(dsn: str, port: int) -> str:
+    """The same database through a port of loopback."""
+    parts = urlsplit(dsn)
+    return f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
+
+
+def socket_of(dsn: str) -> Path:
+    """The Unix socket that an embedded server's DSN names."""
+    return Path(unquote(parse_qs(urlsplit(dsn).query)["host"][0])) / ".s.PGSQL.5432"
+
+
+@pytest.fixture
+def database_proxy(database: str) -> Generator[Proxy]:
+    """A proxy in front of the test's own database."""
+    with Proxy.to(socket_of(database)) as proxy:
+        yield proxy

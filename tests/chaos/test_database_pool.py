@@ -1,0 +1,106 @@
+"""A pool whose server is silent, full or slow: every wait ends, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+from app.db.pool import UNREACHABLE, Database
+
+from tests.chaos.conftest import tcp_dsn
+from tests.chaos.proxy import Proxy
+from tests.integration.factories import settings_for
+
+pytestmark = pytest.mark.chaos
+
+HANG = 25.0  # seconds; a wait that is this long has no end
+
+
+@pytest.fixture
+async def db(database: str, database_proxy: Proxy, tmp_path: Path) -> AsyncGenerator[Database]:
+    settings = settings_for(
+        tcp_dsn(database, database_proxy.port), tmp_path, database_timeout_seconds=1.0, database_pool_size=2
+    )
+    opened = await Database.open(settings, application_name="makeit3d pool test")
+    yield opened
+    database_proxy.heal()
+    await opened.close()
+
+
+async def test_a_silent_server_holds_nobody(db: Database, database_proxy: Proxy) -> None:
+    assert await db.fetchval("select 1") == 1
+    database_proxy.stall()
+    async with asyncio.timeout(HANG):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):  # a caller with less patience than the pool
+                await db.fetchval("select 1")
+        with pytest.raises(UNREACHABLE):
+            await db.fetchval("select 1")
+        with pytest.raises(UNREACHABLE):
+            async with db.transaction() as connection:
+                await connection.execute("select 1")
+    database_proxy.heal()
+    async with asyncio.timeout(HANG):
+        assert await db.fetchval("select 2") == 2
+
+
+async def test_connections_to_a_server_that_fell_silent_are_all_replaced(db: Database, database_proxy: Proxy) -> None:
+    async with db.transaction() as one, db.transaction() as two:
+        before = {await one.fetchval("select pg_backend_pid()"), await two.fetchval("select pg_backend_pid()")}
+    database_proxy.stall()
+    async with asyncio.timeout(HANG):
+        with pytest.raises(UNREACHABLE):
+            await db.fetchval("select 1")
+    database_proxy.heal()
+    async with asyncio.timeout(HANG), db.transaction() as one, db.transaction() as two:
+        assert before.isdisjoint(
+            {await one.fetchval("select pg_backend_pid()"), await two.fetchval("select pg_backend_pid()")}
+        )
+
+
+async def test_a_transaction_on_a_server_that_falls_silent_is_undone(db: Database, database_proxy: Proxy) -> None:
+    await db.execute("create table notes (text text)")
+    async with asyncio.timeout(HANG):
+        with pytest.raises(UNREACHABLE):
+            await _write_two_notes(db, between=database_proxy.stall)
+        database_proxy.heal()
+        assert await db.fetchval("select count(*) from notes") == 0
+        dropped = False
+        while not dropped:  # the server notices the end of the connection, and frees what the transaction held
+            with contextlib.suppress(asyncpg.LockNotAvailableError):
+                await db.execute("drop table notes")
+                dropped = True
+
+
+async def _write_two_notes(db: Database, *, between: Callable[[], None]) -> None:
+    async with db.transaction() as connection:
+        await connection.execute("insert into notes values ('half')")
+        between()
+        await connection.execute("insert into notes values ('other half')")
+
+
+async def test_a_pool_without_a_free_connection_says_so(db: Database) -> None:
+    async with asyncio.timeout(HANG), db.transaction(), db.transaction():
+        with pytest.raises(TimeoutError):
+            await db.fetchval("select 1")
+    assert await db.fetchval("select 1") == 1
+
+
+async def test_a_statement_that_takes_too_long_is_ended_by_the_server(db: Database) -> None:
+    async with asyncio.timeout(HANG):
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await db.execute("select pg_sleep(20)")
+    assert issubclass(asyncpg.QueryCanceledError, UNREACHABLE)
+
+
+async def test_a_lock_that_is_held_too_long_is_not_waited_for(db: Database) -> None:
+    await db.execute("create table notes (text text)")
+    async with asyncio.timeout(HANG), db.transaction() as holder:
+        await holder.execute("lock table notes in access exclusive mode")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await db.fetchval("select count(*) from notes")
+    assert issubclass(asyncpg.LockNotAvailableError, UNREACHABLE)
