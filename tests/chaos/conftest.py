@@ -9,6 +9,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from tests.chaos.proxy import Proxy
+from tests.integration.conftest import db, settings
+from tests.integration.workshop import workshop
+
+__all__ = ["db", "settings", "workshop"]
 
 
 def tcp_dsn(dsn: str, port: int) -> str:

@@ -3,137 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
 
-import pytest
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.registry import Providers
-from app.config import Settings
-from app.container import WorkerContainer
-from app.db import requests, tasks
-from app.db.pool import Database
-from app.db.requests import RequestPlan
-from app.db.tasks import StatusRows
-from app.db.workers import WorkerIdentity
-from app.domain.commands import GenerateCommand
-from app.domain.jobs import Lane
+from app.db import tasks
 from app.domain.operations import Operation
 from app.errors import ErrorCode
-from app.services.plans import PlanInputs, Planner
-from app.storage.memory import MemoryStorage
 
-from tests.integration.factories import make_user, settings_for
+from tests.integration.workshop import PATIENCE, Workshop, workshop
 
-PATIENCE = 20.0
-BUCKET = "makeit3d_app_assets"
-
-
-class RoomBells:
-    """Bells that everybody in this process hears."""
-
-    def __init__(self, workers: list[WorkerContainer]) -> None:
-        self._workers = workers
-
-    def ring(self, lanes: Iterable[Lane]) -> None:
-        for worker in self._workers if list(lanes) else ():
-            worker.engine.wake()
-
-
-@dataclass
-class Workshop:
-    """Workers over one database, with fakes that count what was paid."""
-
-    settings: Settings
-    db: Database
-    images: FakeImages
-    models: FakeModels
-    storage: MemoryStorage
-    user: UUID
-    workers: list[WorkerContainer]
-
-    async def start(self) -> WorkerContainer:
-        identity = WorkerIdentity(uuid4(), "test", "localhost", 1, ("priority", "normal"), 20)
-        providers = Providers(images=[self.images], models=[self.models])
-        worker = await WorkerContainer.open(
-            self.settings, identity, RoomBells(self.workers), storage=self.storage, providers=providers
-        )
-        await worker.start()
-        self.workers.append(worker)
-        return worker
-
-    async def ask(self, operation: Operation, task_id: str, **fields: Any) -> str:  # noqa: ANN401 - fields of a command
-        """Accept what a client would ask for; the task id."""
-        planner = Planner(Providers(images=[self.images], models=[self.models]), self.settings)
-        command = GenerateCommand(operation, task_id, prompt=fields.pop("prompt", "a fox"), **fields)
-        plan = planner.plan(command, PlanInputs(), self.user)
-        request = RequestPlan(
-            id=uuid4(),
-            task_id=task_id,
-            user_id=self.user,
-            operation=operation.value,
-            scope=task_id,
-            idempotency_key=f"key:{uuid4()}",
-            explicit_key=True,
-            body_hash="hash",
-            job_id=plan.main_job_id,
-            jobs=plan.jobs,
-            assets=plan.assets,
-        )
-        await requests.accept(self.db, request)
-        for worker in self.workers:
-            worker.engine.wake()
-        return task_id
-
-    async def status(self, task_id: str) -> StatusRows:
-        status = await tasks.status_of_task(self.db, task_id, self.user)
-        assert status is not None
-        return status
-
-    async def until(self, task_id: str, good: Callable[[StatusRows], bool]) -> StatusRows:
-        async with asyncio.timeout(PATIENCE):
-            while not good(status := await self.status(task_id)):
-                await asyncio.sleep(0.02)
-        return status
-
-    async def finished(self, task_id: str) -> StatusRows:
-        return await self.until(
-            task_id, lambda s: all(job["status"] in ("completed", "failed", "canceled") for job in s.jobs)
-        )
-
-    async def calls(self) -> list[tuple[str, str | None, int | None]]:
-        rows = await self.db.fetch("select state, error_code, cost_micros from provider_calls order by created_at")
-        return [(row["state"], row["error_code"], row["cost_micros"]) for row in rows]
-
-    async def keys(self) -> list[str]:
-        return [item.key async for item in self.storage.list(BUCKET, prefix="")]
-
-
-@pytest.fixture
-async def workshop(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[Workshop]:
-    settings = settings_for(
-        database,
-        tmp_path,
-        sweep_seconds=0.1,
-        worker_ttl_seconds=10.0,
-        retry_base_seconds=0.01,
-        retry_cap_seconds=0.05,
-        reconcile_first_seconds=0.05,
-        reconcile_window_seconds=0.6,
-        shutdown_grace_seconds=5,
-    )
-    objects = tmp_path / "objects"
-    objects.mkdir()
-    storage = MemoryStorage(objects, {BUCKET: True})
-    shop = Workshop(settings, db, FakeImages(), FakeModels(), storage, await make_user(db), [])
-    await shop.start()
-    yield shop
-    for worker in shop.workers:
-        await worker.aclose()
+__all__ = ["Workshop", "workshop"]
 
 
 async def test_images_become_files_rows_and_a_booked_call(workshop: Workshop) -> None:
