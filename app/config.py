@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -81,6 +82,9 @@ class Settings(BaseSettings):
     # limits
     openai_requests_per_minute: int | None = Field(60, alias="BFF_OPENAI_REQUESTS_PER_MINUTE", ge=1)
     tripo_requests_per_minute: int | None = Field(30, alias="BFF_TRIPO_REQUESTS_PER_MINUTE", ge=1)
+    user_max_in_flight: int | None = Field(None, alias="BFF_USER_MAX_IN_FLIGHT", ge=1)
+    user_max_unfinished: int | None = Field(None, alias="BFF_USER_MAX_UNFINISHED", ge=1)
+    user_daily_budget_usd: Decimal | None = Field(None, alias="BFF_USER_DAILY_BUDGET_USD", gt=0)
     openai_slots: int = Field(20, alias="BFF_OPENAI_SLOTS", ge=1)
     tripo_h_slots: int = Field(10, alias="BFF_TRIPO_H_SLOTS", ge=1)
     tripo_p_slots: int = Field(3, alias="BFF_TRIPO_P_SLOTS", ge=1)
@@ -118,6 +122,18 @@ class Settings(BaseSettings):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator(
+        "openai_requests_per_minute",
+        "tripo_requests_per_minute",
+        "user_max_in_flight",
+        "user_max_unfinished",
+        "user_daily_budget_usd",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_no_limit(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")
     @classmethod

@@ -13,6 +13,7 @@ from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import JobType
+from app.domain.user_limits import MICROS, UserLimits
 from app.services.asset_content import AssetContent
 from app.services.bells import Bells
 from app.services.cancellation import Cancellation
@@ -37,6 +38,7 @@ from app.services.spool import Spool
 from app.services.sweeper import Sweeper
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
+from app.services.vacancies import Vacancies
 from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
 from app.tasks.bells import CeleryBells
@@ -52,6 +54,16 @@ async def _open_database(settings: Settings, stack: AsyncExitStack, name: str) -
     stack.push_async_callback(database.close)
     await pool_rows.ensure(database, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
     return database
+
+
+def user_limits(settings: Settings) -> UserLimits:
+    """The limits of every user by settings."""
+    usd = settings.user_daily_budget_usd
+    return UserLimits(
+        in_flight=settings.user_max_in_flight,
+        unfinished=settings.user_max_unfinished,
+        daily_budget_micros=None if usd is None else int(usd * MICROS),
+    )
 
 
 def _open_spool(settings: Settings) -> Spool:
@@ -93,13 +105,14 @@ class WorkerContainer:
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings)
             journal = Journal(database, settings, spool)
+            vacancies = Vacancies(database, bells, user_limits(settings))
             pollers = {
-                name: Poller(database, provider, bells, notifier, give_up_seconds=settings.call_give_up_seconds)
+                name: Poller(database, provider, vacancies, notifier, give_up_seconds=settings.call_give_up_seconds)
                 for name, provider in providers.all_models.items()
             }
             for poller in pollers.values():
                 stack.push_async_callback(poller.aclose)
-            settler = Settler(database, bells, notifier, window_seconds=settings.settle_window_ms / 1000)
+            settler = Settler(database, bells, vacancies, notifier, window_seconds=settings.settle_window_ms / 1000)
             leftovers = Leftovers(database, storage, settings)
             engine = Engine(
                 database,
@@ -117,6 +130,7 @@ class WorkerContainer:
                 notifier,
                 list(pollers.values()),
                 leftovers,
+                vacancies,
                 worker_id=identity.id,
                 settings=settings,
             )
@@ -166,6 +180,8 @@ class ApiContainer:
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
             redis_url = settings.redis_url.get_secret_value()
+            user = user_limits(settings)
+            vacancies = Vacancies(database, bells, user)
             limits = RateLimits(
                 redis_url,
                 {"openai": settings.openai_requests_per_minute, "tripo": settings.tripo_requests_per_minute},
@@ -195,10 +211,12 @@ class ApiContainer:
                     providers,
                     Planner(providers, settings),
                     limits,
+                    user,
                     bells,
+                    vacancies,
                     notifier,
                 ),
-                cancellation=Cancellation(database, bells, notifier),
+                cancellation=Cancellation(database, vacancies, notifier),
                 notifier=notifier,
                 events=events,
                 uploads=Uploads(database, storage, inputs, _open_spool(settings), notifier, settings),

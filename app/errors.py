@@ -39,6 +39,10 @@ class ErrorCode(Enum):
     UNSUPPORTED_MEDIA_TYPE = Entry("unsupported_media_type", 415, "The content type is not supported")
     IDEMPOTENCY_KEY_REUSED = Entry("idempotency_key_reused", 422, "The idempotency key was used with another body")
     RATE_LIMITED = Entry("rate_limited", 429, "Too many requests for this provider", retry_helps=True)
+    USER_LIMIT = Entry("user_limit", 429, "Too many unfinished jobs of this user", retry_helps=True)
+    USER_BUDGET_EXCEEDED = Entry(
+        "user_budget_exceeded", 429, "The user's budget for today is used up", retry_helps=True
+    )
     EVENT_CURSOR_INVALID = Entry("event_cursor_invalid", 400, "Last-Event-ID is not one of ours")
     SERVICE_UNAVAILABLE = Entry("service_unavailable", 503, "A service we need does not answer", retry_helps=True)
     INTERNAL_ERROR = Entry("internal_error", 500, "Something went wrong on our side", retry_helps=True)

@@ -94,7 +94,9 @@ class ImageProvider(Protocol):
 
     def pool(self, request: ImageRequest) -> str: ...
 
-    def estimate(self, request: ImageRequest) -> Estimate: ...
+    def estimate(self, request: ImageRequest, *, inputs: int | None = None) -> Estimate:
+        """``inputs`` is how many pictures will be sent, while ``request`` has none yet."""
+        ...
 
     @property
     def timeout_seconds(self) -> float:

@@ -118,7 +118,7 @@ class FakeImages:
     def pool(self, request: ImageRequest) -> str:  # noqa: ARG002 - the protocol's signature
         return self.name
 
-    def estimate(self, request: ImageRequest) -> Estimate:
+    def estimate(self, request: ImageRequest, *, inputs: int | None = None) -> Estimate:  # noqa: ARG002
         return Estimate(request.n * _IMAGE_MICROS, _PRICE_VERSION)
 
     async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:

@@ -66,14 +66,14 @@ class OpenAIImages:
     def pool(self, request: ImageRequest) -> str:  # noqa: ARG002 - one limit for all of the account's image calls
         return "openai"
 
-    def estimate(self, request: ImageRequest) -> Estimate:
+    def estimate(self, request: ImageRequest, *, inputs: int | None = None) -> Estimate:
         micros = openai_estimate_micros(
             request.model or self._model,
             prompt=request.prompt,
             n=request.n,
             size=request.size,
             quality=request.quality,
-            input_images=len(request.inputs) + (request.mask is not None),
+            input_images=(len(request.inputs) if inputs is None else inputs) + (request.mask is not None),
         )
         return Estimate(micros, PRICE_VERSION)
 

@@ -25,13 +25,14 @@ class ClaimResult:
     full: bool  # work is left that only the caller's own limit kept back
 
 
+# In no order of pools, or a process with few slots of its own would serve the first one alone.
 _WAITING = """
 select lane.name as lane, pools.name as pool
 from unnest($1::text[]) with ordinality as lane(name, rank) cross join pools
 where exists (
   select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
     and j.lane = lane.name and j.pool = pools.name)
-order by lane.rank, pools.name
+order by lane.rank, random()
 """
 
 _RESUMABLE = """
@@ -61,12 +62,20 @@ for no key update of j, t skip locked
 """
 
 PICK_RESUMABLE = """
-select j.id, j.task_id from jobs j join tasks t on t.id = j.task_id
+select j.id, j.pool from jobs j join tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = any($1)
 order by j.lane desc, j.priority desc, j.fair_tag, j.id
 limit $2
 for no key update of j, t skip locked
 """
+
+# Asked once the pools are locked: a call that was refused meanwhile gave its slot back, and its job needs a new one.
+_STILL_PAID = """
+select j.id from jobs j where j.id = any($1::uuid[]) and (j.calls_done or exists (
+  select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown')))
+"""
+
+_NEEDS_SLOT = "update jobs set resume = false, seconds_left = null where id = any($1::uuid[])"
 
 _TAKE = """
 with taken as (
@@ -88,17 +97,11 @@ with taken as (
   update tasks t set status = 'running', updated_at = now()
   where t.id in (select task_id from taken) and t.status = 'queued'
   returning t.id, t.user_id
-), pool as (
-  update pools p set
-    priority_tag = greatest(p.priority_tag, coalesce(newest.priority_tag, 0)),
-    normal_tag = greatest(p.normal_tag, coalesce(newest.normal_tag, 0))
-  from (
-    select pool, max(fair_tag) filter (where lane = 'priority') as priority_tag,
-      max(fair_tag) filter (where lane = 'normal') as normal_tag
-    from taken group by pool
-  ) as newest
-  where p.name = newest.pool
-    and (newest.priority_tag > p.priority_tag or newest.normal_tag > p.normal_tag)
+), tag as (
+  -- the pools of new jobs are locked by this claim; a resumed job had its turn before
+  insert into pool_tags (pool, lane, priority, tag)
+  select pool, lane, priority, max(fair_tag) from taken where id = any($4::uuid[]) group by pool, lane, priority
+  on conflict (pool, lane, priority) do update set tag = excluded.tag where pool_tags.tag < excluded.tag
 ), event as (
   insert into events (type, user_id, task_id, payload)
   select 'task_update', user_id, id, jsonb_build_object('task_id', id, 'status', 'running') from task
@@ -139,13 +142,11 @@ async def claim(
     if limit <= 0:
         return ClaimResult((), more=False, full=True)
     async with database.transaction() as connection:
-        picked: list[UUID] = []
-        more = False
-        if resumable:
-            rows = await connection.fetch(PICK_RESUMABLE, list(lanes), limit)
-            more = not rows
-            picked.extend(row["id"] for row in rows)
-        room = await _room(connection, sorted({row["pool"] for row in waiting}))
+        resumed = await connection.fetch(PICK_RESUMABLE, list(lanes), limit) if resumable else []
+        room = await _room(connection, sorted({row["pool"] for row in (*waiting, *resumed)}))
+        picked = await _resume(connection, [row["id"] for row in resumed])
+        more = bool(resumable) and not picked
+        fresh: list[UUID] = []
         for row in waiting:
             wanted = min(room.get(row["pool"], 0), limit - len(picked))
             if wanted <= 0:
@@ -153,14 +154,26 @@ async def claim(
             rows = await connection.fetch(PICK_NEW, row["lane"], row["pool"], wanted)
             more = more or not rows
             room[row["pool"]] -= len(rows)
+            fresh.extend(found["id"] for found in rows)
             picked.extend(found["id"] for found in rows)
         if not picked:
             return ClaimResult((), more=more, full=False)
         tables = database.tables
         take = _TAKE.format(concepts=tables.concepts, models=tables.models)
-        taken = await connection.fetch(take, picked, worker_id, dict(time_limits or {}))
+        taken = await connection.fetch(take, picked, worker_id, dict(time_limits or {}), fresh)
     full = len(picked) >= limit
     return ClaimResult(tuple(_claimed(row) for row in taken), more=more and not full, full=full)
+
+
+async def _resume(connection: Connection, job_ids: list[UUID]) -> list[UUID]:
+    """Those of the locked jobs that still need no slot; the others queue for one."""
+    if not job_ids:
+        return []
+    paid = {row["id"] for row in await connection.fetch(_STILL_PAID, job_ids)}
+    unpaid = [job_id for job_id in job_ids if job_id not in paid]
+    if unpaid:
+        await connection.execute(_NEEDS_SLOT, unpaid)
+    return [job_id for job_id in job_ids if job_id in paid]
 
 
 async def _room(connection: Connection, pools: Sequence[str]) -> dict[str, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import orjson
@@ -22,6 +22,8 @@ else:
     Connection = Any
 
 log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
 
 _IDENTIFIER = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
 
@@ -118,6 +120,17 @@ class Database:
             except BaseException:
                 await transaction.rollback()
                 raise
+
+    async def in_transaction(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+        """What ``work`` returns, which the transaction committed. After a deadlock it is run again from the start."""
+        for _ in range(3):
+            try:
+                async with self.transaction() as connection:
+                    return await work(connection)
+            except REPEATABLE:
+                continue
+        async with self.transaction() as connection:
+            return await work(connection)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[Connection]:

@@ -9,8 +9,11 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db.pool import Database
+from app.db import user_limits
+from app.db.fair_tags import tagging
+from app.db.pool import Connection, Database
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan
+from app.domain.user_limits import NO_LIMITS, UserLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +81,23 @@ with task as (
 ), request as (
   insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash, job_id)
   select $6, task.id, $2, $7, $8, $9, $10, $11, $12 from task
-  returning id
+  returning id, user_id
 ), planned as (
-  select p.* from jsonb_to_recordset($13) as p(id uuid, step smallint, type text, provider text, pool text,
-    lane text, priority smallint, params jsonb)
-), tagged as (
-  -- fair tag: V when the user has nothing queued in that lane and pool, else max(V, last + 1)
-  select p.*, greatest(
-      case p.lane when 'priority' then pools.priority_tag else pools.normal_tag end,
-      (select max(q.fair_tag) + 1 from jobs q
-        where q.user_id = $2 and q.lane = p.lane and q.pool = p.pool and q.status = 'queued')
-    ) + row_number() over (partition by p.lane, p.pool order by p.step) - 1 as fair_tag
-  from planned p join pools on pools.name = p.pool
-), job as (
+  select p.*, case
+      when p.step > 1 then 'step'
+      when row_number() over (partition by p.step > 1 order by p.step, p.id) > $16::bigint then 'user_limit'
+    end as waiting_for
+  from jsonb_to_recordset($13) as p(id uuid, step smallint, type text, provider text, pool text, lane text,
+    priority smallint, estimate_micros bigint, params jsonb)
+), ready as (
+  select p.id, request.user_id, p.lane, p.pool, p.priority, p.step as position
+  from planned p, request where p.waiting_for is null
+), {tagging}, job as (
   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,
-    status, waiting_for, params)
-  select t.id, task.id, request.id, $2, t.step, t.type, t.provider, t.pool, t.lane, t.priority, t.fair_tag,
-    'queued', case when t.step > 1 then 'step' end, t.params
-  from tagged t, task, request
+    status, waiting_for, estimate_micros, params)
+  select p.id, task.id, request.id, $2, p.step, p.type, p.provider, p.pool, p.lane, p.priority,
+    coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params
+  from task, request, planned p left join tagged on tagged.id = p.id
   returning id, task_id, step, type, waiting_for
 ), plan as (
   select a.*, row_number() over (partition by a.kind order by a.position) - 1 as offset_in_kind
@@ -142,33 +144,20 @@ with task as (
     union all select id, status, 'input_assets' from input
   ) as changed
 )
-select task.status from task, request
-"""
+select exists (select from job where job.waiting_for = 'user_limit') as waits from task, request
+""".replace("{tagging}", tagging("ready"))
 
 
-async def accept(database: Database, plan: RequestPlan) -> None:
-    """Write the request, or nothing. Raises TaskOwnedByAnother, DuplicateRequest, UnknownUser."""
-    tables = database.tables
-    reserved = {kind: sum(asset.kind is kind for asset in plan.assets) for kind in AssetKind}
+async def accept(database: Database, plan: RequestPlan, limits: UserLimits = NO_LIMITS) -> bool:
+    """Write the request, or nothing. True when a job of it waits for a place of the user.
+
+    Raises TaskOwnedByAnother, DuplicateRequest, UnknownUser, and AppError: USER_LIMIT, USER_BUDGET_EXCEEDED.
+    """
     try:
-        row = await database.fetchrow(
-            _ACCEPT.format(concepts=tables.concepts, models=tables.models, inputs=tables.inputs),
-            plan.task_id,
-            plan.user_id,
-            reserved[AssetKind.CONCEPT],
-            reserved[AssetKind.MODEL],
-            reserved[AssetKind.REFINED_MODEL],
-            plan.id,
-            plan.operation,
-            plan.scope,
-            plan.idempotency_key,
-            plan.explicit_key,
-            plan.body_hash,
-            plan.job_id,
-            [_job_json(job) for job in plan.jobs],
-            [_asset_json(asset, position) for position, asset in enumerate(plan.assets)],
-            [{"id": str(item.id), "width": item.width, "height": item.height} for item in plan.inputs],
-        )
+        if limits.any:
+            row = await database.in_transaction(lambda connection: _accept_within(connection, database, plan, limits))
+        else:
+            row = await database.fetchrow(*_statement(database, plan, None))
     except asyncpg.UniqueViolationError as error:
         if _constraint(error) == "requests_idempotency":
             raise DuplicateRequest from None
@@ -179,6 +168,43 @@ async def accept(database: Database, plan: RequestPlan) -> None:
         raise
     if row is None:
         raise TaskOwnedByAnother
+    return row["waits"]
+
+
+async def _accept_within(
+    connection: Connection, database: Database, plan: RequestPlan, limits: UserLimits
+) -> asyncpg.Record | None:
+    """One after the other for each user: what the last one took is seen by the next."""
+    await user_limits.lock(connection, plan.user_id)
+    load = await user_limits.load(connection, plan.user_id)
+    estimate = sum(job.estimate_micros for job in plan.jobs)
+    places = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
+    return await connection.fetchrow(*_statement(database, plan, places))
+
+
+def _statement(database: Database, plan: RequestPlan, places: int | None) -> tuple[Any, ...]:
+    """The statement and its arguments; ``places`` is how many jobs may start now."""
+    tables = database.tables
+    reserved = {kind: sum(asset.kind is kind for asset in plan.assets) for kind in AssetKind}
+    return (
+        _ACCEPT.format(concepts=tables.concepts, models=tables.models, inputs=tables.inputs),
+        plan.task_id,
+        plan.user_id,
+        reserved[AssetKind.CONCEPT],
+        reserved[AssetKind.MODEL],
+        reserved[AssetKind.REFINED_MODEL],
+        plan.id,
+        plan.operation,
+        plan.scope,
+        plan.idempotency_key,
+        plan.explicit_key,
+        plan.body_hash,
+        plan.job_id,
+        [_job_json(job) for job in plan.jobs],
+        [_asset_json(asset, position) for position, asset in enumerate(plan.assets)],
+        [{"id": str(item.id), "width": item.width, "height": item.height} for item in plan.inputs],
+        places,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +246,7 @@ def _job_json(job: JobPlan) -> dict[str, Any]:
         "pool": job.pool,
         "lane": job.lane,
         "priority": job.priority,
+        "estimate_micros": job.estimate_micros,
         "params": dict(job.params),
     }
 

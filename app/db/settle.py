@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.domain.jobs import AssetKind, Completed, Deferred, Failed, HandedBack, Lane, Outcome, Retry, Settlement
@@ -110,13 +111,18 @@ select 'asset_update', user_id, task_id, jsonb_build_object('task_id', task_id, 
 from ended
 """
 
-# the barrier: a step starts when every earlier step of its request is completed
-_START_NEXT_STEPS = """
-update jobs n set waiting_for = null
-where n.request_id = any($1::uuid[]) and n.status = 'queued' and n.waiting_for = 'step'
-  and not exists (select from jobs o where o.request_id = n.request_id and o.step < n.step and o.status <> 'completed')
-returning n.id, n.lane
-"""
+# the barrier: a step starts when every earlier step of its request is completed; it takes the place that one held
+_START_NEXT_STEPS = f"""
+with ready as (
+  select n.id, n.user_id, n.lane, n.pool, n.priority, n.step as position from jobs n
+  where n.request_id = any($1::uuid[]) and n.status = 'queued' and n.waiting_for = 'step'
+    and not exists (
+      select from jobs o where o.request_id = n.request_id and o.step < n.step and o.status <> 'completed')
+  for no key update of n
+), {tagging("ready")}
+update jobs n set waiting_for = null, fair_tag = tagged.fair_tag from tagged where n.id = tagged.id
+returning n.lane
+"""  # noqa: S608 - constants
 
 _FAIL_NEXT_STEPS = """
 with ended as (

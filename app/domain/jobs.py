@@ -50,6 +50,7 @@ class JobPlan:
     lane: Lane
     priority: int
     params: Mapping[str, Any]
+    estimate_micros: int = 0  # what its paid calls may cost, USD micros
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,19 @@ import structlog
 
 from app.db import tasks
 from app.db.pool import Database
-from app.domain.jobs import LANES
 from app.domain.statuses import JobStatus
 from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
-from app.services.bells import Bells
 from app.services.notifier import Notifier
+from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
 
 
 class Cancellation:
-    def __init__(self, database: Database, bells: Bells, notifier: Notifier) -> None:
+    def __init__(self, database: Database, vacancies: Vacancies, notifier: Notifier) -> None:
         self._database = database
-        self._bells = bells
+        self._vacancies = vacancies
         self._notifier = notifier
 
     async def cancel(self, task_id: str, user_id: UUID) -> None:
@@ -31,7 +30,7 @@ class Cancellation:
         pools = await tasks.cancel(self._database, task_id, user_id)
         if pools:
             self._notifier.changed([(task_id, user_id)])
-            self._bells.ring(LANES)  # the places of the ended jobs are free
+            await self._vacancies.announce(pools=pools, users=[user_id])
             log.info("task_canceled", task_id=task_id, pools=pools)
             return
         task = None if pools is None else await tasks.get(self._database, task_id, user_id)

@@ -18,12 +18,14 @@ from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.principal import Principal
 from app.domain.statuses import AssetStatus, CallState, JobStatus, asset_status
+from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
 from app.services.bells import Bells
 from app.services.input_resolver import InputResolver, ResolvedInput
 from app.services.notifier import Notifier
 from app.services.plans import PlanInputs, Planner
 from app.services.rate_limits import RateLimits
+from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
 
@@ -49,23 +51,27 @@ class Generation:
         resolver: InputResolver,
         providers: Providers,
         planner: Planner,
-        limits: RateLimits,
+        rate_limits: RateLimits,
+        user_limits: UserLimits,
         bells: Bells,
+        vacancies: Vacancies,
         notifier: Notifier,
     ) -> None:
         self._database = database
         self._resolver = resolver
         self._providers = providers
         self._planner = planner
-        self._limits = limits
+        self._rate_limits = rate_limits
+        self._user_limits = user_limits
         self._bells = bells
+        self._vacancies = vacancies
         self._notifier = notifier
 
     async def accept(self, principal: Principal, command: GenerateCommand, *, idempotency_key: str | None) -> Accepted:
         """Queue what the command asks for, once per idempotency key.
 
-        Raises AppError: TASK_NOT_FOUND, IDEMPOTENCY_KEY_REUSED, RATE_LIMITED, the INPUT_* and DRAFT_* codes,
-        PROVIDER_NOT_AVAILABLE. Nothing is written or counted then.
+        Raises AppError: TASK_NOT_FOUND, IDEMPOTENCY_KEY_REUSED, RATE_LIMITED, USER_LIMIT, USER_BUDGET_EXCEEDED, the
+        INPUT_* and DRAFT_* codes, PROVIDER_NOT_AVAILABLE. Nothing is written then.
         """
         user_id = principal.user_id
         body_hash = command.body_hash()
@@ -76,7 +82,7 @@ class Generation:
         inputs, checked = await self._inputs(command, user_id)
         plan = self._planner.plan(command, inputs, user_id)
         for provider in sorted(plan.providers):
-            await self._limits.hit(provider, user_id)
+            await self._rate_limits.hit(provider, user_id)
         request = RequestPlan(
             id=uuid4(),
             task_id=command.task_id,
@@ -92,11 +98,17 @@ class Generation:
             inputs=[item for resolved in checked if (item := resolved.checked) is not None],
         )
         try:
-            await requests.accept(self._database, request)
+            waits = await requests.accept(self._database, request, self._user_limits)
         except DuplicateRequest:
             repeat = await self._repeat(command.task_id, user_id, key, body_hash)
             if repeat is None:  # the other one failed in this very moment
                 raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Please repeat the request.", retry_after=1) from None
+            return repeat
+        except AppError:
+            # it may be its own twin, accepted a moment ago, that used up the limit
+            repeat = await self._repeat(command.task_id, user_id, key, body_hash)
+            if repeat is None:
+                raise
             return repeat
         except TaskOwnedByAnother:
             raise AppError(ErrorCode.TASK_NOT_FOUND) from None
@@ -104,6 +116,8 @@ class Generation:
             raise AppError(ErrorCode.UNAUTHENTICATED, "The user no longer exists.") from None
         lanes: set[Lane] = {job.lane for job in plan.jobs}
         self._bells.ring(lanes)
+        if waits:  # a place may have come free while this was written, and nobody saw that it was wanted
+            await self._vacancies.announce(users=[user_id])
         self._notifier.changed([(command.task_id, user_id)])
         log.info(
             "request_accepted",

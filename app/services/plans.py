@@ -96,7 +96,7 @@ class Planner:
             model=inputs.model,
             options=command.options,
         )
-        spec = ModelSpec(ModelKind.TEXTURE_MODEL, options=command.options)
+        spec = ModelSpec(ModelKind.TEXTURE_MODEL, options=command.options)  # the import before it is free
         job = JobPlan(
             id=uuid4(),
             step=1,
@@ -106,6 +106,7 @@ class Planner:
             lane=self._lane(),
             priority=_GENERATE_PRIORITY,
             params=params.as_json(),
+            estimate_micros=provider.estimate(spec).micros,
         )
         return Plan((job,), (self._asset(command, inputs, AssetKind.REFINED_MODEL, job.id),))
 
@@ -127,29 +128,33 @@ class Planner:
             sketch=sketch,
             safety_identifier=hashlib.sha256(f"makeit3d:{user_id}".encode()).hexdigest()[:32],
         )
+        request = ImageRequest(params.prompt, n=n, size=params.size, quality=params.quality, sketch=sketch)
         return JobPlan(
             id=uuid4(),
             step=1,
             type=JobType.GENERATE_IMAGES,
             provider=provider.name,
-            pool=provider.pool(ImageRequest(params.prompt, n=n, sketch=sketch)),
+            pool=provider.pool(request),
             lane=self._lane(),
             priority=_GENERATE_PRIORITY,
             params=params.as_json(),
+            estimate_micros=provider.estimate(request, inputs=len(params.inputs)).micros,
         )
 
     def _rendered_sketch_job(self, command: GenerateCommand, inputs: PlanInputs) -> JobPlan:
         provider = self._providers.models(command.provider, command.operation)
         params = ModelJob(prompt=_prompt(command, TRIPO_SKETCH_PROMPT_LIMIT), views={"front": inputs.pictures[0]})
+        spec = ModelSpec(ModelKind.SKETCH_TO_IMAGE)
         return JobPlan(
             id=uuid4(),
             step=1,
             type=JobType.RENDER_SKETCH,
             provider=provider.name,
-            pool=provider.pool(ModelSpec(ModelKind.SKETCH_TO_IMAGE)),
+            pool=provider.pool(spec),
             lane=self._lane(),
             priority=_GENERATE_PRIORITY,
             params=params.as_json(),
+            estimate_micros=provider.estimate(spec).micros,
         )
 
     def _model_job(
@@ -168,16 +173,17 @@ class Planner:
             source_step=source_step,
             options=command.options,
         )
-        kind = ModelKind.TEXT_TO_MODEL if text_only else ModelKind.IMAGE_TO_MODEL
+        spec = ModelSpec(ModelKind.TEXT_TO_MODEL if text_only else ModelKind.IMAGE_TO_MODEL, options=command.options)
         return JobPlan(
             id=uuid4(),
             step=step,
             type=JobType.GENERATE_MODEL,
             provider=provider.name,
-            pool=provider.pool(ModelSpec(kind, options=command.options)),
+            pool=provider.pool(spec),
             lane=self._lane(),
             priority=_GENERATE_PRIORITY,
             params=params.as_json(),
+            estimate_micros=provider.estimate(spec).micros,
         )
 
     def _lane(self) -> Lane:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -13,12 +13,12 @@ import structlog
 
 from app.ai_clients.base import ModelProvider, ProviderTask, ProviderTaskState
 from app.ai_clients.errors import ProviderError
-from app.db import claims, provider_calls
+from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call
 from app.errors import ErrorCode
-from app.services.bells import Bells
 from app.services.notifier import Notifier
+from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
 
@@ -46,14 +46,14 @@ class Poller:
         self,
         database: Database,
         provider: ModelProvider,
-        bells: Bells,
+        vacancies: Vacancies,
         notifier: Notifier,
         *,
         give_up_seconds: float,
     ) -> None:
         self._database = database
         self._provider = provider
-        self._bells = bells
+        self._vacancies = vacancies
         self._notifier = notifier
         self._give_up_seconds = give_up_seconds
         self._watched: dict[str, _Watched] = {}
@@ -137,18 +137,18 @@ class Poller:
             self._notifier.changed((c.task_id, c.user_id) for c in calls if c.id in changed and c.task_id is not None)
 
     async def _finish(self, over: Mapping[str, ProviderTask]) -> None:
-        pools: set[str] = set()
+        ended: list[Call] = []
         for task_id, task in over.items():
             watched = self._watched.get(task_id)
             if watched is None:
                 continue
             await book(self._database, watched.call, task)
-            pools.add(watched.call.pool)
+            ended.append(watched.call)
             self._watched.pop(task_id, None)
             if watched.waiter is not None and not watched.waiter.done():
                 watched.waiter.set_result(task)
-        if pools:
-            self._bells.ring(await claims.lanes_with_room(self._database, sorted(pools)))
+        if ended:
+            await self._announce(ended)
 
     async def _give_up(self, asked: Iterable[str]) -> None:
         """Settle by policy what the provider, just asked, still has not ended."""
@@ -169,8 +169,10 @@ class Poller:
             if watched.waiter is not None and not watched.waiter.done():
                 watched.waiter.set_result(ProviderTask(task_id, ProviderTaskState.FAILED, error=error))
         if endless:
-            pools = sorted({watched.call.pool for watched in endless.values()})
-            self._bells.ring(await claims.lanes_with_room(self._database, pools))
+            await self._announce([watched.call for watched in endless.values()])
+
+    async def _announce(self, ended: Sequence[Call]) -> None:
+        await self._vacancies.announce(pools=[call.pool for call in ended], users=[call.user_id for call in ended])
 
     async def aclose(self) -> None:
         if self._loop is not None:

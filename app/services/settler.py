@@ -8,13 +8,13 @@ from uuid import UUID
 
 import structlog
 
-from app.db import claims
 from app.db.pool import UNREACHABLE, Database
 from app.db.settle import Settled, settle
 from app.domain.jobs import Deferred, Failed, HandedBack, Settlement
 from app.errors import ErrorCode
 from app.services.bells import Bells
 from app.services.notifier import Notifier
+from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
 
@@ -23,9 +23,12 @@ _LONGEST_PAUSE = 5.0
 
 
 class Settler:
-    def __init__(self, database: Database, bells: Bells, notifier: Notifier, *, window_seconds: float) -> None:
+    def __init__(
+        self, database: Database, bells: Bells, vacancies: Vacancies, notifier: Notifier, *, window_seconds: float
+    ) -> None:
         self._database = database
         self._bells = bells
+        self._vacancies = vacancies
         self._notifier = notifier
         self._window = window_seconds
         self._waiting: list[tuple[Settlement, asyncio.Future[bool]]] = []
@@ -84,14 +87,9 @@ class Settler:
 
     async def _tell(self, settled: Settled, settlements: Sequence[Settlement]) -> None:
         self._notifier.changed(settled.tasks)
-        lanes = set(settled.lanes)
-        freed = {item.job.pool for item in settlements if not isinstance(item.outcome, Deferred | HandedBack)}
-        if freed:
-            try:
-                lanes.update(await claims.lanes_with_room(self._database, sorted(freed)))
-            except UNREACHABLE as error:
-                log.warning("bell_lookup_failed", error=type(error).__name__)  # the sweep rings
-        self._bells.ring(lanes)
+        self._bells.ring(settled.lanes)
+        over = [item.job for item in settlements if not isinstance(item.outcome, Deferred | HandedBack)]
+        await self._vacancies.announce(pools=(job.pool for job in over), users=(job.user_id for job in over))
 
     async def aclose(self) -> None:
         if self._flusher is not None:

@@ -18,6 +18,7 @@ from app.services.bells import Bells
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.poller import Poller
+from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,7 @@ class Sweeper:
         notifier: Notifier,
         pollers: Sequence[Poller],
         leftovers: Leftovers,
+        vacancies: Vacancies,
         *,
         worker_id: UUID,
         settings: Settings,
@@ -43,6 +45,7 @@ class Sweeper:
         self._notifier = notifier
         self._pollers = pollers
         self._leftovers = leftovers
+        self._vacancies = vacancies
         self._worker_id = worker_id
         self._ttl = settings.worker_ttl_seconds
         self._every = settings.sweep_seconds
@@ -98,6 +101,7 @@ class Sweeper:
             self._notifier.changed(result.tasks)
             self._bells.ring(result.lanes)
             await self._clean()
+            await self._vacancies.repair()
         for poller in self._pollers:
             for call in await provider_calls.adopt_orphans(
                 self._database, worker_id=self._worker_id, provider=poller.provider_name, limit=_ORPHANS_PER_ROUND

@@ -15,7 +15,7 @@ import uvicorn
 from app.ai_clients.fake import FakeImages, FakeModels
 from app.ai_clients.registry import Providers, pools
 from app.config import Settings
-from app.container import ApiContainer
+from app.container import ApiContainer, user_limits
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.domain.jobs import Lane
@@ -34,6 +34,7 @@ from app.services.rate_limits import RateLimits
 from app.services.spool import Spool
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
+from app.services.vacancies import Vacancies
 from app.storage.memory import MemoryStorage
 
 
@@ -67,14 +68,18 @@ async def open_services(settings: Settings, *, public: bool = True) -> ApiContai
         health = Health(database, redis_url, events)
         stack.push_async_callback(health.aclose)
         bells = DeafBells()
+        user = user_limits(settings)
+        vacancies = Vacancies(database, bells, user)
         resolver = InputResolver(database, inputs, settings)
         return ApiContainer(
             settings=settings,
             database=database,
             storage=storage,
             verifier=PrincipalVerifier(settings, http),
-            generation=Generation(database, resolver, providers, Planner(providers, settings), limits, bells, notifier),
-            cancellation=Cancellation(database, bells, notifier),
+            generation=Generation(
+                database, resolver, providers, Planner(providers, settings), limits, user, bells, vacancies, notifier
+            ),
+            cancellation=Cancellation(database, vacancies, notifier),
             notifier=notifier,
             events=events,
             uploads=Uploads(database, storage, inputs, spool, notifier, settings),

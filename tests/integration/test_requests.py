@@ -47,7 +47,7 @@ async def test_a_key_is_accepted_once_also_in_a_race(db: Database) -> None:
     user = await make_user(db)
     plans = [image_plan(user, "task-race-01", n=3, key="key:one") for _ in range(12)]
     results = await asyncio.gather(*(requests.accept(db, plan) for plan in plans), return_exceptions=True)
-    assert sum(result is None for result in results) == 1
+    assert sum(result is False for result in results) == 1
     assert sum(isinstance(result, DuplicateRequest) for result in results) == 11
     assert await count(db, "jobs") == 1
     assert await db.fetchval("select concepts_reserved from tasks") == 3
