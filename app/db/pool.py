@@ -149,6 +149,15 @@ class Database:
         finally:
             await self._pool.release(connection, timeout=_RELEASE_SECONDS)
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncGenerator[Connection]:
+        """A pooled connection that sees one moment of the database, and can not write."""
+        async with (
+            self._connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         return await self._repeat("fetch", query, args)
 

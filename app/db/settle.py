@@ -78,9 +78,11 @@ from jsonb_to_recordset($1) as x(file_id uuid, content_type text, size bigint, s
 where f.id = x.file_id and f.state = 'uploading'
 """
 
-_STORE_PREVIEWS = (
-    "update files set state = 'stored', stored_at = now() where id = any($1::uuid[]) and state = 'uploading'"
-)
+_STORE_PREVIEWS = """
+update files f set state = 'stored', stored_at = now(), size = x.preview_size, sha256 = x.preview_sha256
+from jsonb_to_recordset($1) as x(preview_file_id uuid, preview_size bigint, preview_sha256 text)
+where f.id = x.preview_file_id and f.state = 'uploading'
+"""
 
 _COMPLETE_ASSETS = """
 with done as (
@@ -197,7 +199,7 @@ async def _complete_assets(connection: Connection, database: Database, live: Seq
     if not files:
         return
     await connection.execute(_STORE_FILES, [value for _, value in files])
-    previews = [value["preview_file_id"] for _, value in files if value["preview_file_id"] is not None]
+    previews = [value for _, value in files if value["preview_file_id"] is not None]
     if previews:
         await connection.execute(_STORE_PREVIEWS, previews)
     tables = database.tables

@@ -117,6 +117,8 @@ class StoredFile:
     height: int | None = None
     preview_url: str | None = None
     preview_file_id: UUID | None = None
+    preview_size: int | None = None
+    preview_sha256: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -133,6 +135,8 @@ class StoredFile:
             "height": self.height,
             "preview_url": self.preview_url,
             "preview_file_id": None if self.preview_file_id is None else str(self.preview_file_id),
+            "preview_size": self.preview_size,
+            "preview_sha256": self.preview_sha256,
         }
 
     @classmethod
@@ -151,6 +155,8 @@ class StoredFile:
             height=value["height"],
             preview_url=value["preview_url"],
             preview_file_id=None if value["preview_file_id"] is None else UUID(value["preview_file_id"]),
+            preview_size=value.get("preview_size"),
+            preview_sha256=value.get("preview_sha256"),
         )
 
 

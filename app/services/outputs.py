@@ -45,11 +45,12 @@ class Outputs:
         key = output_key(slot.kind, run.job.task_id, slot.number, extension)
         kind = "concept" if slot.kind is AssetKind.CONCEPT else "model"
         file_id, url = await self._put(run, key, path, kind=kind, content_type=content_type)
-        preview_id, preview_url = None, None
+        preview_id, preview_url, preview_size, preview_sha256 = None, None, None, None
         if preview is not None:
             preview_id, preview_url = await self._put(
                 run, preview_key(key), preview, kind="preview", content_type="image/webp"
             )
+            preview_size, preview_sha256 = await to_thread(_measure, preview)
         size, sha256 = await to_thread(_measure, path)
         return StoredFile(
             file_id=file_id,
@@ -65,6 +66,8 @@ class Outputs:
             height=height,
             preview_url=preview_url,
             preview_file_id=preview_id,
+            preview_size=preview_size,
+            preview_sha256=preview_sha256,
         )
 
     async def _put(self, run: JobRun, key: str, path: Path, *, kind: str, content_type: str) -> tuple[UUID, str]:

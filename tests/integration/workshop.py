@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,11 +112,12 @@ class Workshop:
         return [item.key async for item in self.storage.list(BUCKET, prefix="")]
 
 
-@pytest.fixture
-async def workshop(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[Workshop]:
+@asynccontextmanager
+async def open_workshop(db: Database, dsn: str, home: Path) -> AsyncGenerator[Workshop]:
+    """A workshop with one worker; ``db`` is the same database, open already."""
     settings = settings_for(
-        database,
-        tmp_path,
+        dsn,
+        home,
         sweep_seconds=0.1,
         worker_ttl_seconds=10.0,
         retry_base_seconds=0.01,
@@ -124,7 +126,7 @@ async def workshop(db: Database, database: str, tmp_path: Path) -> AsyncGenerato
         reconcile_window_seconds=0.6,
         shutdown_grace_seconds=5,
     )
-    objects = tmp_path / "objects"
+    objects = home / "objects"
     objects.mkdir()
     storage = MemoryStorage(objects, {BUCKET: True})
     shop = Workshop(settings, db, FakeImages(), FakeModels(), storage, await make_user(db), [])
@@ -132,3 +134,9 @@ async def workshop(db: Database, database: str, tmp_path: Path) -> AsyncGenerato
     yield shop
     for worker in shop.workers:
         await worker.aclose()
+
+
+@pytest.fixture
+async def workshop(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[Workshop]:
+    async with open_workshop(db, database, tmp_path) as shop:
+        yield shop

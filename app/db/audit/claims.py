@@ -1,0 +1,154 @@
+"""Claims, slots and paid calls: who runs what, and that nothing was paid twice."""
+
+from __future__ import annotations
+
+from app.db.audit.checks import Check
+from app.domain.audit import Area, Invariant
+
+_OPEN = "('intent', 'submitted', 'unknown')"
+
+
+def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> Check:
+    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), sql.replace("OPEN", _OPEN))
+
+
+CLAIM_CHECKS = (
+    _rows(
+        "running_is_alive",
+        "a running job belongs to a live worker process",
+        "the sweep takes such jobs back: see that a worker runs, and its log for sweep_failed",
+        """
+        select jsonb_build_object('job', j.id, 'task', j.task_id, 'worker', j.worker_id, 'attempt', j.attempt) as ids,
+          case when w.id is null then 'its worker has no row'
+            else format('its worker was last seen %s ago', now() - w.seen_at) end as found
+        from patience, jobs j left join workers w on w.id = j.worker_id
+        where j.status = 'running' and (w.id is null or w.seen_at < now() - patience.worker_ttl)
+        """,
+        passing=True,
+    ),
+    _rows(
+        "claim_is_counted",
+        "every run of a job is counted, and begins at a time",
+        "a defect: report it with the job's events",
+        """
+        select jsonb_build_object('job', id, 'task', task_id) as ids,
+          format('job is %s: attempt %s, first begun %s', status, attempt, coalesce(started_at::text, 'never')) as found
+        from jobs where (attempt > 0) <> (started_at is not null)
+          or (status in ('running', 'completed') and attempt = 0)
+        """,
+    ),
+    _rows(
+        "resume_is_paid",
+        "only a job whose paid work is under way or done goes on without a slot",
+        "it may run above the provider's limit: report it with the job's events and calls",
+        """
+        select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
+          format('job is %s and resumes, without an open call', j.status) as found
+        from jobs j where j.resume and (j.status <> 'queued' or (not j.calls_done and not exists (
+          select from provider_calls c where c.job_id = j.id and c.state in OPEN)))
+        """,
+    ),
+    _rows(
+        "slots",
+        "no pool has more slots in use than it has",
+        "expected for a while after the setting was lowered; else report it: the provider may refuse",
+        """
+        select jsonb_build_object('pool', p.name) as ids,
+          format('%s of %s slots in use', u.jobs + u.calls, p.slots) as found
+        from pools p cross join lateral (
+          select (select count(*) from jobs j where j.pool = p.name and j.status = 'running' and not j.calls_done
+              and not exists (select from provider_calls c where c.job_id = j.id and c.state in OPEN)) as jobs,
+            (select count(*) from provider_calls c where c.pool = p.name and c.state in OPEN) as calls
+        ) as u
+        where u.jobs + u.calls > p.slots
+        """,
+    ),
+    _rows(
+        "one_open_call",
+        "a job has at most one open paid call",
+        "money may have been paid twice: compare with the provider's own record",
+        """
+        select jsonb_build_object('job', job_id, 'calls', string_agg(id::text, ' ' order by created_at)) as ids,
+          format('%s open calls', count(*)) as found
+        from provider_calls where job_id is not null and state in OPEN group by job_id having count(*) > 1
+        """,
+    ),
+    _rows(
+        "paid_once",
+        "no job has two accepted calls of the same kind",
+        "money was paid twice: report it with both calls",
+        """
+        select jsonb_build_object('job', job_id, 'kind', kind, 'calls', string_agg(id::text, ' ' order by created_at))
+            as ids,
+          format('%s calls were accepted', count(*)) as found
+        from provider_calls
+        where job_id is not null and (state = 'submitted' or (state = 'settled' and error_code is null))
+        group by job_id, kind having count(*) > 1
+        """,
+    ),
+    _rows(
+        "provider_task_once",
+        "a provider's task belongs to one call",
+        "two calls claim the same paid work: compare with the provider's own record",
+        """
+        select jsonb_build_object('provider_task', provider_task_id, 'calls',
+            string_agg(id::text, ' ' order by created_at)) as ids,
+          format('%s calls of %s', count(*), provider) as found
+        from provider_calls where provider_task_id is not null group by provider, provider_task_id having count(*) > 1
+        """,
+    ),
+    _rows(
+        "job_cost",
+        "a job costs what its calls cost",
+        "the calls are right: set jobs.cost_micros to their sum, and report how the job ended",
+        """
+        select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
+          format('job says %s micros, its calls %s', j.cost_micros, c.cost) as found
+        from jobs j join lateral (
+          select coalesce(sum(cost_micros), 0) as cost from provider_calls c where c.job_id = j.id
+        ) as c on true
+        where j.cost_micros <> c.cost
+        """,
+    ),
+    _rows(
+        "booked_when_over",
+        "a call has a cost and an end exactly when it is over, and a refused one costs nothing",
+        "compare with the provider's own record, and book what it says",
+        """
+        select jsonb_build_object('call', id, 'job', job_id) as ids,
+          format('call is %s, cost %s, ended %s', state, coalesce(cost_micros::text, 'none'),
+            coalesce(settled_at::text, 'never')) as found
+        from provider_calls
+        where (state in ('refused', 'settled')) <> (cost_micros is not null and settled_at is not null)
+          or (state = 'refused' and cost_micros <> 0)
+        """,
+    ),
+    _rows(
+        "completed_is_over",
+        "a completed job has no open call, and one that succeeded",
+        "a defect: report it with the job's calls",
+        """
+        select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
+          format('calls: %s', coalesce((select string_agg(c.state, ', ' order by c.created_at) from provider_calls c
+            where c.job_id = j.id), 'none')) as found
+        from jobs j where j.status = 'completed' and (
+          exists (select from provider_calls c where c.job_id = j.id and c.state in OPEN)
+          or not exists (select from provider_calls c where c.job_id = j.id and c.state = 'settled'
+            and c.error_code is null))
+        """,
+    ),
+    _rows(
+        "calls_are_watched",
+        "an open call of an ended job is followed by a live process, or settled when nobody can",
+        "it holds a slot: see that a worker runs, and its log for sweep_failed",
+        """
+        select jsonb_build_object('call', c.id, 'job', c.job_id, 'worker', c.worker_id) as ids,
+          format('call is %s, its job %s', c.state, coalesce(j.status, 'gone')) as found
+        from provider_calls c left join jobs j on j.id = c.job_id
+        where c.state in OPEN and (j.id is null or j.status in ('completed', 'failed', 'canceled')) and case
+          when c.provider_task_id is null then c.deadline < now() - interval '2 minutes'
+          else not exists (select from workers w where w.id = c.worker_id) end
+        """,
+        passing=True,
+    ),
+)

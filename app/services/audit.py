@@ -1,0 +1,84 @@
+"""The audit: every invariant of rows, events, files and money, checked without writing anything.
+
+Rows are looked at in one snapshot. What may be false for a moment (a dead worker's job before the sweep takes it
+back) is a difference only when a second look, a while later, still sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from app.config import Settings
+from app.db.audit import checks, files
+from app.db.audit.checks import Check, Patience
+from app.db.audit.claims import CLAIM_CHECKS
+from app.db.audit.events import EVENT_CHECKS
+from app.db.audit.files import FILE_CHECKS, OutputRow
+from app.db.audit.statuses import STATUS_CHECKS
+from app.db.pool import Connection, Database
+from app.domain.audit import Area, Difference, Findings, Invariant
+from app.domain.sniff import extension_of
+from app.domain.storage_keys import output_key
+
+ROW_CHECKS: tuple[Check, ...] = (*STATUS_CHECKS, *CLAIM_CHECKS, *FILE_CHECKS, *EVENT_CHECKS)
+
+OUTPUT_KEY = Invariant(
+    "output_key",
+    Area.ROWS,
+    "an output lies under the key of its task, kind and number",
+    "the object is misnamed: report it with the job's events",
+)
+
+_UNOWNED_SECONDS = 2 * 3600.0  # the sweep takes an hour
+
+
+async def audit_rows(
+    database: Database, settings: Settings, *, again: Callable[[], Awaitable[None]] | None = None
+) -> Findings:
+    """Rows and events against each other. ``again`` is awaited before the second look at what may pass; without it,
+    one look decides."""
+    async with checks.snapshot(database) as connection:
+        findings = await look(connection, database, settings)
+    if again is None or not any(item.invariant.passing for item in findings.differences):
+        return findings
+    await again()
+    async with checks.snapshot(database) as connection:
+        patience, passing = _patience(settings), [check for check in ROW_CHECKS if check.invariant.passing]
+        second = await checks.run(connection, database.tables, passing, patience)
+    lasting = {item.key for item in second.differences}
+    findings.differences = [d for d in findings.differences if not d.invariant.passing or d.key in lasting]
+    return findings
+
+
+async def look(connection: Connection, database: Database, settings: Settings) -> Findings:
+    """Every invariant of rows and events, as the connection's transaction sees them."""
+    findings = await checks.run(connection, database.tables, ROW_CHECKS, _patience(settings))
+    findings.rows = await checks.count_rows(connection, _tables(database))
+    findings.checks.append(OUTPUT_KEY)
+    async for row in files.outputs(connection, database):
+        if (difference := _misnamed(row)) is not None:
+            findings.differences.append(difference)
+    return findings
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        worker_ttl=settings.worker_ttl_seconds,
+        leftovers=settings.supabase_timeout_seconds + settings.worker_ttl_seconds,
+        unowned=_UNOWNED_SECONDS,
+    )
+
+
+def _tables(database: Database) -> list[str]:
+    tables = database.tables
+    ours = ["tasks", "requests", "jobs", "provider_calls", "files", "events", "workers", "pools"]
+    return [*ours, tables.inputs, tables.concepts, tables.models]
+
+
+def _misnamed(row: OutputRow) -> Difference | None:
+    ids = {"asset": str(row.asset_id), "file": str(row.file_id), "key": row.key}
+    try:
+        wanted = output_key(row.kind, row.task_id, row.number, extension_of(row.content_type))
+    except (KeyError, ValueError):
+        return Difference(OUTPUT_KEY, ids, f"content type {row.content_type} has no place")
+    return None if row.key == wanted else Difference(OUTPUT_KEY, ids, f"belongs at {wanted}")

@@ -1,0 +1,134 @@
+"""The audit can fail: one violation of each invariant, planted in a database that is otherwise clean, is found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+from app.ai_clients.errors import Advice, Refused
+from app.ai_clients.registry import pools
+from app.config import Settings
+from app.db import pools as pool_rows
+from app.db import tasks
+from app.db.pool import Database
+from app.domain.audit import Findings
+from app.domain.operations import Operation
+from app.errors import ErrorCode
+from app.services.audit import OUTPUT_KEY, ROW_CHECKS, audit_rows, look
+
+from tests.integration.audit_plants import PLANTS, plant_of
+from tests.integration.factories import accept, model_plan, settings_for, sketch_plan
+from tests.integration.workshop import open_workshop
+from tests.servers import PostgresServer
+
+WORKER = "00000000-0000-0000-0000-00000000000a"
+
+
+@dataclass(frozen=True)
+class LivedIn:
+    settings: Settings
+    user: UUID
+
+
+async def _live(dsn: str, home: Path) -> UUID:
+    """A completed task of two requests, a refused one, a canceled one, and one that waits; all workers are gone."""
+    async with _opened(settings_for(dsn, home)) as db:
+        async with open_workshop(db, dsn, home) as shop:
+            await shop.finished(await shop.ask(Operation.TEXT_TO_IMAGE, "audit-done", n=2))
+            await shop.finished(await shop.ask(Operation.TEXT_TO_MODEL, "audit-done"))
+            shop.images.ledger.refuse_next(Refused(ErrorCode.PROVIDER_CONTENT_REFUSED, "no", advice=Advice.FINAL))
+            await shop.finished(await shop.ask(Operation.TEXT_TO_IMAGE, "audit-refused"))
+            user = shop.user
+        await accept(db, sketch_plan(user, "audit-waiting"))
+        await accept(db, model_plan(user, "audit-canceled"))
+        await tasks.cancel(db, "audit-canceled", user)
+        await db.execute(
+            "insert into workers (id, name, host, pid, lanes, slots) values ($1, 'test', 'here', 1, '{normal}', 5)",
+            WORKER,
+        )
+        return user
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncGenerator[Database]:
+    db = await Database.open(settings, application_name="makeit3d test")
+    await pool_rows.ensure(db, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+@pytest.fixture(scope="module")
+def lived_in(postgres18: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[LivedIn]:
+    home = tmp_path_factory.mktemp("lived-in")
+    with postgres18.fresh_database() as dsn:
+        user = asyncio.run(_live(dsn, home))
+        yield LivedIn(settings_for(dsn, home), user)
+
+
+@pytest.fixture
+async def shop_database(lived_in: LivedIn) -> AsyncGenerator[Database]:
+    async with _opened(lived_in.settings) as db:
+        yield db
+
+
+class Undo(Exception):
+    pass
+
+
+async def look_at_plant(db: Database, settings: Settings, name: str) -> Findings:
+    """What the audit sees of a plant, which is gone afterwards."""
+    findings = Findings()
+    try:
+        async with db.transaction() as connection:
+            await connection.execute("set local session_replication_role = replica")
+            changed = await connection.execute(plant_of(name))
+            assert not changed.endswith(" 0")
+            findings = await look(connection, db, settings)
+            raise Undo
+    except Undo:
+        return findings
+
+
+async def test_a_lived_in_database_has_no_differences(shop_database: Database, lived_in: LivedIn) -> None:
+    findings = await audit_rows(shop_database, lived_in.settings)
+    assert findings.differences == []
+    assert findings.rows > 40
+
+
+@pytest.mark.parametrize("name", PLANTS)
+async def test_a_planted_violation_is_the_one_difference(name: str, shop_database: Database, lived_in: LivedIn) -> None:
+    findings = await look_at_plant(shop_database, lived_in.settings, name)
+    assert {difference.invariant.name for difference in findings.differences} == {name}
+    assert all(difference.found and difference.ids for difference in findings.differences)
+
+
+def test_every_invariant_has_a_planted_violation() -> None:
+    assert set(PLANTS) == {check.invariant.name for check in ROW_CHECKS} | {OUTPUT_KEY.name}
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+async def test_what_may_pass_is_looked_at_twice(shop_database: Database, lived_in: LivedIn, *, repaired: bool) -> None:
+    await shop_database.execute(plant_of("due_is_woken"))
+    repair = "update jobs set waiting_for = null, run_after = null where waiting_for = 'retry'"
+
+    async def again() -> None:
+        if repaired:
+            await shop_database.execute(repair)
+
+    found = (await audit_rows(shop_database, lived_in.settings, again=again)).differences
+    await shop_database.execute(repair)
+    assert [difference.invariant.name for difference in found] == ([] if repaired else ["due_is_woken"])
+
+
+async def test_an_audit_can_not_write(shop_database: Database) -> None:
+    async with shop_database.snapshot() as connection:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await connection.execute("delete from events")
