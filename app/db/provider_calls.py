@@ -94,6 +94,36 @@ async def intend(database: Database, claim: Claim, intent: CallIntent) -> bool:
     return changed == 1
 
 
+# a row even where there was none: an intent that is still on its way finds its id taken
+_WITHDRAW = """
+insert into provider_calls (id, job_id, task_id, user_id, attempt, worker_id, provider, pool, kind, state, request_hash,
+  fingerprint, estimate_micros, price_version, deadline, error_code, cost_micros, settled_at)
+select $2, j.id, j.task_id, j.user_id, $3, $4, $5, $6, $7, 'refused', $8, $9, $10, $11, now(), $12, 0, now()
+from jobs j where j.id = $1
+on conflict (id) do update set state = 'refused', error_code = excluded.error_code, cost_micros = 0, settled_at = now()
+  where provider_calls.state = 'intent'
+"""
+
+
+async def withdraw(database: Database, claim: Claim, intent: CallIntent, *, error_code: str) -> None:
+    """Close an intent of which nobody knows whether it was committed, and whose request was never sent."""
+    await database.execute(
+        _WITHDRAW,
+        claim.job_id,
+        intent.id,
+        claim.attempt,
+        claim.worker_id,
+        intent.provider,
+        intent.pool,
+        intent.kind,
+        intent.request_hash,
+        dict(intent.fingerprint),
+        intent.estimate_micros,
+        intent.price_version,
+        error_code,
+    )
+
+
 async def calls_of(database: Database, job_id: UUID) -> list[Call]:
     """All calls of a job, oldest first."""
     rows = await database.fetch(f"select {_COLUMNS} from provider_calls where job_id = $1 order by created_at", job_id)  # noqa: S608

@@ -149,12 +149,15 @@ async def next_due_seconds(database: Database) -> float | None:
     return None if value is None else max(0.0, value)
 
 
-async def sweep(database: Database, *, ttl_seconds: float, max_crashes: int) -> SweepResult | None:
-    """One round of housekeeping; None when another process is at it. Safe to repeat at any moment."""
+async def sweep(database: Database, *, ttl_seconds: float, max_crashes: int, bury: bool = True) -> SweepResult | None:
+    """One round of housekeeping; None when another process is at it. Safe to repeat at any moment.
+
+    ``bury`` says whether workers that were not seen for ``ttl_seconds`` are dead.
+    """
     async with database.transaction() as connection:
         if not await connection.fetchval("select pg_try_advisory_xact_lock($1)", _SWEEP_LOCK):
             return None
-        dead = await connection.fetch(_DEAD, ttl_seconds)
+        dead = await connection.fetch(_DEAD, ttl_seconds) if bury else []
         taken = await _take_back(connection, database, max_crashes)
         # a process that lives may still end its own
         overdue = await fail_overdue(connection, database, patience_seconds=ttl_seconds)

@@ -122,6 +122,10 @@ class Engine:
             log.warning("claim_failed", error=type(error).__name__)
             await asyncio.sleep(random.uniform(0.5, 1.0))
             return  # what was claimed without our knowing is found when claims are compared
+        except Exception:
+            log.exception("claim_broke")
+            await asyncio.sleep(random.uniform(0.5, 1.0))
+            return
         for job in result.jobs:
             self._start(JobRun(job, slots[job.claim.job_id]))
         if result.full:
@@ -221,6 +225,8 @@ class Engine:
                 await self._compare_claims()
             except UNREACHABLE as error:
                 log.warning("liveness_not_renewed", error=type(error).__name__)
+            except Exception:  # a process that stops to say that it lives loses its jobs
+                log.exception("liveness_broke")
 
     async def _compare_claims(self) -> None:
         """Stop what was canceled or taken away meanwhile; give back what the database says is ours and is not here."""

@@ -199,6 +199,9 @@ class EventStream:
                 await listen(self._dsn, CHANNEL, heard=self._heard, ready=self._now_listening)
             except (*UNREACHABLE, asyncpg.PostgresError) as error:
                 reason = type(error).__name__
+            except Exception as error:
+                reason = type(error).__name__
+                log.exception("listener_broke")
             pause = shortest if self._listening else min(pause * 2, longest)
             self._listening = False
             if not self._stopping:
@@ -220,8 +223,10 @@ class EventStream:
                         self._wake(self._by_task.get(task_id))
                     for user_id in news.user_ids:
                         self._wake(self._by_user.get(user_id))
-            except (*UNREACHABLE, asyncpg.PostgresError) as error:
+            except UNREACHABLE as error:
                 log.warning("event_net_failed", error=type(error).__name__)
+            except Exception:
+                log.exception("event_net_broke")
             await asyncio.sleep(self._net_seconds)
 
 

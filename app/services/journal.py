@@ -245,12 +245,23 @@ class Journal:
         record: Callable[[T], Awaitable[None]],
     ) -> None:
         with run.protected():
-            if not await provider_calls.intend(self._database, run.claim, intent):
+            if not await self._intend(run, intent):
                 raise ClaimLost
             task = asyncio.create_task(self._send_and_record(intent, send, record))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
             await asyncio.shield(task)
+
+    async def _intend(self, run: JobRun, intent: CallIntent) -> bool:
+        """Whether the call may be sent. Where the database does not say, it is not sent, and the intent is closed."""
+        try:
+            return await provider_calls.intend(self._database, run.claim, intent)
+        except UNREACHABLE:
+            code = ErrorCode.SERVICE_UNAVAILABLE.code
+            await self._until_recorded(
+                lambda: provider_calls.withdraw(self._database, run.claim, intent, error_code=code)
+            )
+            raise
 
     async def _send_and_record(
         self, intent: CallIntent, send: Callable[[], Awaitable[T]], record: Callable[[T], Awaitable[None]]

@@ -39,6 +39,8 @@ class Notifier:
                 await events.notify(self._database, payloads)
             except UNREACHABLE as error:
                 log.warning("notify_failed", error=type(error).__name__)  # readers poll slowly anyway
+            except Exception:
+                log.exception("notify_broke")
 
     async def aclose(self) -> None:
         if self._flush is not None:

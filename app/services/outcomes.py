@@ -12,9 +12,11 @@ from app.config import Settings
 from app.db.pool import UNREACHABLE
 from app.domain.jobs import ClaimedJob, Deferred, Failed, Outcome, Retry
 from app.errors import AppError, ErrorCode
-from app.storage.base import ObjectNotFound, StorageError
+from app.storage.base import ObjectNotFound, StorageError, StorageUnavailable
 
 log = structlog.get_logger(__name__)
+
+_LONGEST_WAIT_SECONDS = 15.0  # what waits for a service of ours is soon at work again when it is back
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class RetryPolicy:
                 return Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, error.detail)
             case ProviderError():
                 return self.retry(job, error.code, error.detail)
+            case _ if (away := _away(error)) is not None:
+                return self._wait_for(job, away)
             case AppError():
                 message = error.detail or error.error.title
                 if error.error.retry_helps:
@@ -69,11 +73,13 @@ class RetryPolicy:
                 return Failed(ErrorCode.INPUT_NOT_FOUND, "The input file is no longer there.")
             case StorageError():
                 return self.retry(job, ErrorCode.STORAGE_UNAVAILABLE, "Storage did not answer properly.")
-            case _ if isinstance(error, UNREACHABLE):
-                return self.retry(job, ErrorCode.SERVICE_UNAVAILABLE, "A service we need did not answer.")
             case _:
                 log.error("handler_failed", job_id=str(job.claim.job_id), job_type=job.type.value, exc_info=error)
                 return self.retry(job, ErrorCode.INTERNAL_ERROR, "Something went wrong on our side.")
+
+    def _wait_for(self, job: ClaimedJob, away: ErrorCode) -> Outcome:
+        """The job waits for a service of our own, up to its deadline, and fails no attempt over it."""
+        return Deferred(away, away.title, min(self.delay(job.deferrals), _LONGEST_WAIT_SECONDS))
 
     def _refused(self, job: ClaimedJob, error: Refused) -> Outcome:
         match error.advice:
@@ -83,3 +89,16 @@ class RetryPolicy:
                 return self.retry(job, error.code, error.detail)
             case Advice.FINAL | Advice.CONFIGURATION:
                 return Failed(error.code, error.detail)
+
+
+def _away(error: Exception) -> ErrorCode | None:
+    """The service of our own that did not answer, when that is what went wrong."""
+    match error:
+        case AppError(error=ErrorCode.STORAGE_UNAVAILABLE | ErrorCode.SERVICE_UNAVAILABLE as away):
+            return away
+        case StorageUnavailable():
+            return ErrorCode.STORAGE_UNAVAILABLE
+        case _ if isinstance(error, UNREACHABLE):
+            return ErrorCode.SERVICE_UNAVAILABLE
+        case _:
+            return None

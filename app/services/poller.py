@@ -100,7 +100,11 @@ class Poller:
         while self._watched:
             # spread over the interval, so that processes do not poll in step
             await asyncio.sleep(max(pause, self._provider.poll_seconds * random.uniform(0.9, 1.1)))
-            pause = await self._round()
+            try:
+                pause = await self._round()
+            except Exception:  # jobs wait for this loop
+                log.exception("poll_broke", provider=self._provider.name)
+                pause = self._provider.poll_seconds * 2
 
     async def _round(self) -> float:
         """Poll everything once; how long to wait beyond the usual pace, in seconds."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _EVENT_DAYS = 30
 _ORPHANS_PER_ROUND = 100
+_SPREAD = 1.2  # sweeps of many processes do not go in step
 _CLEAN_EVERY_ROUNDS = 60
 
 
@@ -52,18 +54,23 @@ class Sweeper:
         self._max_crashes = settings.max_crashes
         self._loops: list[asyncio.Task[None]] = []
         self._rounds = 0
+        self._removing: asyncio.Task[None] | None = None
+        self._looked_at = time.monotonic()  # at the database, with success
+        self._database_back_at = float("-inf")
 
     def start(self) -> None:
+        self._looked_at = time.monotonic()
         self._loops = [asyncio.create_task(self._sweep_for_ever()), asyncio.create_task(self._wake_for_ever())]
 
     async def aclose(self) -> None:
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        tasks = self._loops if self._removing is None else [*self._loops, self._removing]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._every * random.uniform(0.8, 1.2))
+            await asyncio.sleep(self._every * random.uniform(2 - _SPREAD, _SPREAD))
             try:
                 await self.round()
             except UNREACHABLE as error:
@@ -83,11 +90,16 @@ class Sweeper:
                         continue
             except UNREACHABLE as error:
                 log.warning("wake_failed", error=type(error).__name__)
+            except Exception:
+                log.exception("wake_broke")
             await asyncio.sleep(min(1.0, self._every))
 
     async def round(self) -> None:
         """One sweep. Skips the shared part when another process is at it."""
-        result = await workers.sweep(self._database, ttl_seconds=self._ttl, max_crashes=self._max_crashes)
+        result = await workers.sweep(
+            self._database, ttl_seconds=self._ttl, max_crashes=self._max_crashes, bury=self._may_bury()
+        )
+        self._looked_at = time.monotonic()
         if result is not None:
             if result.dead_workers or result.taken_back or result.crashed_out:
                 log.warning(
@@ -108,11 +120,29 @@ class Sweeper:
             ):
                 poller.adopt(call)
 
+    def _may_bury(self) -> bool:
+        """Whether a worker that was not seen for its time to live is dead. After a time without the database it may
+        only not have been able to say that it lives: as long as that takes, nobody is buried."""
+        now = time.monotonic()
+        if now - self._looked_at > self._every * _SPREAD + self._ttl / 4:
+            self._database_back_at = now
+        return now - self._database_back_at > self._ttl
+
     async def _clean(self) -> None:
         settled = await provider_calls.settle_abandoned(self._database)
         if settled:
             log.error("abandoned_calls_settled", calls=settled)
-        await self._leftovers.sweep()
+        if self._removing is None or self._removing.done():
+            self._removing = asyncio.create_task(self._remove_leftovers())
         self._rounds += 1
         if self._rounds % _CLEAN_EVERY_ROUNDS == 0:
             await events.remove_older_than(self._database, days=_EVENT_DAYS)
+
+    async def _remove_leftovers(self) -> None:
+        """Apart from the round: storage that hangs must not keep jobs of dead workers waiting."""
+        try:
+            await self._leftovers.sweep()
+        except UNREACHABLE as error:
+            log.warning("leftovers_not_removed", error=type(error).__name__)
+        except Exception:
+            log.exception("removing_leftovers_broke")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from celery import Celery
@@ -28,6 +29,8 @@ class CeleryBells:
         self._locally = locally
         self._wanted: set[Lane] = set()
         self._publisher: asyncio.Task[None] | None = None
+        # a thread of its own: a broker that hangs must not hold those that decode and write files
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bells")
 
     def hear(self, locally: Callable[[Lane], None]) -> None:
         """Also wake this very process, without the broker."""
@@ -51,7 +54,7 @@ class CeleryBells:
     async def _publish_one(self, lane: Lane) -> None:
         try:
             async with asyncio.timeout(_PUBLISH_TIMEOUT):
-                await asyncio.to_thread(ring, self._app, lane)
+                await asyncio.get_running_loop().run_in_executor(self._thread, ring, self._app, lane)
         except Exception as error:  # noqa: BLE001 - whatever the broker does, the sweep rings again
             BELLS.labels(lane, "failed").inc()
             log.warning("bell_failed", lane=lane, error=type(error).__name__)
@@ -61,3 +64,4 @@ class CeleryBells:
     async def aclose(self) -> None:
         if self._publisher is not None:
             await self._publisher
+        self._thread.shutdown(wait=False, cancel_futures=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+import structlog
 
 from tests.chaos.proxy import Proxy
 from tests.integration.conftest import db, settings
@@ -24,6 +25,14 @@ def tcp_dsn(dsn: str, port: int) -> str:
 def socket_of(dsn: str) -> Path:
     """The Unix socket that an embedded server's DSN names."""
     return Path(unquote(parse_qs(urlsplit(dsn).query)["host"][0])) / ".s.PGSQL.5432"
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Generator[None]:
+    """The console's drawn tracebacks hold a loop up for longer than the outages under test."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import contextlib
 import socket
 import struct
 import threading
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ class Proxy:
     _links: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _requests: asyncio.Event = field(default_factory=asyncio.Event)  # set: bytes pass towards the server
     _replies: asyncio.Event = field(default_factory=asyncio.Event)  # set: bytes pass towards the client
-    accepted: int = 0
-    replied: int = 0  # bytes that passed towards clients
+    _numbers: count[int] = field(default_factory=count)
+    _to_lose: _LostReply | None = None
+    lost_replies: int = 0
 
     @classmethod
     @contextlib.contextmanager
@@ -60,6 +63,11 @@ class Proxy:
         """Requests arrive and are worked on; no reply comes back."""
         self._do(self._gates(requests=True, replies=False))
 
+    def lose_reply(self, *markers: bytes) -> None:
+        """Once: the request that holds the last marker, on a connection on which the others came before it, is worked
+        on, and instead of its reply the connection is reset."""
+        self._do(self._arm(markers))
+
     def cut(self) -> None:
         """Reset the connections there are. New ones are as before."""
         self._do(self._cut())
@@ -67,10 +75,6 @@ class Proxy:
     def refuse(self) -> None:
         """Nobody listens: what is open is reset, new connections are refused."""
         self._do(self._refuse())
-
-    @property
-    def open_links(self) -> int:
-        return len(self._links)
 
     # --- on the proxy's own loop ----------------------------------------------------------------------------
 
@@ -91,6 +95,9 @@ class Proxy:
             else:
                 gate.clear()
 
+    async def _arm(self, markers: tuple[bytes, ...]) -> None:
+        self._to_lose = _LostReply(markers)
+
     async def _refuse(self) -> None:
         if self._server is not None:
             self._server.close()
@@ -104,7 +111,6 @@ class Proxy:
         await asyncio.gather(*links, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
         link = asyncio.ensure_future(self._serve(reader, writer))
         self._links.add(link)
         link.add_done_callback(self._links.discard)
@@ -115,9 +121,10 @@ class Proxy:
                 await self._requests.wait()
                 server, to_server = await self._connect()
                 async with _closing(to_server):
+                    link = next(self._numbers)
                     await _first_end(
-                        _pump(client, to_server, self._requests),
-                        _pump(server, to_client, self._replies, self._count),
+                        _pump(client, to_server, self._requests, lambda block: self._saw_request(link, block)),
+                        _pump(server, to_client, self._replies, lambda _: self._saw_reply(link)),
                     )
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -125,8 +132,30 @@ class Proxy:
             return await asyncio.open_unix_connection(str(self.target))
         return await asyncio.open_connection(*self.target)
 
-    def _count(self, size: int) -> None:
-        self.replied += size
+    def _saw_request(self, link: int, block: bytes) -> None:
+        if self._to_lose is not None:
+            self._to_lose.saw_request(link, block)
+
+    def _saw_reply(self, link: int) -> None:
+        if self._to_lose is not None and self._to_lose.is_due(link):
+            self._to_lose = None
+            self.lost_replies += 1
+            raise ConnectionResetError
+
+
+class _LostReply:
+    """Follows every link until one showed all markers in turn."""
+
+    def __init__(self, markers: tuple[bytes, ...]) -> None:
+        self._markers = markers
+        self._found: defaultdict[int, int] = defaultdict(int)
+
+    def saw_request(self, link: int, block: bytes) -> None:
+        while not self.is_due(link) and self._markers[self._found[link]] in block:
+            self._found[link] += 1
+
+    def is_due(self, link: int) -> bool:
+        return self._found[link] == len(self._markers)
 
 
 async def _first_end(*pumps: Coroutine[Any, Any, None]) -> None:
@@ -144,13 +173,13 @@ async def _pump(
     source: asyncio.StreamReader,
     sink: asyncio.StreamWriter,
     gate: asyncio.Event,
-    count: Callable[[int], None] = lambda _: None,
+    seen: Callable[[bytes], None],
 ) -> None:
     while block := await source.read(_BLOCK):
         await gate.wait()
+        seen(block)
         sink.write(block)
         await sink.drain()
-        count(len(block))
     await gate.wait()
 
 

@@ -1,0 +1,185 @@
+"""The database goes away in the middle of work: nothing is lost, nothing is paid twice, nobody is taken for dead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from app.ai_clients.base import ImageReceipt, ImageRequest
+from app.ai_clients.fake import FakeImages, FakeModels
+from app.config import Settings
+from app.db.pool import Database
+from app.domain.operations import Operation
+from app.storage.memory import MemoryStorage
+
+from tests.chaos.conftest import tcp_dsn
+from tests.chaos.proxy import Proxy
+from tests.integration.factories import make_user, settings_for
+from tests.integration.test_engine import BUCKET, PATIENCE, Workshop
+
+pytestmark = pytest.mark.chaos
+
+TTL = 1.0
+
+
+class HeldImages(FakeImages):
+    """Its calls stay open until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+        receipt = await super().generate(request, reply=reply)
+        await self.may_answer.wait()
+        return receipt
+
+
+@pytest.fixture
+def settings(database: str, database_proxy: Proxy, tmp_path: Path) -> Settings:
+    return settings_for(
+        tcp_dsn(database, database_proxy.port),
+        tmp_path,
+        database_timeout_seconds=1.0,
+        sweep_seconds=0.1,
+        worker_ttl_seconds=TTL,
+        retry_base_seconds=0.01,
+        retry_cap_seconds=0.05,
+        reconcile_first_seconds=0.05,
+        shutdown_grace_seconds=5,
+    )
+
+
+@pytest.fixture
+async def direct(database: str, tmp_path: Path) -> AsyncGenerator[Database]:
+    """The same database, past the proxy."""
+    opened = await Database.open(settings_for(database, tmp_path), application_name="makeit3d test")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def shop(settings: Settings, direct: Database, tmp_path: Path) -> AsyncGenerator[Workshop]:
+    objects = tmp_path / "objects"
+    objects.mkdir()
+    storage = MemoryStorage(objects, {BUCKET: True})
+    workshop = Workshop(settings, direct, HeldImages(), FakeModels(), storage, await make_user(direct), [])
+    await workshop.start()
+    yield workshop
+    for worker in workshop.workers:
+        await worker.aclose()
+
+
+async def until(look: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Poll until it is true."""
+    async with asyncio.timeout(PATIENCE):
+        while not await look():
+            await asyncio.sleep(0.02)
+
+
+async def _is_stale(direct: Database) -> bool:
+    """Whether no worker could say for long that it lives."""
+    return await direct.fetchval("select max(seen_at) < now() - make_interval(secs => $1) from workers", TTL * 1.2)
+
+
+async def _one_open_call(shop: Workshop, state: str) -> None:
+    async def look() -> bool:
+        return [found for found, _, _ in await shop.calls()] == [state]
+
+    await until(look)
+
+
+@pytest.mark.parametrize("away", [Proxy.refuse, Proxy.stall, Proxy.mute])
+async def test_an_outage_with_calls_open_costs_nobody_anything(
+    shop: Workshop, database_proxy: Proxy, direct: Database, away: Callable[[Proxy], None]
+) -> None:
+    images = shop.images
+    assert isinstance(images, HeldImages)
+    images.may_answer.clear()
+    shop.models.polls = 10
+    picture = await shop.ask(Operation.TEXT_TO_IMAGE, "task-outage-image")
+    await _one_open_call(shop, "intent")
+    model = await shop.ask(Operation.TEXT_TO_MODEL, "task-outage-model")
+
+    async def submitted() -> bool:
+        return "submitted" in [state for state, _, _ in await shop.calls()]
+
+    await until(submitted)
+    away(database_proxy)
+    await until(lambda: _is_stale(direct))
+    images.may_answer.set()  # the paid reply comes while nobody can record it
+    database_proxy.heal()
+    for task in (picture, model):
+        status = await shop.finished(task)
+        assert [job["status"] for job in status.jobs] == ["completed"], status.jobs
+    assert (images.ledger.posts, shop.models.ledger.posts) == (1, 1)
+    rows = await direct.fetch("select crashes, failures from jobs")
+    assert [tuple(row) for row in rows] == [(0, 0), (0, 0)]
+    assert {state for state, _, _ in await shop.calls()} == {"settled"}
+
+
+LOST_ANSWERS = {
+    "intent": (b"generation",),
+    "reply recorded": (b"on disk",),
+    "file announced": (b"concepts/",),
+    "call settled": (b'"files":[{',),
+    "job settled": (b'"status":"completed"', b"COMMIT;"),
+}
+
+
+@pytest.mark.parametrize("where", LOST_ANSWERS)
+async def test_an_answer_that_is_lost_after_the_work_was_done(
+    shop: Workshop, database_proxy: Proxy, direct: Database, where: str
+) -> None:
+    database_proxy.lose_reply(*LOST_ANSWERS[where])
+    task = await shop.ask(Operation.TEXT_TO_IMAGE, f"task-lost-{where.replace(' ', '-')}")
+    status = await shop.finished(task)
+    assert database_proxy.lost_replies == 1
+    assert [job["status"] for job in status.jobs] == ["completed"], status.jobs
+    assert [asset["status"] for asset in status.assets] == ["complete"]
+    assert shop.images.ledger.posts == 1
+    assert await direct.fetchval("select failures + crashes from jobs") == 0
+    assert await shop.keys() == [f"concepts/{task}/0.png"]
+    assert [row["state"] for row in await direct.fetch("select state from files")] == ["stored"]
+    assert [state for state, _, _ in await shop.calls() if state != "refused"] == ["settled"]
+
+
+async def test_a_claim_whose_answer_is_lost_is_given_back(
+    shop: Workshop, database_proxy: Proxy, direct: Database
+) -> None:
+    worker = shop.workers[0].engine.identity.id
+    database_proxy.lose_reply(worker.bytes, b"COMMIT;")
+    task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-lost-claim")
+    status = await shop.finished(task)
+    assert database_proxy.lost_replies == 1
+    assert [job["status"] for job in status.jobs] == ["completed"]
+    assert shop.images.ledger.posts == 1
+    assert await direct.fetchval("select failures + crashes from jobs") == 0
+
+
+async def test_every_loop_outlives_errors_that_nobody_expected(shop: Workshop, direct: Database) -> None:
+    """Tables that are not there: no outage, but a mistake of whoever administers the database."""
+    tables = ("jobs", "provider_calls", "workers", "events")
+    shop.models.polls = 10
+    before = await shop.ask(Operation.TEXT_TO_MODEL, "task-loops-before")
+    await _one_open_call(shop, "submitted")
+    async with direct.transaction() as connection:
+        for table in tables:
+            await connection.execute(f"alter table {table} rename to {table}_away")
+    # by now each loop came round
+    stale = "select max(seen_at) < now() - make_interval(secs => $1) from workers_away"
+    await until(lambda: direct.fetchval(stale, TTL))
+    async with direct.transaction() as connection:
+        for table in tables:
+            await connection.execute(f"alter table {table}_away rename to {table}")
+    after = await shop.ask(Operation.TEXT_TO_MODEL, "task-loops-after")
+    for task in (before, after):
+        status = await shop.finished(task)
+        assert [job["status"] for job in status.jobs] == ["completed"], status.jobs
+    assert shop.models.ledger.posts == 2
+    seen = await direct.fetchval("select max(seen_at) from workers")
+    await until(lambda: direct.fetchval("select max(seen_at) > $1 from workers", seen))
