@@ -18,7 +18,7 @@ from app.storage.memory import MemoryStorage
 from tests.chaos.conftest import tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.integration.factories import make_user, settings_for
-from tests.integration.test_engine import BUCKET, PATIENCE, Workshop
+from tests.integration.workshop import BUCKET, PATIENCE, Workshop
 
 pytestmark = pytest.mark.chaos
 
