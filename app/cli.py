@@ -195,5 +195,25 @@ def doctor() -> None:
         sys.exit(1)
 
 
+@app.command()
+def audit(
+    deep: Annotated[bool, typer.Option("--deep", help="Read every file and compare its digest.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+    days: Annotated[float, typer.Option(help="How far back the providers' records are compared.", min=0)] = 30.0,
+    grace: Annotated[
+        float, typer.Option(help="Seconds until the second look at what may be false for a moment.", min=0)
+    ] = 15.0,
+    sandbox_ledger: Annotated[
+        str | None, typer.Option(help="Address of a sandbox whose ledger stands for the providers' records.")
+    ] = None,
+) -> None:
+    """Hold rows, events, files and payments against each other; exit 0 only if nothing differs. Writes nothing."""
+    from app.cli_audit import AuditOptions, run_audit
+
+    options = AuditOptions(deep=deep, json=as_json, days=days, grace_seconds=grace, sandbox_ledger=sandbox_ledger)
+    if not asyncio.run(run_audit(console, options)):
+        sys.exit(1)
+
+
 if __name__ == "__main__":
     main()

@@ -243,6 +243,16 @@ class SandboxSettings(BaseSettings):
             raise _explained(error) from None
 
 
+class SandboxAdminSettings(BaseSettings):
+    """How a command of ours asks a running sandbox for its books."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", populate_by_name=True, env_prefix=_NO_SUCH_VARIABLES
+    )
+
+    admin_key: SecretStr = Field(SecretStr("sandbox-admin"), alias="SANDBOX_ADMIN_KEY")
+
+
 class EmbeddedSettings(BaseSettings):
     """Where the embedded stack lives. Everything else it derives, or takes from the variables of ``Settings``."""
 

@@ -200,6 +200,16 @@ class Balance:
     unit: str
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """An accepted call in a provider's own record. ``charged_micros`` is None while that is not decided or told."""
+
+    reference: str  # the provider's task id or request id
+    kind: str  # the provider's word
+    accepted_at: datetime
+    charged_micros: int | None
+
+
 @runtime_checkable
 class ModelProvider(Protocol):
     name: str
@@ -242,6 +252,11 @@ class ModelProvider(Protocol):
         self, fingerprint: Mapping[str, Any], *, since: datetime, known_ids: frozenset[str]
     ) -> Sequence[str]:
         """Ids in the provider's own listing that match the fingerprint and are not in ``known_ids``."""
+        ...
+
+    async def recorded_calls(self, *, since: datetime) -> Sequence[RecordedCall]:
+        """The provider's own record of the account's calls from a moment on, as far back as it is told. Raises
+        Refused."""
         ...
 
     async def balance(self) -> Balance: ...

@@ -36,6 +36,7 @@ from app.ai_clients.base import (
     PreparedCall,
     ProviderTask,
     ProviderTaskState,
+    RecordedCall,
 )
 from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
 from app.ai_clients.openai_reply import NotAReply, read_reply
@@ -263,11 +264,22 @@ class FakeModels:
             if task_id not in known_ids and task.created_at >= since and matches(fingerprint, task.echoed)
         ]
 
+    async def recorded_calls(self, *, since: datetime) -> Sequence[RecordedCall]:
+        return [
+            RecordedCall(task_id, task.kind.value, task.created_at, _charge(task))
+            for task_id, task in self.tasks.items()
+            if task.created_at >= since
+        ]
+
     async def balance(self) -> Balance:
         return Balance(Decimal(1000 - 20 * self.ledger.paid_calls), Decimal(0), "credits")
 
     async def aclose(self) -> None:
         return None
+
+
+def _charge(task: _FakeTask) -> int:
+    return 0 if task.error is not None or task.kind is ModelKind.IMPORT_MODEL else _MODEL_MICROS
 
 
 def _picture(words: str, number: int) -> bytes:

@@ -56,6 +56,10 @@ class Providers:
         """Every model provider by name; each is polled by a loop of its own."""
         return self._models
 
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset({*self._images, *self._models})
+
     async def aclose(self) -> None:
         await asyncio.gather(*(provider.aclose() for provider in (*self._images.values(), *self._models.values())))
 

@@ -24,6 +24,7 @@ from app.ai_clients.base import (
     ModelSpec,
     PreparedCall,
     ProviderTask,
+    RecordedCall,
 )
 from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
 from app.ai_clients.http import unreachable
@@ -42,6 +43,7 @@ from app.ai_clients.tripo_tasks import (
 )
 from app.config import Settings
 from app.domain.operations import Operation
+from app.domain.prices import credits_to_micros
 from app.errors import ErrorCode
 
 _LIST = 100  # ids per listing request
@@ -138,6 +140,19 @@ class TripoModels:
         )
         tasks = await self.poll(list(candidates))
         return [task.id for task in tasks.values() if matches(fingerprint, task.echoed_input)]
+
+    async def recorded_calls(self, *, since: datetime) -> Sequence[RecordedCall]:
+        """The account's usage listing. Raises Refused."""
+        return [
+            RecordedCall(
+                row.task_id,
+                row.kind,
+                row.created_at,
+                credits_to_micros(row.credits) if row.over and row.credits is not None else None,
+            )
+            for row in await self._usage_since(since)
+            if row.created_at is not None and row.created_at >= since
+        ]
 
     async def _usage_since(self, since: datetime) -> list[UsageRow]:
         """All rows of the listing that may be younger than ``since``; its order is not relied upon."""

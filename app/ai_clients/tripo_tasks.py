@@ -63,6 +63,9 @@ def missing(task_id: str) -> ProviderTask:
 class UsageRow:
     task_id: str
     created_at: datetime | None
+    kind: str
+    credits: Decimal | None
+    over: bool
 
 
 def parse_usage(data: object) -> list[UsageRow]:
@@ -71,7 +74,17 @@ def parse_usage(data: object) -> list[UsageRow]:
     if not isinstance(rows, list):
         return []
     listed = [_mapping(row) for row in cast("list[object]", rows)]
-    return [UsageRow(str(row["task_id"]), time_of(row)) for row in listed if row.get("task_id")]
+    return [
+        UsageRow(
+            str(row["task_id"]),
+            time_of(row),
+            kind=str(row.get("type", "")),
+            credits=decimal_of(row.get("credits_consumed")),
+            over=TASK_STATES.get(str(row.get("status")), ProviderTaskState.RUNNING) is not ProviderTaskState.RUNNING,
+        )
+        for row in listed
+        if row.get("task_id")
+    ]
 
 
 def matches(fingerprint: Mapping[str, Any], echoed: Mapping[str, Any]) -> bool:
