@@ -145,8 +145,12 @@ class Gateway:
             self.process.wait()
 
     def restart(self) -> None:
-        self.process = _start(self.environment)
+        self.start_again()
         self.wait_ready()
+
+    def start_again(self) -> None:
+        """Call from the main thread."""
+        self.process = _start(self.environment)
 
     def new_user(self) -> User:
         credentials = {"email": f"{uuid4()}@example.org", "password": "correct horse"}
