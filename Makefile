@@ -15,7 +15,7 @@ SKETCH ?=
 PROMPT ?=
 ONCE ?=
 
-.PHONY: help demo run test check bench lint lock clean
+.PHONY: help demo run test check soak bench lint lock clean
 
 help: ## List what you can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: $(STAMP) ## Lint, types, import layers and every test suite [MARK=generate
 check: $(STAMP) ## Format the code, then everything that `make test` does
 	@$(BIN)/ruff format app tests bench
 	@$(MAKE) --no-print-directory test
+
+soak: $(STAMP) ## Load with random kills of every process, then the audit [MINUTES=20 RATE=0.7 KILLS=6 SEED=]
+	@exec $(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep "$(KEEP)")
 
 lint: $(STAMP) ## Formatting, lint rules, strict types, direction of imports
 	@$(BIN)/ruff format --check app tests bench
