@@ -33,6 +33,7 @@ from app.services.plans import Planner
 from app.services.poller import Poller
 from app.services.principals import PrincipalVerifier
 from app.services.rate_limits import RateLimits
+from app.services.reconciler import Reconciler
 from app.services.settler import Settler
 from app.services.spool import Spool
 from app.services.sweeper import Sweeper
@@ -104,8 +105,10 @@ class WorkerContainer:
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings)
-            journal = Journal(database, settings, spool)
             vacancies = Vacancies(database, bells, user_limits(settings))
+            reconciler = Reconciler(database, vacancies, providers.all_models, settings)
+            stack.push_async_callback(reconciler.aclose)
+            journal = Journal(database, settings, spool, reconciler)
             pollers = {
                 name: Poller(database, provider, vacancies, notifier, give_up_seconds=settings.call_give_up_seconds)
                 for name, provider in providers.all_models.items()
@@ -130,6 +133,7 @@ class WorkerContainer:
                 notifier,
                 list(pollers.values()),
                 leftovers,
+                reconciler,
                 vacancies,
                 worker_id=identity.id,
                 settings=settings,

@@ -248,14 +248,30 @@ async def adopt_orphans(database: Database, *, worker_id: UUID, provider: str, l
     return [_call(row) for row in rows]
 
 
-async def settle_abandoned(database: Database) -> int:
-    """Calls that nobody can answer any more, of jobs that ended without them: booked at their estimate."""
+async def orphaned_unknowns(database: Database, providers: Sequence[str], *, limit: int) -> list[Call]:
+    """Calls of these providers without a known outcome, whose job ended without them, oldest first."""
+    rows = await database.fetch(
+        f"select {_COLUMNS} from provider_calls c"  # noqa: S608 - constant columns
+        " where provider = any($1) and provider_task_id is null"
+        " and (state = 'unknown' or (state = 'intent' and deadline < now()))"
+        " and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))"
+        " order by created_at limit $2",
+        list(providers),
+        limit,
+    )
+    return [_call(row) for row in rows]
+
+
+async def settle_abandoned(database: Database, *, looked_for: Sequence[str]) -> int:
+    """Calls that nobody can answer any more, of jobs that ended without them: booked at their estimate. Those of the
+    providers ``looked_for`` are left to whoever looks for them."""
     return await database.execute(
         "update provider_calls c set state = 'settled', cost_micros = estimate_micros, cost_is_estimate = true,"
         " error_code = coalesce(error_code, 'provider_outcome_unknown'), settled_at = now()"
-        " where c.state in ('intent', 'submitted', 'unknown') and c.provider_task_id is null"
+        " where c.state in ('intent', 'submitted', 'unknown') and c.provider_task_id is null and c.provider <> all($1)"
         " and c.deadline < now() - interval '1 minute'"
-        " and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))"
+        " and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))",
+        list(looked_for),
     )
 
 

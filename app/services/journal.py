@@ -27,6 +27,7 @@ from app.domain.jobs import Deferred, Failed, Retry
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
 from app.services.job_run import ClaimLost, JobEnded, JobRun
+from app.services.reconciler import Absent, Ambiguous, Found, NotYet, Reconciler
 from app.services.spool import Spool
 
 log = structlog.get_logger(__name__)
@@ -38,11 +39,11 @@ _UNKNOWN_DETAIL = "The connection broke after the request was sent. It may have 
 
 
 class Journal:
-    def __init__(self, database: Database, settings: Settings, spool: Spool) -> None:
+    def __init__(self, database: Database, settings: Settings, spool: Spool, reconciler: Reconciler) -> None:
         self._database = database
         self._spool = spool
+        self._reconciler = reconciler
         self._first_look = settings.reconcile_first_seconds
-        self._reconcile_window = settings.reconcile_window_seconds
         self._paid_retry = settings.openai_paid_retry
         self._open: set[asyncio.Task[Any]] = set()
 
@@ -188,27 +189,23 @@ class Journal:
 
     async def _reconcile(self, run: JobRun, provider: ModelProvider, call: Call, *, last: bool) -> Call | None:
         """One look into the provider's listing for an unknown call: adopted, proven absent (None), or later again."""
-        if call.state is CallState.INTENT:
-            code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
-            await provider_calls.unknown(self._database, call.id, error_code=code, http_status=None)
-        if call.age_seconds < self._first_look:
-            raise JobEnded(Deferred(None, None, self._first_look - call.age_seconds))
-        known = await provider_calls.known_task_ids(self._database, provider.name, call.created_at)
-        found = await provider.find_submitted(call.fingerprint, since=call.created_at, known_ids=known)
-        if len(found) == 1:
-            await provider_calls.submitted(self._database, call.id, last=last, provider_task_id=found[0])
-            log.info("provider_call_adopted", call_id=str(call.id))
-            return await self._current(run, call.id)
-        if call.age_seconds < self._reconcile_window:
-            # at growing intervals: a running task may be listed late
-            raise JobEnded(Deferred(None, None, max(self._first_look, call.age_seconds / 2)))
+        sighting = await self._reconciler.look(provider, call)
+        match sighting:
+            case Found(provider_task_id):
+                await provider_calls.submitted(self._database, call.id, last=last, provider_task_id=provider_task_id)
+                log.info("provider_call_adopted", call_id=str(call.id))
+                return await self._current(run, call.id)
+            case NotYet(seconds):
+                raise JobEnded(Deferred(None, None, seconds))
+            case Absent() | Ambiguous():
+                pass
         code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
         absent = [c for c in await self._calls(run) if c.state is CallState.REFUSED and c.error_code == code]
-        if found or absent:
+        if isinstance(sighting, Ambiguous) or absent:
             await provider_calls.settled(
                 self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=code
             )
-            log.error("provider_outcome_unknown", call_id=str(call.id), candidates=len(found))
+            log.error("provider_outcome_unknown", call_id=str(call.id))
             raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, _UNKNOWN_DETAIL))
         await provider_calls.refused(self._database, call.id, error_code=code, provider_code=None, http_status=None)
         return None

@@ -19,6 +19,7 @@ from app.services.bells import Bells
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.poller import Poller
+from app.services.reconciler import Reconciler
 from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ class Sweeper:
         notifier: Notifier,
         pollers: Sequence[Poller],
         leftovers: Leftovers,
+        reconciler: Reconciler,
         vacancies: Vacancies,
         *,
         worker_id: UUID,
@@ -47,6 +49,7 @@ class Sweeper:
         self._notifier = notifier
         self._pollers = pollers
         self._leftovers = leftovers
+        self._reconciler = reconciler
         self._vacancies = vacancies
         self._worker_id = worker_id
         self._ttl = settings.worker_ttl_seconds
@@ -129,7 +132,10 @@ class Sweeper:
         return now - self._database_back_at > self._ttl
 
     async def _clean(self) -> None:
-        settled = await provider_calls.settle_abandoned(self._database)
+        self._reconciler.start_round()
+        settled = await provider_calls.settle_abandoned(
+            self._database, looked_for=[poller.provider_name for poller in self._pollers]
+        )
         if settled:
             log.error("abandoned_calls_settled", calls=settled)
         if self._removing is None or self._removing.done():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.registry import Providers
+from app.ai_clients.registry import Providers, pools
 from app.config import Settings
 from app.container import WorkerContainer
+from app.db import pools as pool_rows
 from app.db import requests, tasks
 from app.db.pool import Database
 from app.db.requests import RequestPlan
@@ -23,13 +24,16 @@ from app.db.workers import WorkerIdentity
 from app.domain.commands import GenerateCommand
 from app.domain.jobs import Lane
 from app.domain.operations import Operation
+from app.domain.params import ObjectRef
 from app.services.plans import PlanInputs, Planner
 from app.storage.memory import MemoryStorage
+from PIL import Image
 
 from tests.integration.factories import make_user, settings_for
 
 PATIENCE = 20.0
 BUCKET = "makeit3d_app_assets"
+INPUTS = "user_input_files_bucket"
 
 
 class RoomBells:
@@ -65,11 +69,25 @@ class Workshop:
         self.workers.append(worker)
         return worker
 
-    async def ask(self, operation: Operation, task_id: str, **fields: Any) -> str:  # noqa: ANN401 - fields of a command
+    async def put_picture(self) -> ObjectRef:
+        """A picture that a client uploaded."""
+        path = self.settings.home / "input.png"
+        Image.new("RGB", (256, 256), "teal").save(path)
+        await self.storage.upload(INPUTS, "sketch.png", path, content_type="image/png")
+        return ObjectRef(INPUTS, "sketch.png")
+
+    async def ask(
+        self,
+        operation: Operation,
+        task_id: str,
+        *,
+        pictures: Sequence[ObjectRef] = (),
+        **fields: Any,  # noqa: ANN401 - fields of a command
+    ) -> str:
         """Accept what a client would ask for; the task id."""
         planner = Planner(Providers(images=[self.images], models=[self.models]), self.settings)
         command = GenerateCommand(operation, task_id, prompt=fields.pop("prompt", "a fox"), **fields)
-        plan = planner.plan(command, PlanInputs(), self.user)
+        plan = planner.plan(command, PlanInputs(pictures), self.user)
         request = RequestPlan(
             id=uuid4(),
             task_id=task_id,
@@ -113,27 +131,47 @@ class Workshop:
 
 
 @asynccontextmanager
-async def open_workshop(db: Database, dsn: str, home: Path) -> AsyncGenerator[Workshop]:
-    """A workshop with one worker; ``db`` is the same database, open already."""
-    settings = settings_for(
-        dsn,
-        home,
-        sweep_seconds=0.1,
-        worker_ttl_seconds=10.0,
-        retry_base_seconds=0.01,
-        retry_cap_seconds=0.05,
-        reconcile_first_seconds=0.05,
-        reconcile_window_seconds=0.6,
-        shutdown_grace_seconds=5,
-    )
+async def open_workshop(
+    db: Database,
+    dsn: str,
+    home: Path,
+    *,
+    images: FakeImages | None = None,
+    models: FakeModels | None = None,
+    storage: type[MemoryStorage] = MemoryStorage,
+    workers: int = 1,
+    **changes: Any,  # noqa: ANN401 - settings by field name
+) -> AsyncGenerator[Workshop]:
+    """A workshop with so many workers at first; ``db`` is the same database, open already."""
+    quick: dict[str, Any] = {
+        "sweep_seconds": 0.1,
+        "worker_ttl_seconds": 10.0,
+        "retry_base_seconds": 0.01,
+        "retry_cap_seconds": 0.05,
+        "reconcile_first_seconds": 0.05,
+        "reconcile_window_seconds": 0.6,
+        "shutdown_grace_seconds": 5,
+    }
+    settings = settings_for(dsn, home, **(quick | changes))
+    await pool_rows.ensure(db, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
     objects = home / "objects"
     objects.mkdir()
-    storage = MemoryStorage(objects, {BUCKET: True})
-    shop = Workshop(settings, db, FakeImages(), FakeModels(), storage, await make_user(db), [])
-    await shop.start()
-    yield shop
-    for worker in shop.workers:
-        await worker.aclose()
+    shop = Workshop(
+        settings,
+        db,
+        images or FakeImages(),
+        models or FakeModels(),
+        storage(objects, {BUCKET: True, INPUTS: False}),
+        await make_user(db),
+        [],
+    )
+    try:
+        for _ in range(workers):
+            await shop.start()
+        yield shop
+    finally:
+        for worker in shop.workers:
+            await worker.aclose()
 
 
 @pytest.fixture
