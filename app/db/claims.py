@@ -25,24 +25,31 @@ class ClaimResult:
     full: bool  # work is left that only the caller's own limit kept back
 
 
+# One look at the head of each lane and pool: with order and limit, because for a mere `exists` the planner may choose
+# to read everything that waits for full pools.
 # In no order of pools, or a process with few slots of its own would serve the first one alone.
-_WAITING = """
+WAITING = """
 select lane.name as lane, pools.name as pool
 from unnest($1::text[]) with ordinality as lane(name, rank) cross join pools
-where exists (
+cross join lateral (
   select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
-    and j.lane = lane.name and j.pool = pools.name)
+    and j.lane = lane.name and j.pool = pools.name
+  order by j.priority desc, j.fair_tag, j.id limit 1) as head
 order by lane.rank, random()
 """
 
-_RESUMABLE = """
-select exists (select from jobs where status = 'queued' and waiting_for is null and resume and lane = any($1))
+RESUMABLE = """
+select lane.name as lane from unnest($1::text[]) with ordinality as lane(name, rank)
+cross join lateral (
+  select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = lane.name
+  order by j.priority desc, j.fair_tag, j.id limit 1) as head
+order by lane.rank
 """
 
 _LOCK_POOLS = "select name, slots from pools where name = any($1) order by name for no key update"
 
 # A slot is held by a running job that has not yet had its last call accepted, and by every open call, each once.
-_USED = """
+USED = """
 select p.name, (
     select count(*) from jobs j where j.pool = p.name and j.status = 'running' and not j.calls_done
       and not exists (select from provider_calls c
@@ -63,8 +70,8 @@ for no key update of j, t skip locked
 
 PICK_RESUMABLE = """
 select j.id, j.pool from jobs j join tasks t on t.id = j.task_id
-where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = any($1)
-order by j.lane desc, j.priority desc, j.fair_tag, j.id
+where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = $1
+order by j.priority desc, j.fair_tag, j.id
 limit $2
 for no key update of j, t skip locked
 """
@@ -135,14 +142,16 @@ async def claim(
 ) -> ClaimResult:
     """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker. ``time_limits`` are in seconds, by
     job type; a type without one has none."""
-    waiting = await database.fetch(_WAITING, list(lanes))
-    resumable = await database.fetchval(_RESUMABLE, list(lanes))
+    waiting = await database.fetch(WAITING, list(lanes))
+    resumable = [row["lane"] for row in await database.fetch(RESUMABLE, list(lanes))]
     if not waiting and not resumable:
         return ClaimResult((), more=False, full=False)
     if limit <= 0:
         return ClaimResult((), more=False, full=True)
     async with database.transaction() as connection:
-        resumed = await connection.fetch(PICK_RESUMABLE, list(lanes), limit) if resumable else []
+        resumed: list[asyncpg.Record] = []
+        for lane in resumable:
+            resumed += await connection.fetch(PICK_RESUMABLE, lane, limit - len(resumed))
         room = await _room(connection, sorted({row["pool"] for row in (*waiting, *resumed)}))
         picked = await _resume(connection, [row["id"] for row in resumed])
         more = bool(resumable) and not picked
@@ -182,16 +191,17 @@ async def _room(connection: Connection, pools: Sequence[str]) -> dict[str, int]:
         return {}
     slots = {row["name"]: row["slots"] for row in await connection.fetch(_LOCK_POOLS, list(pools))}
     # a statement of its own: its snapshot must be younger than the lock
-    used = {row["name"]: row["used"] for row in await connection.fetch(_USED, list(pools))}
+    used = {row["name"]: row["used"] for row in await connection.fetch(USED, list(pools))}
     return {name: slots[name] - used[name] for name in slots}
 
 
 async def lanes_with_room(database: Database, pools: Sequence[str]) -> list[Lane]:
     """Lanes that hold claimable work of these pools: those to ring when one of their slots came free."""
     rows = await database.fetch(
-        "select l.name as lane from unnest(array['priority', 'normal']) as l(name) where exists ("
-        " select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume"
-        " and j.lane = l.name and j.pool = any($1))",
+        "select distinct lane.name as lane from unnest(array['priority', 'normal']) as lane(name)"
+        " cross join unnest($1::text[]) as pool(name) cross join lateral ("
+        "   select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume"
+        "   and j.lane = lane.name and j.pool = pool.name order by j.priority desc, j.fair_tag, j.id limit 1) as head",
         list(pools),
     )
     return [row["lane"] for row in rows]

@@ -64,7 +64,7 @@ class UnknownUser(Exception):
     """The user does not exist (any more); nothing was written."""
 
 
-_ACCEPT = """
+ACCEPT = """
 with task as (
   insert into tasks (id, user_id, concepts_reserved, models_reserved, refined_models_reserved)
   values ($1, $2, $3, $4, $5)
@@ -176,7 +176,7 @@ async def _accept_within(
 ) -> asyncpg.Record | None:
     """One after the other for each user: what the last one took is seen by the next."""
     await user_limits.lock(connection, plan.user_id)
-    load = await user_limits.load(connection, plan.user_id)
+    load = await user_limits.load(connection, plan.user_id, limits)
     estimate = sum(job.estimate_micros for job in plan.jobs)
     places = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
     return await connection.fetchrow(*_statement(database, plan, places))
@@ -187,7 +187,7 @@ def _statement(database: Database, plan: RequestPlan, places: int | None) -> tup
     tables = database.tables
     reserved = {kind: sum(asset.kind is kind for asset in plan.assets) for kind in AssetKind}
     return (
-        _ACCEPT.format(concepts=tables.concepts, models=tables.models, inputs=tables.inputs),
+        ACCEPT.format(concepts=tables.concepts, models=tables.models, inputs=tables.inputs),
         plan.task_id,
         plan.user_id,
         reserved[AssetKind.CONCEPT],

@@ -12,34 +12,41 @@ from uuid import UUID
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.domain.jobs import Lane
-from app.domain.user_limits import UserLoad
+from app.domain.user_limits import UserLimits, UserLoad
 
 _LOCK = "select pg_advisory_xact_lock(1970500978, hashtext($1::uuid::text))"  # "user" in ASCII
 
+# up to $2 of them
 _IN_FLIGHT = """((
-    select count(*) from jobs j where j.user_id = $1 and j.status in ('queued', 'running')
-      and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
+    select count(*) from (
+      select from jobs j where j.user_id = $1 and j.status in ('queued', 'running')
+        and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker')) limit $2::bigint) as holding
   ) + (
     select count(*) from provider_calls c where c.user_id = $1 and c.state in ('intent', 'submitted', 'unknown')
       and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
   ))"""
 
-# a job reserves its estimate until its calls cost more
-_LOAD = f"""
-select {_IN_FLIGHT} as in_flight,
-  (select count(*) from jobs j where j.user_id = $1 and j.status in ('queued', 'running')) as unfinished,
-  (
+# Only what some limit asks for is counted, and only up to that limit. A job reserves its estimate until its calls cost
+# more.
+LOAD = f"""
+select
+  case when $2::bigint is null then 0 else {_IN_FLIGHT} end as in_flight,
+  case when $3::bigint is null then 0 else (
+    select count(*) from (
+      select from jobs j where j.user_id = $1 and j.status in ('queued', 'running') limit $3::bigint) as unfinished
+  ) end as unfinished,
+  case when not $4::boolean then 0 else (
     select coalesce(sum(coalesce(c.cost_micros, c.estimate_micros)), 0) from provider_calls c
     where c.user_id = $1 and c.created_at >= date_trunc('day', now(), 'UTC')
   )::bigint + (
-    select coalesce(sum(greatest(0, j.estimate_micros - coalesce((
-      select sum(coalesce(c.cost_micros, c.estimate_micros)) from provider_calls c where c.job_id = j.id), 0))), 0)
+    select coalesce(sum(case when j.attempt = 0 then j.estimate_micros else greatest(0, j.estimate_micros - coalesce((
+      select sum(coalesce(c.cost_micros, c.estimate_micros)) from provider_calls c where c.job_id = j.id), 0)) end), 0)
     from jobs j where j.user_id = $1 and j.status in ('queued', 'running')
-  )::bigint as spent_micros,
+  )::bigint end as spent_micros,
   extract(epoch from date_trunc('day', now(), 'UTC') + interval '1 day' - now())::float8 as day_left_seconds
 """  # noqa: S608 - constants
 
-_RELEASE = f"""
+RELEASE = f"""
 with ready as (
   select j.id, j.user_id, j.lane, j.pool, j.priority, row_number() over () as position
   from (
@@ -54,7 +61,7 @@ returning j.lane
 """  # noqa: S608 - constants
 
 # hops from user to user: one who has thousands waiting costs one look
-_WAITING_USERS = """
+WAITING_USERS = """
 with recursive waiting as (
   (select user_id from jobs where status = 'queued' and waiting_for = 'user_limit' and user_id is not null
    order by user_id limit 1)
@@ -85,9 +92,10 @@ async def lock(connection: Connection, user_id: UUID) -> None:
     await connection.execute(_LOCK, user_id)
 
 
-async def load(connection: Connection, user_id: UUID) -> UserLoad:
-    """What the user has under way; exact while the user's lock is held."""
-    row = await connection.fetchrow(_LOAD, user_id)
+async def load(connection: Connection, user_id: UUID, limits: UserLimits) -> UserLoad:
+    """What the user has under way, as far as the limits ask; exact while the user's lock is held."""
+    budget = limits.daily_budget_micros is not None
+    row = await connection.fetchrow(LOAD, user_id, limits.in_flight, limits.unfinished, budget)
     assert row is not None  # noqa: S101 - a select without from has one row
     return UserLoad(**dict(row))
 
@@ -96,15 +104,16 @@ async def release(database: Database, user_id: UUID, *, in_flight: int | None) -
     """Give the user's free places to waiting jobs, the most urgent and then the oldest first; lanes to ring."""
     async with database.transaction() as connection:
         await lock(connection, user_id)
-        rows = await connection.fetch(_RELEASE, user_id, _NO_LIMIT if in_flight is None else in_flight)
+        rows = await connection.fetch(RELEASE, user_id, _NO_LIMIT if in_flight is None else in_flight)
     return frozenset(row["lane"] for row in rows)
 
 
 async def waiting(database: Database, among: Sequence[UUID]) -> list[UUID]:
     """Those of the users that have jobs waiting for a place."""
     rows = await database.fetch(
-        "select u.id from unnest($1::uuid[]) as u(id) where exists (select from jobs j"
-        " where j.user_id = u.id and j.status = 'queued' and j.waiting_for = 'user_limit')",
+        "select u.id from unnest($1::uuid[]) as u(id) cross join lateral (select from jobs j"
+        " where j.user_id = u.id and j.status = 'queued' and j.waiting_for = 'user_limit'"
+        " order by j.priority desc, j.created_at, j.id limit 1) as head",
         list(among),
     )
     return [row["id"] for row in rows]
@@ -112,7 +121,7 @@ async def waiting(database: Database, among: Sequence[UUID]) -> list[UUID]:
 
 async def all_waiting(database: Database) -> list[UUID]:
     """Every user that has jobs waiting for a place."""
-    return [row["user_id"] for row in await database.fetch(_WAITING_USERS)]
+    return [row["user_id"] for row in await database.fetch(WAITING_USERS)]
 
 
 async def release_ownerless(database: Database) -> frozenset[Lane]:

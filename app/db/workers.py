@@ -125,12 +125,13 @@ with due as (
 update jobs set waiting_for = null, run_after = null from due where jobs.id = due.id
 """
 
-_CLAIMABLE_LANES = """
+CLAIMABLE_LANES = """
 select l.name as lane from unnest(array['priority', 'normal']) as l(name)
 where exists (
-  select from pools p where exists (
+  select from pools p cross join lateral (
     select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
-      and j.lane = l.name and j.pool = p.name))
+      and j.lane = l.name and j.pool = p.name
+    order by j.priority desc, j.fair_tag, j.id limit 1) as head)
   or exists (select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = l.name)
 """
 
@@ -162,7 +163,7 @@ async def sweep(database: Database, *, ttl_seconds: float, max_crashes: int, bur
         # a process that lives may still end its own
         overdue = await fail_overdue(connection, database, patience_seconds=ttl_seconds)
         due = await connection.execute(_PROMOTE_DUE)
-        lanes = await connection.fetch(_CLAIMABLE_LANES)
+        lanes = await connection.fetch(CLAIMABLE_LANES)
     return SweepResult(
         dead_workers=len(dead),
         taken_back=sum(row["status"] == "queued" for row in taken),

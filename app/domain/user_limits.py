@@ -31,7 +31,8 @@ NO_LIMITS = UserLimits()
 
 @dataclass(frozen=True, slots=True)
 class UserLoad:
-    """What a user has under way. ``spent_micros`` is what was booked today and what open calls and jobs may cost."""
+    """What a user has under way, each counted as far as there is a limit. ``spent_micros`` is what was booked today
+    and what open calls and jobs may cost."""
 
     in_flight: int
     unfinished: int
@@ -43,7 +44,7 @@ class UserLoad:
         if limits.unfinished is not None and self.unfinished + jobs > limits.unfinished:
             raise AppError(
                 ErrorCode.USER_LIMIT,
-                f"{self.unfinished} jobs are unfinished, and {limits.unfinished} may be. Wait until some have ended.",
+                f"At most {limits.unfinished} jobs may be unfinished. Wait until some have ended.",
                 retry_after=_JOB_SECONDS,
             )
         budget = limits.daily_budget_micros

@@ -229,35 +229,3 @@ async def test_what_a_worker_holds_without_knowing_can_be_released(db: Database)
     assert await workers.running_claims(db, worker.id) == {pair}
     assert await workers.release(db, worker.id, [pair]) == 1
     assert len(await claim_all(db, worker)) == 1
-
-
-async def test_a_claim_reads_the_head_of_its_index_whatever_waits_behind(db: Database) -> None:
-    user = await make_user(db)
-    plan = await accept(db, image_plan(user, "task-large-1"))
-    await db.execute(
-        "insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash,"
-        "   job_id)"
-        " select gen_random_uuid(), $1, $2, 'x', 'x', n::text, true, 'x', gen_random_uuid()"
-        " from generate_series(1, 20000) as n",
-        plan.task_id,
-        user,
-    )
-    await db.execute(
-        "insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,"
-        "   status, waiting_for, params)"
-        " select gen_random_uuid(), r.task_id, r.id, $1, 1, 'generate_images', 'openai',"
-        "   case when n % 2 = 0 then 'openai' else 'tripo_h' end, 'normal', 50, n,"
-        "   'queued', case when n % 4 = 0 then 'retry' end, '{}'"
-        " from (select *, row_number() over () as n from requests where operation = 'x') as r",
-        user,
-    )
-    await db.execute("analyze jobs")
-    await db.execute("analyze tasks")
-    for statement, arguments in (
-        (claims.PICK_NEW, ("normal", "openai", 10)),
-        (claims.PICK_RESUMABLE, (["normal", "priority"], 10)),
-    ):
-        rows = await db.fetch(f"explain {statement}", *arguments)
-        text = "\n".join(row[0] for row in rows)
-        assert "Seq Scan on jobs" not in text, text
-        assert "jobs_claimable" in text or "jobs_resumable" in text, text

@@ -1,0 +1,123 @@
+"""What waits costs nothing: with 100,000 jobs that can not run, the hot statements read a handful of pages.
+
+Proven by the pages and rows that EXPLAIN ANALYZE counts, for fresh and for current statistics, and for plans that do
+not know their parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from app.db import claims, requests, user_limits, workers
+from app.db.pool import Connection, Database
+
+from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan
+from tests.integration.majors import database
+
+__all__ = ["database"]
+
+BLOCKED = 100_000
+MAX_PAGES = 120  # a whole scan of the jobs would be thousands
+MAX_ROWS = 60
+
+_BLOCK = """
+insert into jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority, fair_tag, status,
+  waiting_for, run_after, resume, params)
+select gen_random_uuid(), j.task_id, j.request_id, j.user_id, 1, n, j.type, j.provider,
+  case when b.reason is null then 'tripo_h' else (array['openai', 'tripo_h', 'tripo_p'])[1 + n % 3] end,
+  (array['normal', 'priority'])[1 + n % 2], 50, n, 'queued', b.reason,
+  case when b.reason = 'retry' then now() + interval '1 hour' end,
+  coalesce(b.reason = 'retry', false) and n % 2 = 0, '{}'
+from jobs j, generate_series(1, $1::integer) as n, lateral (
+  select (array['retry', 'user_limit', 'step', 'dependency', 'breaker', null, null])[1 + n % 7] as reason) as b
+where j.id = $2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """A database with jobs that wait for everything there is to wait for, the claimable ones for a full pool."""
+
+    db: Database
+    flooder: UUID
+    other: UUID
+
+
+@pytest.fixture
+async def crowd(db: Database) -> Crowd:
+    flooder, other = await make_user(db), await make_user(db)
+    await db.execute("update pools set slots = 1 where name = 'tripo_h'")
+    plan = await accept(db, model_plan(flooder, "task-crowd-01"))
+    worker = await make_worker(db)
+    assert len((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs) == 1
+    await db.execute(_BLOCK, BLOCKED, plan.job_id)
+    return Crowd(db, flooder, other)
+
+
+def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, str]]:
+    """Name, statement and its arguments as SQL."""
+    lanes = "(array['priority', 'normal'])"
+    yield "lanes and pools with work", claims.WAITING, lanes
+    yield "lanes with work to resume", claims.RESUMABLE, lanes
+    yield "used slots", claims.USED, "(array['openai', 'tripo_h'])"
+    yield "new jobs", claims.PICK_NEW, "('normal', 'openai', 20)"
+    yield "jobs to resume", claims.PICK_RESUMABLE, "('normal', 20)"
+    yield "lanes to ring", workers.CLAIMABLE_LANES, ""
+    if analyzed:  # until then the planner makes a bitmap of all of the user's jobs: of the index alone
+        yield "load of a user", user_limits.LOAD, f"('{crowd.flooder}', 5, 20, false)"
+    yield "release", user_limits.RELEASE, f"('{crowd.flooder}', 5)"
+    yield "users that wait", user_limits.WAITING_USERS, ""
+    job = f"""[{{"id": "{uuid4()}", "step": 1, "type": "generate_model", "provider": "tripo", "pool": "tripo_h",
+      "lane": "normal", "priority": 50, "estimate_micros": 1, "params": {{}}}}]"""
+    accepting = requests.ACCEPT.format(concepts="concept_images", models="models", inputs="input_assets")
+    keys = f"'{uuid4()}', 'x', 's', 'k', true, 'h', '{uuid4()}'"
+    yield "accept", accepting, f"('task-accept-1', '{crowd.other}', 0, 0, 0, {keys}, '{job}', '[]', '[]', null)"
+
+
+async def explain(connection: Connection, statement: str, arguments: str) -> dict[str, Any]:
+    """The executed plan; its changes are undone."""
+    undo = connection.transaction()
+    await undo.start()
+    try:
+        await connection.execute(f"prepare hot as {statement}")
+        text = await connection.fetchval(
+            f"explain (analyze, buffers, timing off, costs off, format json) execute hot{arguments}"
+        )
+        await connection.execute("deallocate hot")
+    finally:
+        await undo.rollback()
+    return (text if isinstance(text, list) else orjson.loads(text))[0]["Plan"]
+
+
+def widest(plan: dict[str, Any]) -> float:
+    """The most rows that any node of the plan touched, thrown away or not."""
+    removed = sum(value for name, value in plan.items() if name.startswith("Rows Removed"))
+    own = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
+    return max([own, *(widest(child) for child in plan.get("Plans", []))])
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_hot_statements_read_a_handful_of_pages(crowd: Crowd, analyzed: bool) -> None:
+    db = crowd.db
+    for number in range(3):
+        await accept(db, image_plan(crowd.other, f"task-runnable-{number}"))
+    if analyzed:
+        for table in ("jobs", "tasks", "pools", "requests"):
+            await db.execute(f"analyze {table}")
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        for name, statement, arguments in statements(crowd, analyzed=analyzed):
+            async with db.transaction() as connection:
+                await connection.execute(f"set local plan_cache_mode = {mode}")
+                plan = await explain(connection, statement, arguments)
+            pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+            assert pages <= MAX_PAGES, (name, mode, pages, plan)
+            assert widest(plan) <= MAX_ROWS, (name, mode, widest(plan), plan)
+    worker = await make_worker(db)
+    claimed = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
+    assert {job.user_id for job in claimed} == {crowd.other}
+    assert len(claimed) == 3
