@@ -224,6 +224,18 @@ async def check_shutdown(settings: Settings) -> list[Finding]:
     return [Finding("shutdown", good=True, message="outlasts every provider call")]
 
 
+async def check_time_limits(settings: Settings) -> list[Finding]:
+    """A limit that ends a job while its provider may still answer in time wastes what was paid."""
+    longest = max(settings.openai_timeout_seconds, settings.tripo_timeout_seconds)
+    short = [
+        f"BFF_TIME_LIMIT_{name.upper()}_SECONDS" for name, seconds in settings.time_limits.items() if seconds <= longest
+    ]
+    if short:
+        message = f"{', '.join(short)}: not above the longest provider timeout ({longest:.0f} s); raise it"
+        return [Finding("time limits", good=False, message=message)]
+    return [Finding("time limits", good=True, message="leave every provider its time")]
+
+
 CHECKS: dict[str, Check] = {
     "database": check_database,
     "broker": check_broker,
@@ -232,6 +244,7 @@ CHECKS: dict[str, Check] = {
     "auth": check_auth,
     "providers": check_providers,
     "shutdown": check_shutdown,
+    "time limits": check_time_limits,
 }
 
 

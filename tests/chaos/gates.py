@@ -97,8 +97,11 @@ class GatedStorage(MemoryStorage):
         self.only = ""
         self.stores_late = False
         self.down = False
+        self.refuses = False
 
     async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
+        if self.refuses:
+            raise StorageUnavailable("503")
         gated = key.endswith(self.only)
         if gated:
             try:
