@@ -20,8 +20,7 @@ order by j.deadline limit 500
 _FAIL = """
 with ended as (
   update jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null, error_code = $3,
-    error_message = $4, finished_at = now(), failures = j.failures + 1,
-    cost_micros = coalesce((select sum(c.cost_micros) from provider_calls c where c.job_id = j.id), 0)
+    error_message = $4, finished_at = now(), failures = j.failures + 1
   where j.task_id = any($1) and j.status = 'running' and j.deadline < now() - make_interval(secs => $2)
   returning j.id, j.task_id, j.request_id, j.user_id, j.type, j.step, j.progress
 ), event as (

@@ -201,8 +201,8 @@ async def settled(
             " settled_at = now(), progress = case when $4::text is null then 100 else progress end"
             " where id = $1 and state in ('intent', 'submitted', 'unknown') returning job_id, id)"
             " update jobs set calls_done = calls_done or ($4::text is null and $5::jsonb is not null),"
-            "   cost_micros = (select coalesce(sum(p.cost_micros), 0) from provider_calls p"
-            "     where p.job_id = jobs.id and p.id <> c.id) + $2"
+            # added here and nowhere else: a sum made by whoever ends the job may miss what is booked meanwhile
+            "   cost_micros = jobs.cost_micros + $2"
             " from c where jobs.id = c.job_id",
             call_id,
             cost_micros,
@@ -262,17 +262,25 @@ async def orphaned_unknowns(database: Database, providers: Sequence[str], *, lim
     return [_call(row) for row in rows]
 
 
+_SETTLE_ABANDONED = """
+with over as (
+  update provider_calls c set state = 'settled', cost_micros = estimate_micros, cost_is_estimate = true,
+    error_code = coalesce(error_code, 'provider_outcome_unknown'), settled_at = now()
+  where c.state in ('intent', 'submitted', 'unknown') and c.provider_task_id is null and c.provider <> all($1)
+    and c.deadline < now() - interval '1 minute'
+    and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
+  returning c.job_id, c.cost_micros
+), booked as (
+  update jobs set cost_micros = jobs.cost_micros + over.cost_micros from over where jobs.id = over.job_id
+)
+select count(*) from over
+"""
+
+
 async def settle_abandoned(database: Database, *, looked_for: Sequence[str]) -> int:
-    """Calls that nobody can answer any more, of jobs that ended without them: booked at their estimate. Those of the
-    providers ``looked_for`` are left to whoever looks for them."""
-    return await database.execute(
-        "update provider_calls c set state = 'settled', cost_micros = estimate_micros, cost_is_estimate = true,"
-        " error_code = coalesce(error_code, 'provider_outcome_unknown'), settled_at = now()"
-        " where c.state in ('intent', 'submitted', 'unknown') and c.provider_task_id is null and c.provider <> all($1)"
-        " and c.deadline < now() - interval '1 minute'"
-        " and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))",
-        list(looked_for),
-    )
+    """Calls that nobody can answer any more, of jobs that ended without them: booked at their estimate; how many. Those
+    of the providers ``looked_for`` are left to whoever looks for them."""
+    return int(await database.fetchval(_SETTLE_ABANDONED, list(looked_for)))
 
 
 async def known_task_ids(database: Database, provider: str, since: datetime) -> frozenset[str]:

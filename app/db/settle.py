@@ -54,7 +54,6 @@ with o as (
     error_message = o.error_message,
     output = coalesce(o.output, j.output),
     progress = case when o.status = 'completed' then 100 when o.start_over then 0 else j.progress end,
-    cost_micros = coalesce((select sum(c.cost_micros) from provider_calls c where c.job_id = j.id), 0),
     finished_at = case when o.status = 'queued' then null else now() end
   from o
   where j.id = o.id and j.worker_id = o.worker_id and j.attempt = o.attempt and j.status = 'running'

@@ -160,8 +160,7 @@ async def requests_of(database: Database, task_id: str) -> list[dict[str, Any]]:
 _CANCEL_JOBS = """
 with ended as (
   update jobs set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
-    error_code = $2, finished_at = now(),
-    cost_micros = coalesce((select sum(c.cost_micros) from provider_calls c where c.job_id = jobs.id), 0)
+    error_code = $2, finished_at = now()
   where task_id = $1 and status in ('queued', 'running')
   returning id, task_id, request_id, user_id, type, step, progress, pool
 ), event as (

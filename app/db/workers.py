@@ -66,17 +66,37 @@ async def running_claims(database: Database, worker_id: UUID) -> set[tuple[UUID,
     return {(row["id"], row["attempt"]) for row in rows}
 
 
+_RELEASE = """
+with released as (
+  update jobs j set status = 'queued', worker_id = null, resume = j.calls_done or exists (
+    select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))
+  from unnest($2::uuid[], $3::integer[]) as c(id, attempt)
+  where j.id = c.id and j.attempt = c.attempt and j.worker_id = $1 and j.status = 'running'
+  returning j.id, j.task_id, j.request_id, j.user_id, j.type, j.step, j.progress
+), event as (
+  insert into events (type, user_id, task_id, payload)
+  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
+    'request_id', request_id, 'type', type, 'step', step, 'status', 'queued', 'progress', progress,
+    'waiting_for', null, 'error_code', null)
+  from released
+)
+select task_id, request_id from released
+"""
+
+
 async def release(database: Database, worker_id: UUID, claims: Sequence[tuple[UUID, int]]) -> int:
-    """Queue jobs again that the worker holds without knowing: the claim's answer never reached it."""
-    return await database.execute(
-        "update jobs j set status = 'queued', worker_id = null, resume = j.calls_done or exists ("
-        "   select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))"
-        " from unnest($2::uuid[], $3::integer[]) as c(id, attempt)"
-        " where j.id = c.id and j.attempt = c.attempt and j.worker_id = $1 and j.status = 'running'",
-        worker_id,
-        [job for job, _ in claims],
-        [attempt for _, attempt in claims],
-    )
+    """Queue jobs again that the worker holds without knowing: the claim's answer never reached it. How many."""
+    jobs, attempts = [job for job, _ in claims], [attempt for _, attempt in claims]
+    async with database.transaction() as connection:
+        held = await connection.fetch("select task_id from jobs where id = any($1::uuid[])", jobs)
+        await lock_tasks(connection, [row["task_id"] for row in held])
+        rows = await connection.fetch(_RELEASE, worker_id, jobs, attempts)
+        await roll_up(
+            connection,
+            request_ids=[row["request_id"] for row in rows],
+            task_ids=[row["task_id"] for row in rows],
+        )
+    return len(rows)
 
 
 _DEAD = "delete from workers where seen_at < now() - make_interval(secs => $1) returning id"

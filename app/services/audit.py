@@ -30,6 +30,7 @@ OUTPUT_KEY = Invariant(
 )
 
 _UNOWNED_SECONDS = 2 * 3600.0  # the sweep takes an hour
+_ROUNDS_SECONDS = 120.0  # what a minute's grace and a few sweeps take
 
 
 async def audit_rows(
@@ -66,6 +67,7 @@ def _patience(settings: Settings) -> Patience:
         worker_ttl=settings.worker_ttl_seconds,
         leftovers=settings.supabase_timeout_seconds + settings.worker_ttl_seconds,
         unowned=_UNOWNED_SECONDS,
+        unknowns=settings.reconcile_window_seconds + _ROUNDS_SECONDS,
     )
 
 

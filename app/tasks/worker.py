@@ -23,17 +23,15 @@ _BELL_THREADS = 2
 def run_worker(settings: Settings, lane: Lane) -> None:
     """Work until a signal ends the process. TERM is a warm shutdown, QUIT a cold one."""
     runtime = Runtime(settings, LANES_OF[lane])
+    # here and not in a signal of Celery's, which would swallow the failure and take bells that nobody answers
+    runtime.start()
 
-    def starting(**_: Any) -> None:  # noqa: ANN401 - Celery's signal arguments
-        runtime.start()
-
-    def shutting_down(**_: Any) -> None:  # noqa: ANN401
+    def shutting_down(**_: Any) -> None:  # noqa: ANN401 - Celery's signal arguments
         runtime.stop_claiming()
 
     def shut_down(**_: Any) -> None:  # noqa: ANN401
         runtime.stop()
 
-    signals.worker_init.connect(starting, weak=False)
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(shut_down, weak=False)
     runtime.celery.worker_main(

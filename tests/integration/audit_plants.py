@@ -95,7 +95,7 @@ PLANTS = {
         OPEN_CALL from jobs j where j.id = MODEL_JOB
         """,
     "calls_are_watched": """
-        OPEN_CALL - interval '2 hours' from jobs j where j.id = REFUSED_JOB
+        OPEN_CALL - interval '3 hours' from jobs j where j.id = REFUSED_JOB
         """,
     "asset_has_file": "update concept_images set asset_url = asset_url || '.bak' where id = FIRST_IMAGE",
     "input_has_file": """

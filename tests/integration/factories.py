@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from app.config import Settings
 from app.db import requests
 from app.db.pool import Database
+from app.db.provider_calls import CallIntent
 from app.db.requests import RequestPlan
 from app.db.workers import WorkerIdentity, renew
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
@@ -86,3 +87,8 @@ async def make_worker(
     worker = WorkerIdentity(uuid4(), "test", "localhost", 1, lanes, slots)
     await renew(database, worker, stopping=False)
     return worker
+
+
+def call_intent(provider: str = "openai", pool: str = "openai", kind: str = "generation") -> CallIntent:
+    """A paid call about to be made, estimated at 0.04 USD."""
+    return CallIntent(uuid4(), provider, pool, kind, "hash", {}, 40_000, "test", 60.0)

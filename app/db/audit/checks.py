@@ -31,12 +31,13 @@ class Patience:
     worker_ttl: float  # a process that was seen so lately lives
     leftovers: float  # an ended job's unfinished upload may stay so long
     unowned: float  # a client's unfinished upload may stay so long
+    unknowns: float  # past its deadline, a call may be looked for so long
 
 
 _FRAME = """
 with patience as (
   select make_interval(secs => $1) as worker_ttl, make_interval(secs => $2) as leftovers,
-    make_interval(secs => $3) as unowned
+    make_interval(secs => $3) as unowned, make_interval(secs => $4) as unknowns
 ), asset as (
   select id, task_id, user_id, job_id, request_id, 'concept' as kind, number, status, asset_url, file_id, preview_url,
     error_code, 'concept_images' as table_name from {concepts} where job_id is not null
@@ -46,7 +47,7 @@ with patience as (
 ), difference as (
   {sql}
 )
-select ids, found, count(*) over () as total from difference, patience limit $4
+select ids, found, count(*) over () as total from difference, patience limit $5
 """
 
 
@@ -75,6 +76,7 @@ async def run(
             patience.worker_ttl,
             patience.leftovers,
             patience.unowned,
+            patience.unknowns,
             _SHOWN,
             timeout=_STATEMENT_SECONDS + 10,
         )

@@ -39,13 +39,13 @@ CLAIM_CHECKS = (
     ),
     _rows(
         "resume_is_paid",
-        "only a job whose paid work is under way or done goes on without a slot",
+        "only a queued job that has made a call goes on without a slot",
         "it may run above the provider's limit: report it with the job's events and calls",
         """
         select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
-          format('job is %s and resumes, without an open call', j.status) as found
+          format('job is %s and resumes, without a call', j.status) as found
         from jobs j where j.resume and (j.status <> 'queued' or (not j.calls_done and not exists (
-          select from provider_calls c where c.job_id = j.id and c.state in OPEN)))
+          select from provider_calls c where c.job_id = j.id)))
         """,
     ),
     _rows(
@@ -144,9 +144,9 @@ CLAIM_CHECKS = (
         """
         select jsonb_build_object('call', c.id, 'job', c.job_id, 'worker', c.worker_id) as ids,
           format('call is %s, its job %s', c.state, coalesce(j.status, 'gone')) as found
-        from provider_calls c left join jobs j on j.id = c.job_id
+        from patience, provider_calls c left join jobs j on j.id = c.job_id
         where c.state in OPEN and (j.id is null or j.status in ('completed', 'failed', 'canceled')) and case
-          when c.provider_task_id is null then c.deadline < now() - interval '2 minutes'
+          when c.provider_task_id is null then c.deadline < now() - patience.unknowns
           else not exists (select from workers w where w.id = c.worker_id) end
         """,
         passing=True,
