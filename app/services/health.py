@@ -6,6 +6,8 @@ import asyncio
 
 import asyncpg
 import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from app.db.pool import UNREACHABLE, Database
 from app.domain.broker_url import redis_py_url
@@ -22,6 +24,7 @@ class Health:
             redis_py_url(redis_url),
             socket_connect_timeout=_PATIENCE_SECONDS,
             socket_timeout=_PATIENCE_SECONDS,
+            retry=Retry(NoBackoff(), 1),  # of a connection that was cut since the last look
         )
 
     async def parts(self) -> dict[str, str]:
@@ -45,6 +48,6 @@ class Health:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._broker.execute_command("PING")
-        except (redis.RedisError, OSError, TimeoutError):
+        except Exception:  # noqa: BLE001 - a connection that breaks also raises what is no RedisError
             return "unreachable"
         return "ok"

@@ -63,7 +63,7 @@ class RateLimits:
             if await self._limiter.hit(item, provider, str(user_id)):
                 return
             window = await self._limiter.get_window_stats(item, provider, str(user_id))
-        except (redis.RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a connection that breaks also raises what is no RedisError
             self._away_until = self._clock() + _PAUSE_SECONDS
             UNCOUNTED.inc()
             log.warning("rate_limits_not_counted", error=type(error).__name__)

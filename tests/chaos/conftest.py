@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import asyncpg
 import pytest
 import structlog
 
@@ -25,6 +27,19 @@ def tcp_dsn(dsn: str, port: int) -> str:
 def socket_of(dsn: str) -> Path:
     """The Unix socket that an embedded server's DSN names."""
     return Path(unquote(parse_qs(urlsplit(dsn).query)["host"][0])) / ".s.PGSQL.5432"
+
+
+def run_sql(dsn: str, query: str, *args: object) -> list[asyncpg.Record]:
+    """One statement on a connection of its own."""
+
+    async def run() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetch(query, *args)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
 
 
 @pytest.fixture(autouse=True)
