@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
+import hypothesis
 import pytest
 import structlog
 
@@ -16,6 +17,8 @@ from tests.integration.conftest import db, settings
 from tests.integration.workshop import workshop
 
 __all__ = ["db", "settings", "workshop"]
+
+hypothesis.settings.register_profile("soak")  # `--hypothesis-profile=soak`: suites draw more, and other, cases
 
 
 def tcp_dsn(dsn: str, port: int) -> str:

@@ -98,7 +98,7 @@ def _order(dice: random.Random, at: float) -> Order:
     if operation != "sketch-to-model" or dice.random() < 0.5:
         fields["prompt"] = f"a {dice.choice(_WORDS)} made of {dice.choice(('wood', 'clay', 'glass', 'brass'))}"
     if operation.endswith("-image"):
-        fields["n"] = dice.choice((1, 1, 2, 3))
+        fields["n"] = dice.choice((1, 1, 1, 2))
     elif operation != "refine-model":
         fields["face_limit"] = 2000
     return Order(

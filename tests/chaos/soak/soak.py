@@ -28,7 +28,7 @@ SETTINGS = {
     "BFF_WORKER_TTL_SECONDS": "3",
     "BFF_SWEEP_SECONDS": "1",
     "BFF_SUPABASE_TIMEOUT_SECONDS": "10",
-    "BFF_OPENAI_TIMEOUT_SECONDS": "10",
+    "BFF_OPENAI_TIMEOUT_SECONDS": "60",
     "BFF_TRIPO_TIMEOUT_SECONDS": "10",
     "BFF_RECONCILE_FIRST_SECONDS": "1",
     "BFF_RECONCILE_WINDOW_SECONDS": "20",
@@ -40,7 +40,7 @@ SETTINGS = {
     "BFF_LOG_LEVEL": "INFO",
 }
 _LINE_SECONDS = 5.0
-_REST_SECONDS = 300.0  # for everything to end after the load; a limit for a hung soak, not a measure
+_REST_SECONDS = 400.0  # for everything to end after the load; a limit for a hung soak, not a measure
 
 _UNREST = """
 select (select count(*) from jobs where status in ('queued', 'running')) as jobs,
