@@ -26,7 +26,7 @@ CI = settings(
     deadline=None,
     database=None,
     print_blob=False,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=(HealthCheck.too_slow, HealthCheck.function_scoped_fixture),
 )
 SOAK = settings(CI, max_examples=200, stateful_step_count=50, derandomize=False)
 
