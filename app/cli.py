@@ -215,5 +215,55 @@ def audit(
         sys.exit(1)
 
 
+jobs = typer.Typer(no_args_is_help=True, help="What failed, why, what it cost, and how to run it again.")
+app.add_typer(jobs, name="jobs")
+
+Since = Annotated[str | None, typer.Option(help="Only what failed in the last 90s, 15m, 24h, 7d …")]
+Code = Annotated[str | None, typer.Option(help="Only this error code.")]
+OfUser = Annotated[str | None, typer.Option(help="Only of this user (UUID).")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@jobs.command("failed")
+def jobs_failed(
+    since: Since = None, code: Code = None, user: OfUser = None, limit: Limit = 50, as_json: AsJson = False
+) -> None:
+    """List requests that failed for good and were not retried."""
+    from app.cli_jobs import Choice, list_failed
+
+    asyncio.run(list_failed(console, Choice(since, code, user, limit), as_json=as_json))
+
+
+@jobs.command("retry")
+def jobs_retry(
+    ids: Annotated[list[str] | None, typer.Argument(help="Failed jobs, requests or tasks.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that `jobs failed` lists.")] = False,
+    since: Since = None,
+    code: Code = None,
+    user: OfUser = None,
+    limit: Limit = 50,
+    may_pay_again: Annotated[
+        bool, typer.Option("--may-pay-again", help="Also what was or may have been paid, and would be paid once more.")
+    ] = False,
+) -> None:
+    """Run failed requests again, for the same users. Exit code 1 when one was left out."""
+    from app.cli_jobs import Choice, retry_failed
+
+    choice = Choice(since, code, user, limit)
+    if not asyncio.run(retry_failed(console, ids or (), choice, everything=everything, may_pay_again=may_pay_again)):
+        sys.exit(1)
+
+
+@jobs.command("show")
+def jobs_show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="A job, request or task.")], as_json: AsJson = False
+) -> None:
+    """Show what is known of a job: state, paid calls, files, rows, events."""
+    from app.cli_jobs import show
+
+    asyncio.run(show(console, id_, as_json=as_json))
+
+
 if __name__ == "__main__":
     main()

@@ -34,6 +34,7 @@ from app.services.poller import Poller
 from app.services.principals import PrincipalVerifier
 from app.services.rate_limits import RateLimits
 from app.services.reconciler import Reconciler
+from app.services.retries import Retries
 from app.services.settler import Settler
 from app.services.spool import Spool
 from app.services.sweeper import Sweeper
@@ -149,6 +150,30 @@ class WorkerContainer:
     async def aclose(self) -> None:
         await self.sweeper.aclose()
         await self.engine.stop()
+        await self.stack.aclose()
+
+
+@dataclass(slots=True)
+class OperatorContainer:
+    """What a command of an operator needs that changes something."""
+
+    database: Database
+    retries: Retries
+    stack: AsyncExitStack
+
+    @classmethod
+    async def open(cls, settings: Settings) -> OperatorContainer:
+        """Raises what opening the database raises."""
+        async with AsyncExitStack() as stack:
+            database = await Database.open(settings, application_name="makeit3d operator")
+            stack.push_async_callback(database.close)
+            bells = CeleryBells(create_celery(settings))
+            stack.push_async_callback(bells.aclose)
+            notifier = Notifier(database)
+            stack.push_async_callback(notifier.aclose)
+            return cls(database, Retries(database, bells, notifier), stack.pop_all())
+
+    async def aclose(self) -> None:
         await self.stack.aclose()
 
 

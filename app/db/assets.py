@@ -70,9 +70,13 @@ async def slots_of(database: Database, job_ids: Sequence[UUID]) -> dict[UUID, li
 
 
 async def output_of_step(database: Database, request_id: UUID, step: int) -> dict[str, Any] | None:
-    """What an earlier step of the request made (``jobs.output``), or None while it is not completed."""
+    """What an earlier step of the request made (``jobs.output``), or of the request that it retries; None while it is
+    not completed."""
     return await database.fetchval(
-        "select output from jobs where request_id = $1 and step = $2 and status = 'completed' order by chunk limit 1",
+        "with recursive line (id, retry_of, age) as (select id, retry_of, 0 from requests where id = $1"
+        "   union all select r.id, r.retry_of, age + 1 from requests r join line on r.id = line.retry_of)"
+        " select j.output from line join jobs j on j.request_id = line.id"
+        " where j.step = $2 and j.status = 'completed' order by line.age, j.chunk limit 1",
         request_id,
         step,
     )

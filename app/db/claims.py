@@ -225,4 +225,5 @@ def _claimed(row: asyncpg.Record) -> ClaimedJob:
         alone=row["alone"],
         age_seconds=row["age_seconds"],
         time_left_seconds=row["time_left_seconds"],
+        retry_of=row["retry_of"],
     )

@@ -130,6 +130,21 @@ async def calls_of(database: Database, job_id: UUID) -> list[Call]:
     return [_call(row) for row in rows]
 
 
+async def inherited(database: Database, job_id: UUID, kind: str) -> Call | None:
+    """The call of this kind whose paid work a retried job goes on with: the newest one of the jobs whose place it
+    takes, where the provider has its result or works on it."""
+    row = await database.fetchrow(
+        "with recursive line (id, retry_of) as (select id, retry_of from jobs where id = $1"  # noqa: S608
+        "   union all select j.id, j.retry_of from jobs j join line on j.id = line.retry_of)"
+        f" select * from (select {_COLUMNS} from provider_calls"
+        "   where job_id in (select id from line where id <> $1) and kind = $2 order by created_at desc limit 1) as c"
+        " where provider_task_id is not null and (state = 'submitted' or (state = 'settled' and error_code is null))",
+        job_id,
+        kind,
+    )
+    return None if row is None else _call(row)
+
+
 async def submitted(
     database: Database,
     call_id: UUID,

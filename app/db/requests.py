@@ -41,6 +41,7 @@ class RequestPlan:
     jobs: Sequence[JobPlan]
     assets: Sequence[AssetPlan]
     inputs: Sequence[CheckedInput] = ()
+    retry_of: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +80,25 @@ with task as (
   returning id, status, concepts_reserved - $3 as first_concept, models_reserved - $4 as first_model,
     refined_models_reserved - $5 as first_refined_model
 ), request as (
-  insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash, job_id)
-  select $6, task.id, $2, $7, $8, $9, $10, $11, $12 from task
+  insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash, job_id,
+    retry_of)
+  select $6, task.id, $2, $7, $8, $9, $10, $11, $12, $17 from task
   returning id, user_id
 ), planned as (
   select p.*, case
-      when p.step > 1 then 'step'
-      when row_number() over (partition by p.step > 1 order by p.step, p.id) > $16::bigint then 'user_limit'
+      when p.later then 'step'
+      when row_number() over (partition by p.later order by p.step, p.id) > $16::bigint then 'user_limit'
     end as waiting_for
   from jsonb_to_recordset($13) as p(id uuid, step smallint, type text, provider text, pool text, lane text,
-    priority smallint, estimate_micros bigint, params jsonb)
+    priority smallint, estimate_micros bigint, params jsonb, later boolean, retry_of uuid, paid boolean)
 ), ready as (
   select p.id, request.user_id, p.lane, p.pool, p.priority, p.step as position
   from planned p, request where p.waiting_for is null
 ), {tagging}, job as (
   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,
-    status, waiting_for, estimate_micros, params)
+    status, waiting_for, estimate_micros, params, retry_of, resume, calls_done)
   select p.id, task.id, request.id, $2, p.step, p.type, p.provider, p.pool, p.lane, p.priority,
-    coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params
+    coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params, p.retry_of, p.paid, p.paid
   from task, request, planned p left join tagged on tagged.id = p.id
   returning id, task_id, step, type, waiting_for
 ), plan as (
@@ -159,7 +161,7 @@ async def accept(database: Database, plan: RequestPlan, limits: UserLimits = NO_
         else:
             row = await database.fetchrow(*_statement(database, plan, None))
     except asyncpg.UniqueViolationError as error:
-        if _constraint(error) == "requests_idempotency":
+        if _constraint(error) in ("requests_idempotency", "requests_retry"):
             raise DuplicateRequest from None
         raise
     except asyncpg.ForeignKeyViolationError as error:
@@ -185,6 +187,7 @@ async def _accept_within(
 def _statement(database: Database, plan: RequestPlan, places: int | None) -> tuple[Any, ...]:
     """The statement and its arguments; ``places`` is how many jobs may start now."""
     tables = database.tables
+    first = min(job.step for job in plan.jobs)
     reserved = {kind: sum(asset.kind is kind for asset in plan.assets) for kind in AssetKind}
     return (
         ACCEPT.format(concepts=tables.concepts, models=tables.models, inputs=tables.inputs),
@@ -200,10 +203,11 @@ def _statement(database: Database, plan: RequestPlan, places: int | None) -> tup
         plan.explicit_key,
         plan.body_hash,
         plan.job_id,
-        [_job_json(job) for job in plan.jobs],
+        [_job_json(job, later=job.step > first) for job in plan.jobs],
         [_asset_json(asset, position) for position, asset in enumerate(plan.assets)],
         [{"id": str(item.id), "width": item.width, "height": item.height} for item in plan.inputs],
         places,
+        plan.retry_of,
     )
 
 
@@ -237,7 +241,8 @@ def _constraint(error: asyncpg.IntegrityConstraintViolationError) -> str:
     return str(getattr(error, "constraint_name", None) or "")  # set by asyncpg from the server's message
 
 
-def _job_json(job: JobPlan) -> dict[str, Any]:
+def _job_json(job: JobPlan, *, later: bool) -> dict[str, Any]:
+    """``later`` says that another job of the request comes first."""
     return {
         "id": str(job.id),
         "step": job.step,
@@ -248,6 +253,9 @@ def _job_json(job: JobPlan) -> dict[str, Any]:
         "priority": job.priority,
         "estimate_micros": job.estimate_micros,
         "params": dict(job.params),
+        "later": later,
+        "retry_of": None if job.retry_of is None else str(job.retry_of),
+        "paid": job.keeps_paid_work,
     }
 
 

@@ -35,6 +35,7 @@ class StatusRows:
     request_id: UUID
     operation: str
     job_id: UUID  # the job that makes what was asked for, or the job that was asked about
+    retry_of: UUID | None  # the failed request that this one repeats
     single_job: bool
     jobs: list[dict[str, Any]]
     assets: list[dict[str, Any]]
@@ -72,13 +73,13 @@ from request
 """
 
 _BY_TASK = """
-  select r.id, r.task_id, r.operation, r.job_id, false as single_job from requests r
+  select r.id, r.task_id, r.operation, r.job_id, r.retry_of, false as single_job from requests r
   join tasks t on t.id = r.task_id
   where t.id = $1 and t.user_id = $2 order by r.number desc limit 1
 """
 
 _BY_JOB = """
-  select r.id, r.task_id, r.operation, j.id as job_id, true as single_job from jobs j
+  select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job from jobs j
   join requests r on r.id = j.request_id join tasks t on t.id = j.task_id
   where j.id = $1 and t.user_id = $2
 """
@@ -104,6 +105,7 @@ async def _status(database: Database, request: str, key: object, user_id: UUID) 
         request_id=row["id"],
         operation=row["operation"],
         job_id=row["job_id"],
+        retry_of=row["retry_of"],
         single_job=row["single_job"],
         jobs=row["jobs"],
         assets=row["assets"],
@@ -147,7 +149,7 @@ async def list_page(
 async def requests_of(database: Database, task_id: str) -> list[dict[str, Any]]:
     """The requests of a task with their jobs, oldest first."""
     rows = await database.fetch(
-        "select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.finished_at, ("
+        "select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.finished_at, r.retry_of, ("
         " select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type,"
         " 'status', j.status, 'progress', j.progress, 'waiting_for', j.waiting_for, 'error_code', j.error_code,"
         " 'cost_micros', j.cost_micros) order by j.step, j.chunk), '[]') from jobs j where j.request_id = r.id) as jobs"

@@ -51,6 +51,8 @@ class JobPlan:
     priority: int
     params: Mapping[str, Any]
     estimate_micros: int = 0  # what its paid calls may cost, USD micros
+    retry_of: UUID | None = None  # the failed job whose place it takes
+    keeps_paid_work: bool = False  # it goes on with the provider's work that the failed job paid for
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class ClaimedJob:
     alone: bool
     age_seconds: float
     time_left_seconds: float | None  # until its deadline; None: no limit
+    retry_of: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class TaskStatus(BaseModel):
                 "request_id": REQUEST_ID,
                 "job_id": JOB_ID,
                 "operation": "text-to-image",
+                "retry_of": None,
                 "status": "complete",
                 "progress": 100,
                 "asset_url": CONCEPT_URL,
@@ -63,6 +64,7 @@ class TaskStatus(BaseModel):
     request_id: UUID
     job_id: UUID
     operation: str
+    retry_of: UUID | None = Field(description="The failed request that this one repeats.")
     status: AssetWord
     progress: int = Field(ge=0, le=100)
     asset_url: str | None = Field(description="The first output, when it is there.")
@@ -106,6 +108,7 @@ class TaskRequest(BaseModel):
     status: TaskWord
     job_id: UUID
     error_code: str | None
+    retry_of: UUID | None = Field(description="The failed request that this one repeats.")
     created_at: datetime
     finished_at: datetime | None
     jobs: list[RequestJob]

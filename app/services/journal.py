@@ -306,7 +306,11 @@ class Journal:
 
     async def _latest(self, run: JobRun, kind: str | None = None) -> Call | None:
         calls = [call for call in await self._calls(run) if kind is None or call.kind == kind]
-        return calls[-1] if calls else None
+        if calls:
+            return calls[-1]
+        if kind is None or run.job.retry_of is None:
+            return None
+        return await provider_calls.inherited(self._database, run.claim.job_id, kind)
 
     async def _current(self, run: JobRun, call_id: UUID) -> Call:
         return next(call for call in await self._calls(run) if call.id == call_id)

@@ -95,6 +95,7 @@ class TaskStatus:
             "request_id": str(rows.request_id),
             "job_id": str(rows.job_id),
             "operation": rows.operation,
+            "retry_of": None if rows.retry_of is None else str(rows.retry_of),
             "status": status.value,
             "progress": _progress(jobs, status),
             "asset_url": first_url,

@@ -1,0 +1,201 @@
+"""What an operator asks about jobs: those that failed for good, what one went through, and what repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from app.db.pool import Database
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRequest:
+    """A request that failed, by the job that failed first. Money is in USD micros."""
+
+    request_id: UUID
+    job_id: UUID
+    task_id: str
+    user_id: UUID | None
+    operation: str
+    step: int
+    type: str
+    provider: str | None
+    error_code: str
+    error_message: str | None
+    failures: int
+    crashes: int
+    finished_at: datetime
+    cost_micros: int
+    # the provider has the paid result, or works on it: a retry goes on with that and pays nothing for this step
+    keeps_paid_work: bool
+    # what was paid, or may have been, and would be paid once more
+    paid_again_micros: int
+    retried_by: UUID | None
+
+
+# Calls of a job and of those whose place it took. The newest may still be good for something: Tripo's are, whose result
+# can be fetched again; an image call's result went with its reply.
+_FAILED = """
+select r.id as request_id, j.id as job_id, r.task_id, r.user_id, r.operation, j.step, j.type, j.provider,
+  coalesce(j.error_code, 'internal_error') as error_code, j.error_message, j.failures, j.crashes, j.finished_at,
+  (select coalesce(sum(o.cost_micros), 0)::bigint from jobs o where o.request_id = r.id) as cost_micros,
+  coalesce(money.keeps, false) as keeps_paid_work, coalesce(money.again, 0)::bigint as paid_again_micros,
+  (select n.id from requests n where n.retry_of = r.id) as retried_by
+from jobs j join requests r on r.id = j.request_id
+cross join lateral (
+  with recursive line (id, retry_of) as (
+    select j.id, j.retry_of
+    union all select o.id, o.retry_of from jobs o join line on o.id = line.retry_of
+  ), calls as (
+    select c.state, coalesce(c.cost_micros, c.estimate_micros) as micros,
+      row_number() over (order by c.created_at desc) = 1 and c.provider_task_id is not null and c.estimate_micros > 0
+        and (c.state = 'submitted' or (c.state = 'settled' and c.error_code is null)) as good
+    from provider_calls c join line on c.job_id = line.id
+  )
+  select bool_or(good) as keeps, sum(micros) filter (where not good) as again from calls
+) as money
+where j.status = 'failed' and r.status = 'failed'
+  and not exists (select from jobs o where o.request_id = j.request_id and o.status = 'failed'
+    and (o.step, o.chunk, o.id) < (j.step, j.chunk, j.id))
+"""
+
+
+async def failed(
+    database: Database,
+    *,
+    since_seconds: float | None = None,
+    code: str | None = None,
+    user_id: UUID | None = None,
+    limit: int,
+) -> list[FailedRequest]:
+    """Requests that failed and were not retried, the newest first."""
+    rows = await database.fetch(
+        _FAILED + " and not exists (select from requests n where n.retry_of = r.id)"
+        " and ($1::float8 is null or j.finished_at > now() - make_interval(secs => $1))"
+        " and ($2::text is null or j.error_code = $2) and ($3::uuid is null or j.user_id = $3)"
+        " order by j.finished_at desc limit $4",
+        since_seconds,
+        code,
+        user_id,
+        limit,
+    )
+    return [FailedRequest(**dict(row)) for row in rows]
+
+
+async def failed_request(database: Database, request_id: UUID) -> FailedRequest | None:
+    row = await database.fetchrow(_FAILED + " and r.id = $1", request_id)
+    return None if row is None else FailedRequest(**dict(row))
+
+
+async def request_of(database: Database, id_: str) -> UUID | None:
+    """The request that a job, a request or (its newest one) a task stands for."""
+    return await database.fetchval(
+        "select coalesce("
+        " (select request_id from jobs where id::text = $1), (select id from requests where id::text = $1),"
+        " (select id from requests where task_id = $1 order by number desc limit 1))",
+        id_,
+    )
+
+
+async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[JobPlan, ...], tuple[AssetPlan, ...]]:
+    """Jobs of a failed request that have no result, and the asset rows they left empty: as they were planned."""
+    tables = database.tables
+    jobs = await database.fetch(
+        "select id, step, type, provider, pool, lane, priority, params, estimate_micros from jobs"
+        " where request_id = $1 and status = 'failed' order by step, chunk",
+        request_id,
+    )
+    assets = await database.fetch(
+        f"select id, 'concept' as kind, number, job_id, prompt, style, source_input_asset_id,"  # noqa: S608 - checked names
+        f" source_concept_image_id, null::uuid as source_model_id, metadata from {tables.concepts}"
+        " where job_id = any($1::uuid[]) and status = 'failed'"
+        " union all select id, kind, number, job_id, prompt, style, source_input_asset_id, source_concept_image_id,"
+        f" source_model_id, metadata from {tables.models} where job_id = any($1::uuid[]) and status = 'failed'"
+        " order by kind, number",
+        [row["id"] for row in jobs],
+    )
+    return tuple(_job(row) for row in jobs), tuple(_asset(row) for row in assets)
+
+
+def _job(row: asyncpg.Record) -> JobPlan:
+    values: dict[str, Any] = dict(row) | {"type": JobType(row["type"])}
+    return JobPlan(**values)
+
+
+def _asset(row: asyncpg.Record) -> AssetPlan:
+    values: dict[str, Any] = dict(row) | {"kind": AssetKind(row["kind"]), "metadata": row["metadata"] or {}}
+    del values["id"], values["number"]
+    return AssetPlan(id=row["id"], **values)
+
+
+# --- one job, looked at closely ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """All that is known of a job, without prompts, links and keys."""
+
+    job: dict[str, Any]
+    calls: Sequence[dict[str, Any]]
+    files: Sequence[dict[str, Any]]
+    assets: Sequence[dict[str, Any]]
+    events: Sequence[dict[str, Any]]
+
+
+async def jobs_of(database: Database, request_id: UUID) -> list[UUID]:
+    rows = await database.fetch("select id from jobs where request_id = $1 order by step, chunk", request_id)
+    return [row["id"] for row in rows]
+
+
+async def record(database: Database, job_id: UUID, *, events: int) -> JobRecord | None:
+    """Everything about a job, with its newest events."""
+    tables = database.tables
+    job = await database.fetchrow(
+        "select j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.provider, j.pool, j.lane, j.priority,"
+        " j.status, j.waiting_for, j.run_after, j.resume, j.calls_done, j.alone, j.worker_id, w.name as worker,"
+        " w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress, j.cost_micros,"
+        " j.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of,"
+        " r.operation from jobs j join requests r on r.id = j.request_id left join workers w on w.id = j.worker_id"
+        " where j.id = $1",
+        job_id,
+    )
+    if job is None:
+        return None
+    calls = await database.fetch(
+        "select id, kind, state, provider_task_id, provider_request_id, cost_micros, cost_is_estimate, estimate_micros,"
+        " error_code, provider_code, http_status, attempt, created_at, submitted_at, settled_at, deadline"
+        " from provider_calls where job_id = $1 order by created_at",
+        job_id,
+    )
+    files = await database.fetch(
+        "select key, kind, state, size, content_type, attempt, created_at, stored_at from files"
+        " where job_id = $1 order by created_at",
+        job_id,
+    )
+    assets = await database.fetch(
+        f"select 'concept' as kind, id, number, status, error_code from {tables.concepts} where job_id = $1"  # noqa: S608
+        f" union all select kind, id, number, status, error_code from {tables.models} where job_id = $1"
+        " order by kind, number",
+        job_id,
+    )
+    told = await database.fetch(
+        "select created_at, payload->>'status' as status, payload->>'progress' as progress,"
+        " payload->>'waiting_for' as waiting_for, payload->>'error_code' as error_code from events"
+        " where task_id = $1 and type = 'job_update' and payload->>'job_id' = $2 order by id desc limit $3",
+        job["task_id"],
+        str(job_id),
+        events,
+    )
+    return JobRecord(
+        dict(job),
+        [dict(row) for row in calls],
+        [dict(row) for row in files],
+        [dict(row) for row in assets],
+        [dict(row) for row in reversed(told)],
+    )

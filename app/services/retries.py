@@ -1,0 +1,106 @@
+"""An operator repeats a failed request: what it completed is kept, what it paid for is used, the rest runs again.
+
+Final states are final, so the repeat is a new request of the same task, for the same user, with new jobs and rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import structlog
+
+from app.db import jobs, requests
+from app.db.jobs import FailedRequest
+from app.db.pool import Database
+from app.db.requests import DuplicateRequest, RequestPlan, TaskOwnedByAnother, UnknownUser
+from app.domain.jobs import LANES, AssetPlan
+from app.services.bells import Bells
+from app.services.notifier import Notifier
+
+log = structlog.get_logger(__name__)
+
+
+class NotRetried(Exception):
+    """Nothing was written; the text says why and what to do."""
+
+
+class Retries:
+    def __init__(self, database: Database, bells: Bells, notifier: Notifier) -> None:
+        self._database = database
+        self._bells = bells
+        self._notifier = notifier
+
+    async def find(self, id_: str) -> FailedRequest:
+        """The failed request that a job, request or task id stands for. Raises NotRetried."""
+        request_id = await jobs.request_of(self._database, id_)
+        if request_id is None:
+            raise NotRetried("no such job, request or task")
+        found = await jobs.failed_request(self._database, request_id)
+        if found is None:
+            raise NotRetried("it has not failed")
+        return found
+
+    async def retry(self, failed: FailedRequest, *, may_pay_again: bool) -> UUID:
+        """Accept the failed request once more; the new request's id. The user's limits do not count.
+
+        Raises NotRetried.
+        """
+        if failed.retried_by is not None:
+            raise NotRetried(f"already retried by request {failed.retried_by}; if that failed, retry that")
+        if failed.user_id is None:
+            raise NotRetried("its user no longer exists")
+        if failed.paid_again_micros and not may_pay_again:
+            raise NotRetried(
+                f"${failed.paid_again_micros / 1e6:.2f} was or may have been paid and would be paid once more:"
+                " allow it with --may-pay-again"
+            )
+        plan = await self._plan(failed, failed.user_id)
+        try:
+            await requests.accept(self._database, plan)
+        except DuplicateRequest:
+            raise NotRetried("somebody else retried it just now") from None
+        except (TaskOwnedByAnother, UnknownUser):
+            raise NotRetried("its user no longer exists") from None
+        self._bells.ring(LANES)
+        self._notifier.changed([(failed.task_id, failed.user_id)])
+        log.info("request_retried", request_id=str(plan.id), retry_of=str(failed.request_id), task_id=failed.task_id)
+        return plan.id
+
+    async def _plan(self, failed: FailedRequest, user_id: UUID) -> RequestPlan:
+        old_jobs, old_assets = await jobs.unfinished_jobs(self._database, failed.request_id)
+        job_ids = {job.id: uuid4() for job in old_jobs}
+        asset_ids = {asset.id: uuid4() for asset in old_assets}
+        return RequestPlan(
+            id=uuid4(),
+            task_id=failed.task_id,
+            user_id=user_id,
+            operation=failed.operation,
+            scope=failed.task_id,
+            idempotency_key=f"retry:{failed.request_id}",
+            explicit_key=True,
+            body_hash=f"retry:{failed.request_id}",
+            job_id=job_ids[old_jobs[-1].id],
+            jobs=[
+                replace(
+                    job,
+                    id=job_ids[job.id],
+                    retry_of=job.id,
+                    keeps_paid_work=failed.keeps_paid_work and job.id == failed.job_id,
+                )
+                for job in old_jobs
+            ],
+            assets=[_again(asset, job_ids, asset_ids) for asset in old_assets],
+            retry_of=failed.request_id,
+        )
+
+
+def _again(asset: AssetPlan, job_ids: dict[UUID, UUID], asset_ids: dict[UUID, UUID]) -> AssetPlan:
+    """The same row, anew; what it was to be made from may be a new row as well."""
+    source = asset.source_concept_image_id
+    return replace(
+        asset,
+        id=asset_ids[asset.id],
+        job_id=job_ids[asset.job_id],
+        source_concept_image_id=None if source is None else asset_ids.get(source, source),
+    )
