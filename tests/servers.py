@@ -48,9 +48,10 @@ class PostgresServer:
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls, distribution: Distribution) -> Generator[PostgresServer]:
+    def running(cls, distribution: Distribution, *, durable: bool = False) -> Generator[PostgresServer]:
+        """``durable`` where what was committed must outlive a crash of the server."""
         with server_home("pg") as home:
-            postgres = EmbeddedPostgres(home, distribution=distribution, durable=False, max_connections=200)
+            postgres = EmbeddedPostgres(home, distribution=distribution, durable=durable, max_connections=200)
             postgres.start()
             try:
                 server = cls(postgres)
