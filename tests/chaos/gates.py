@@ -65,6 +65,7 @@ class GatedModels(FakeModels):
     post: Gate = field(default_factory=Gate)
     downloading: Gate = field(default_factory=Gate)
     loses_replies: bool = False
+    corrupt: bool = False  # results are not what they should be
 
     async def prepare(self, spec: ModelSpec) -> PreparedCall:
         await self.preparing.passing()
@@ -83,7 +84,8 @@ class GatedModels(FakeModels):
 
     async def download(self, url: str, target: Path, *, max_bytes: int) -> DownloadedFile:
         await self.downloading.passing()
-        return await FakeModels.download(self, url, target, max_bytes=max_bytes)
+        file = await FakeModels.download(self, url, target, max_bytes=max_bytes)
+        return replace(file, content_type="image/png") if self.corrupt else file
 
 
 class GatedStorage(MemoryStorage):

@@ -125,7 +125,7 @@ CLAIM_CHECKS = (
     ),
     _rows(
         "completed_is_over",
-        "a completed job has no open call, and one that succeeded",
+        "a completed job has no open call, and one that succeeded, of its own or of the job whose place it took",
         "a defect: report it with the job's calls",
         """
         select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
@@ -133,8 +133,13 @@ CLAIM_CHECKS = (
             where c.job_id = j.id), 'none')) as found
         from jobs j where j.status = 'completed' and (
           exists (select from provider_calls c where c.job_id = j.id and c.state in OPEN)
-          or not exists (select from provider_calls c where c.job_id = j.id and c.state = 'settled'
-            and c.error_code is null))
+          or not exists (
+            with recursive line (id, retry_of) as (
+              select j.id, j.retry_of
+              union all select o.id, o.retry_of from jobs o join line on o.id = line.retry_of
+            )
+            select from provider_calls c join line on c.job_id = line.id
+            where c.state = 'settled' and c.error_code is null))
         """,
     ),
     _rows(
