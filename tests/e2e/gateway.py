@@ -174,6 +174,12 @@ class Gateway:
         """Accepted calls that cost something."""
         return [row for row in self.ledger() if row["kind"] != "import"]
 
+    def concurrency(self) -> dict[str, int]:
+        """The most calls that the providers had under way at a time, by their pools, since this was last asked."""
+        most: dict[str, int] = httpx.get(f"{self.sandbox_url}/admin/concurrency", headers=ADMIN).json()
+        httpx.delete(f"{self.sandbox_url}/admin/concurrency", headers=ADMIN).raise_for_status()
+        return most
+
     def knobs(self, **changes: object) -> None:
         httpx.post(f"{self.sandbox_url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
 
@@ -195,6 +201,22 @@ class Gateway:
 
     def pids(self, word: str) -> list[int]:
         return [pid for pid, line in self.children().items() if word in line]
+
+    @contextlib.contextmanager
+    def more_workers(self, number: int, lane: str = "normal") -> Generator[list[subprocess.Popen[bytes]]]:
+        """Further worker processes, as other machines would run them; nobody starts them again."""
+        command = [sys.executable, "-m", "app.cli", "worker", "--lane", lane]
+        log = self.home / "more-workers.log"
+        workers = [
+            spawn(command, log=log, environment=self.environment, cwd=str(REPOSITORY), death_signal=signal.SIGKILL)
+            for _ in range(number)
+        ]
+        try:
+            yield workers
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
 
     def dsn(self) -> str:
         return self._setting("DATABASE_URL")

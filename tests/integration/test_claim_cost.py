@@ -101,23 +101,25 @@ def widest(plan: dict[str, Any]) -> float:
     return max([own, *(widest(child) for child in plan.get("Plans", []))])
 
 
-@pytest.mark.parametrize("analyzed", [False, True])
-async def test_hot_statements_read_a_handful_of_pages(crowd: Crowd, analyzed: bool) -> None:
+async def test_hot_statements_read_a_handful_of_pages(crowd: Crowd) -> None:
     db = crowd.db
     for number in range(3):
         await accept(db, image_plan(crowd.other, f"task-runnable-{number}"))
-    if analyzed:
-        for table in ("jobs", "tasks", "pools", "requests"):
-            await db.execute(f"analyze {table}")
+    await assert_cheap(crowd, analyzed=False)
+    for table in ("jobs", "tasks", "pools", "requests"):
+        await db.execute(f"analyze {table}")
+    await assert_cheap(crowd, analyzed=True)
+    worker = await make_worker(db)
+    claimed = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
+    assert [job.user_id for job in claimed] == [crowd.other] * 3
+
+
+async def assert_cheap(crowd: Crowd, *, analyzed: bool) -> None:
     for mode in ("force_custom_plan", "force_generic_plan"):
         for name, statement, arguments in statements(crowd, analyzed=analyzed):
-            async with db.transaction() as connection:
+            async with crowd.db.transaction() as connection:
                 await connection.execute(f"set local plan_cache_mode = {mode}")
                 plan = await explain(connection, statement, arguments)
             pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
             assert pages <= MAX_PAGES, (name, mode, pages, plan)
             assert widest(plan) <= MAX_ROWS, (name, mode, widest(plan), plan)
-    worker = await make_worker(db)
-    claimed = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
-    assert {job.user_id for job in claimed} == {crowd.other}
-    assert len(claimed) == 3

@@ -16,9 +16,6 @@ from app.domain.user_limits import UserLimits
 from app.errors import ErrorCode
 
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
-from tests.integration.majors import database
-
-__all__ = ["database"]
 
 FLOOD = 5000
 

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Body, Depends, FastAPI, Header, HTTPException
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from app.sandbox.providers.accounts import Account, account_of
+from app.sandbox.providers.concurrency import Concurrency
 from app.sandbox.providers.faults import KINDS, Fault, Script
 from app.sandbox.providers.knobs import KnobBoard, Knobs
 from app.sandbox.providers.ledger import Ledger
@@ -65,6 +66,7 @@ class AdminRoutes:
         board: KnobBoard,
         script: Script,
         ledger: Ledger,
+        concurrency: Concurrency,
         tasks: Tasks,
         work: TripoWork,
         webhooks: Webhooks,
@@ -75,6 +77,7 @@ class AdminRoutes:
         self._board = board
         self._script = script
         self._ledger = ledger
+        self._concurrency = concurrency
         self._tasks = tasks
         self._work = work
         self._webhooks = webhooks
@@ -83,6 +86,8 @@ class AdminRoutes:
     def mount(self, app: FastAPI) -> None:
         router = APIRouter(prefix="/admin", dependencies=[Depends(self._check)])
         router.add_api_route("/ledger", self.read_ledger, methods=["GET"])
+        router.add_api_route("/concurrency", self.read_concurrency, methods=["GET"])
+        router.add_api_route("/concurrency", self.forget_concurrency, methods=["DELETE"], status_code=204)
         router.add_api_route("/knobs", self.read_knobs, methods=["GET"])
         router.add_api_route("/knobs", self.turn_knobs, methods=["POST"])
         router.add_api_route("/faults", self.read_faults, methods=["GET"])
@@ -106,6 +111,13 @@ class AdminRoutes:
     async def read_ledger(self, *, refused: bool = False, after: int = 0) -> list[dict[str, Any]]:
         """Accepted calls with a number above ``after``, oldest first; with ``refused=true`` the declined ones too."""
         return self._ledger.read(refused=refused, after=after)
+
+    async def read_concurrency(self) -> dict[str, int]:
+        """The most calls that were under way at a time, by pool."""
+        return self._concurrency.most()
+
+    async def forget_concurrency(self) -> None:
+        self._concurrency.forget()
 
     async def read_knobs(self, x_api_key: Annotated[str | None, Header()] = None) -> Knobs:
         return self._board.of(None if x_api_key is None else account_of(x_api_key).id)

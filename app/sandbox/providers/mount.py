@@ -18,6 +18,7 @@ from app.errors import ConfigurationError
 from app.sandbox.providers.accounts import KeyRing
 from app.sandbox.providers.admin import AdminRoutes
 from app.sandbox.providers.builders import Builders
+from app.sandbox.providers.concurrency import Concurrency
 from app.sandbox.providers.faults import Script
 from app.sandbox.providers.knobs import KnobBoard, Knobs
 from app.sandbox.providers.ledger import Ledger
@@ -83,7 +84,8 @@ def mount_providers(app: FastAPI, settings: SandboxSettings) -> ProviderStandIns
     directory = settings.home / "providers"
     results = directory / "results"
     store = Store(settings.home / "providers.sqlite3")
-    ledger, tasks = Ledger(store), Tasks(store)
+    ledger, concurrency = Ledger(store), Concurrency()
+    tasks = Tasks(store, concurrency)
     board, script = KnobBoard(_start_knobs(settings)), Script(settings.seed)
     links = Links(directory / "links.key", f"{settings.public_url}/tripo")
     files = Files(store, directory / "files", settings.public_url)
@@ -92,7 +94,7 @@ def mount_providers(app: FastAPI, settings: SandboxSettings) -> ProviderStandIns
     inputs = Inputs(tasks, files, results)
     work = TripoWork(tasks, inputs, Maker(results), builders, board, webhooks)
 
-    images = ImageCalls(board, script, ledger, builders, settings.seed)
+    images = ImageCalls(board, script, ledger, concurrency, builders, settings.seed)
     openai = OpenAIRoutes(KeyRing(settings.openai_api_key), board, images)
     app.router.routes.append(Mount("/openai/v1", Starlette(routes=openai.routes())))
 
@@ -115,6 +117,7 @@ def mount_providers(app: FastAPI, settings: SandboxSettings) -> ProviderStandIns
         board=board,
         script=script,
         ledger=ledger,
+        concurrency=concurrency,
         tasks=tasks,
         work=work,
         webhooks=webhooks,

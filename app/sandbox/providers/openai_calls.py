@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from app.sandbox.providers.accounts import Account
 from app.sandbox.providers.builders import Builders
+from app.sandbox.providers.concurrency import Concurrency
 from app.sandbox.providers.faults import AFTER, KINDS, Fault, Script
 from app.sandbox.providers.knobs import KnobBoard
 from app.sandbox.providers.ledger import Call, Ledger
@@ -29,6 +30,7 @@ from app.sandbox.providers.rates import Rates
 from app.sandbox.providers.strikes import OPENAI_RUBBISH, CutShort, Streamed, reset, strike
 
 _AUTO_QUALITY = "medium"
+_POOL = "openai"
 _LATE = AFTER | SPOILING
 _EARLY = KINDS["openai"] - _LATE
 _WITHOUT_FINAL = frozenset({"stream_cut", "stream_error", "moderation_output"})
@@ -55,10 +57,19 @@ class Accepted:
 
 
 class ImageCalls:
-    def __init__(self, board: KnobBoard, script: Script, ledger: Ledger, builders: Builders, seed: int) -> None:
+    def __init__(
+        self,
+        board: KnobBoard,
+        script: Script,
+        ledger: Ledger,
+        concurrency: Concurrency,
+        builders: Builders,
+        seed: int,
+    ) -> None:
         self._board = board
         self._script = script
         self._ledger = ledger
+        self._concurrency = concurrency
         self._builders = builders
         self._seed = seed
         self._chance = random.Random(seed)
@@ -122,22 +133,24 @@ class ImageCalls:
         paid = Accepted(order, inputs, size, Told.of(order, size, quality), usage)
         fault = self._take(asked, _LATE)
         self._ledger.accept_alone(call, reference=asked.id, charged=usage.micros)
-        if fault is not None:
-            self._ledger.replied(asked.id, fault.kind)
-            answer = await strike(fault, asked.request, OPENAI_RUBBISH)
-            if answer is not None:
-                return answer
-        if order.stream:
-            return self._streamed(asked, paid, fault)
-        return await self._whole(asked, paid, fault)
+        with self._concurrency.one(_POOL):
+            if fault is not None:
+                self._ledger.replied(asked.id, fault.kind)
+                answer = await strike(fault, asked.request, OPENAI_RUBBISH)
+                if answer is not None:
+                    return answer
+            if order.stream:
+                return self._streamed(asked, paid, fault)
+            return await self._whole(asked, paid, fault)
 
     async def _whole(self, asked: Asked, paid: Accepted, fault: Fault | None) -> Response:
         created = int(time.time())
-        draws = asyncio.gather(*self._draws(paid))
-        pictures, _ = await asyncio.gather(draws, asyncio.sleep(self._work_seconds(asked)))
         if fault is not None and fault.kind == "moderation_output":
+            await asyncio.sleep(self._work_seconds(asked))  # nobody will see the pictures
             self._ledger.release(asked.id)
             raise moderation("output")
+        draws = asyncio.gather(*self._draws(paid))
+        pictures, _ = await asyncio.gather(draws, asyncio.sleep(self._work_seconds(asked)))
         shown = encoded(pictures) if fault is None else await self._builders.run(spoil, fault, pictures)
         usage = None if fault is not None and fault.kind == "no_usage" else paid.usage
         body = await self._builders.run(whole_reply, paid.told, shown, usage, created)
@@ -160,8 +173,9 @@ class ImageCalls:
         )
 
         async def blocks() -> AsyncGenerator[bytes]:
-            async for block in stream.events():
-                yield block
+            with self._concurrency.one(_POOL):
+                async for block in stream.events():
+                    yield block
             if fault is not None and fault.kind == "moderation_output":
                 self._ledger.release(asked.id)
             elif fault is None or fault.kind not in _WITHOUT_FINAL:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+from app.sandbox.providers.concurrency import Concurrency
 from app.sandbox.providers.ledger import Call, Ledger
 from app.sandbox.providers.store import Store
 
@@ -71,8 +72,9 @@ class TooPoor(Exception):
 
 
 class Tasks:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, concurrency: Concurrency) -> None:
         self._store = store
+        self._concurrency = concurrency
 
     def accept(self, new: NewTask, *, slots: int) -> Task:
         """Queue a task, freeze its price and write the ledger, in one transaction. Raises PoolFull, TooPoor."""
@@ -80,7 +82,8 @@ class Tasks:
         account = new.call.account.id
         with self._store.transaction() as db:
             count = f"select count(*) from tasks where account = ? and pool = ? and {_OPEN}"  # noqa: S608 - constant
-            if db.execute(count, (account, new.pool)).fetchone()[0] >= slots:
+            under_way = db.execute(count, (account, new.pool)).fetchone()[0]
+            if under_way >= slots:
                 raise PoolFull
             if _money(db, account).available < new.price:
                 raise TooPoor
@@ -102,6 +105,7 @@ class Tasks:
                 ),
             )
             Ledger.accept(db, new.call, reference=task_id, charged=Decimal(0), state="frozen")
+            self._concurrency.saw(new.pool, under_way + 1)
             return _task(db.execute("select * from tasks where id = ?", (task_id,)).fetchone())
 
     def start(self, task_id: str) -> None:

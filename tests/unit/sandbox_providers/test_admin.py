@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,16 @@ import pytest
 from app.errors import ConfigurationError
 from app.sandbox.providers.faults import KINDS
 
-from tests.unit.sandbox_providers.served import BARE, TRIPO_KEY, Back, Tripo, application, sandbox_settings, tripo_at
+from tests.unit.sandbox_providers.served import (
+    BARE,
+    OPENAI_KEY,
+    TRIPO_KEY,
+    Back,
+    Tripo,
+    application,
+    sandbox_settings,
+    tripo_at,
+)
 
 
 @pytest.mark.parametrize("key", ["", "wrong"])
@@ -98,3 +108,23 @@ def test_knobs_at_start(tmp_path: Path) -> None:
     application(sandbox_settings(tmp_path, 1, knobs='{"credit_factor": "0.5"}'))
     with pytest.raises(ConfigurationError, match="SANDBOX_KNOBS: work_seconds"):
         application(sandbox_settings(tmp_path, 1, knobs='{"work_seconds": "soon"}'))
+
+
+def test_calls_under_way_at_a_time_are_counted_by_pool(tripo: Tripo, back: Back, served: str) -> None:
+    back.http.delete("/concurrency").raise_for_status()
+    back.turn(work_seconds=1)
+    made = [tripo.created("/generation/text-to-model", {"prompt": "a stone", **BARE}) for _ in range(3)]
+    order = {"model": "gpt-image-2", "prompt": "a stone", "n": 2, "size": "1024x1024"}
+    headers = {"Authorization": f"Bearer {OPENAI_KEY}"}
+    url = f"{served}/openai/v1/images/generations"
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(
+            threads.map(
+                lambda _: httpx.post(url, json=order, headers=headers, trust_env=False, timeout=60).status_code, "ab"
+            )
+        )
+    assert answers == [200, 200]
+    for task in made:
+        tripo.ended(task)
+    tripo.made("/generation/text-to-model", {"prompt": "a stone", **BARE})
+    assert back.http.get("/concurrency").json() == {"h": 3, "openai": 2}
