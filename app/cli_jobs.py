@@ -47,15 +47,14 @@ async def list_failed(console: Console, choice: Choice, *, as_json: bool) -> Non
     if not found:
         console.print("Nothing failed that was not retried.")
         return
-    table = _table("failed job", "task", "type", "code", "failures", "crashes", "cost", "ago", "a retry pays")
+    table = _table("failed job", "task", "type", "code", "tries", "cost", "ago", "a retry pays")
     for item in found:
         table.add_row(
             str(item.job_id),
             item.task_id,
             item.type,
             f"[red]{item.error_code}[/]",
-            str(item.failures),
-            str(item.crashes),
+            str(item.failures + item.crashes) + (f" ({item.crashes} crashed)" if item.crashes else ""),
             _money(item.cost_micros),
             _ago(item.finished_at),
             _price_of_retry(item),
@@ -186,7 +185,7 @@ def _facts(job: Mapping[str, Any]) -> Table:
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("failed job", "ago", "created at"))
     return table
 
 
@@ -202,8 +201,8 @@ def _cell(name: str, value: object) -> str:
 
 def _price_of_retry(item: FailedRequest) -> str:
     if item.paid_again_micros:
-        return f"[yellow]{_money(item.paid_again_micros)} once more[/]"
-    return "nothing for what is there" if item.keeps_paid_work else "what the first try did not"
+        return f"[yellow]{_money(item.paid_again_micros)} again[/]"
+    return "[green]nothing[/]" if item.keeps_paid_work else "the price"
 
 
 def _money(micros: int) -> str:

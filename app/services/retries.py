@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import UUID, uuid4
 
-import structlog
-
 from app.db import jobs, requests
 from app.db.jobs import FailedRequest
 from app.db.pool import Database
@@ -17,8 +15,6 @@ from app.db.requests import DuplicateRequest, RequestPlan, TaskOwnedByAnother, U
 from app.domain.jobs import LANES, AssetPlan
 from app.services.bells import Bells
 from app.services.notifier import Notifier
-
-log = structlog.get_logger(__name__)
 
 
 class NotRetried(Exception):
@@ -64,7 +60,6 @@ class Retries:
             raise NotRetried("its user no longer exists") from None
         self._bells.ring(LANES)
         self._notifier.changed([(failed.task_id, failed.user_id)])
-        log.info("request_retried", request_id=str(plan.id), retry_of=str(failed.request_id), task_id=failed.task_id)
         return plan.id
 
     async def _plan(self, failed: FailedRequest, user_id: UUID) -> RequestPlan:
