@@ -3,7 +3,7 @@
 Paid clients keep no connection alive: a stale pooled connection would turn a harmless reset into an outcome nobody
 knows. Free clients (upload, poll, download) keep connections. Neither follows redirects, keeps cookies of its own
 accord between hosts, reads proxy settings from the environment, or asks for compressed bodies: the length that is
-declared is the length that is received.
+declared is the length that is received. A client for links that somebody else chose connects to public addresses only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import httpcore
 import httpx
 
+from app.ai_clients.connect import PublicAddresses
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.errors import ErrorCode
 
 _CONNECT_SECONDS = 5.0
 _MAX_CONNECTIONS = 1_000
 _MAX_KEEPALIVE = 50
+_FREE = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_KEEPALIVE)
 _ERROR_BODY_BYTES = 256 * 1024
 _WRITE_BYTES = 1024 * 1024
 
@@ -41,6 +44,9 @@ _NOT_SENT = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
+
+# a coding inside a coding makes gigabytes of a few bytes; such a body stays as it is, and is then not what was asked
+_CODINGS = frozenset({"", "identity", "gzip", "deflate"})
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,64}")
 
@@ -79,33 +85,55 @@ class _BoundedStream(httpx.AsyncByteStream):
         await self._stream.aclose()
 
 
-class _BoundedErrors(httpx.AsyncHTTPTransport):
-    """Cuts the body of an error reply: whoever reads it for a code reads it whole, whatever its size."""
+class _Bounded(httpx.AsyncHTTPTransport):
+    """Cuts the body of an error reply: whoever reads it for a code reads it whole, whatever its size. Leaves bodies
+    packed that would unpack without bound."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
+        if response.headers.get("content-encoding", "").strip().lower() not in _CODINGS:
+            del response.headers["content-encoding"]
         if response.is_error and isinstance(response.stream, httpx.AsyncByteStream):
             response.stream = _BoundedStream(response.stream, _ERROR_BODY_BYTES)
         return response
 
 
+class _Guarded(_Bounded):
+    """Connects to addresses in the internet only, whatever a name resolves to."""
+
+    def __init__(self, context: ssl.SSLContext, limits: httpx.Limits, *, loopback_too: bool) -> None:
+        super().__init__(verify=context, limits=limits, retries=0, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            network_backend=PublicAddresses(loopback_too=loopback_too),
+        )
+
+
 def paid_client(context: ssl.SSLContext, *, timeout_seconds: float) -> httpx.AsyncClient:
     """A client for paid POSTs: every request on a fresh connection, sent once."""
     limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=0)
-    return _client(context, limits, timeout_seconds, {"Connection": "close"})
+    transport = _Bounded(verify=context, limits=limits, retries=0, trust_env=False)
+    return _client(transport, timeout_seconds, {"Connection": "close"})
 
 
 def free_client(context: ssl.SSLContext, *, timeout_seconds: float) -> httpx.AsyncClient:
     """A client for requests that cost nothing and may be repeated."""
-    limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_KEEPALIVE)
-    return _client(context, limits, timeout_seconds, {})
+    return _client(_Bounded(verify=context, limits=_FREE, retries=0, trust_env=False), timeout_seconds, {})
+
+
+def guarded_client(context: ssl.SSLContext, *, timeout_seconds: float, loopback_too: bool) -> httpx.AsyncClient:
+    """A client for links that somebody else chose: names may lead to public addresses only, and to this machine where
+    ``loopback_too`` says that the provider is a stand-in on it."""
+    return _client(_Guarded(context, _FREE, loopback_too=loopback_too), timeout_seconds, {})
 
 
 def _client(
-    context: ssl.SSLContext, limits: httpx.Limits, timeout_seconds: float, headers: Mapping[str, str]
+    transport: httpx.AsyncBaseTransport, timeout_seconds: float, headers: Mapping[str, str]
 ) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        transport=_BoundedErrors(verify=context, limits=limits, retries=0, trust_env=False),
+        transport=transport,
         timeout=httpx.Timeout(timeout_seconds, connect=min(_CONNECT_SECONDS, timeout_seconds)),
         headers={"Accept-Encoding": "identity", **headers},
         follow_redirects=False,

@@ -1,13 +1,13 @@
 """Fetching Tripo's results: from its own hosts only, without our key, checked for what they are.
 
 The links come from a reply and are not trusted further than that: https, hosts from an allow-list, redirects only
-within it. Where the configured API itself is a stand-in on this machine, its plain links on this machine do too.
+within it, connections to public addresses only. Where the configured API itself is a stand-in on this machine, its
+plain links on this machine do too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,8 +16,9 @@ import httpx
 
 from app.ai_clients.base import DownloadedFile
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.http import BodyEmpty, BodyTooLarge, SavedBody, free_client, save_body, unreachable
+from app.ai_clients.http import BodyEmpty, BodyTooLarge, SavedBody, guarded_client, save_body, unreachable
 from app.config import LOOPBACK, Settings
+from app.domain.addresses import is_public, parse_address
 from app.domain.sniff import GLB, HEAD_BYTES, glb_declared_bytes, sniff, unwanted_format
 from app.errors import ErrorCode
 
@@ -35,7 +36,8 @@ class Hosts:
 
     def __init__(self, settings: Settings) -> None:
         base = httpx.URL(settings.tripo_base_url)
-        self._is_local = base.scheme == "http" and base.host in LOOPBACK
+        # a stand-in on this machine answers with links to itself
+        self.are_local = base.scheme == "http" and base.host in LOOPBACK
         self._allowed = tuple(host.lower() for host in settings.tripo_download_hosts)
 
     def check_download(self, link: str) -> httpx.URL:
@@ -69,7 +71,7 @@ class Hosts:
             return False
         if url.scheme == "https":
             return url.port in _HTTPS_PORTS
-        return url.scheme == "http" and self._is_local and url.host in LOOPBACK
+        return url.scheme == "http" and self.are_local and url.host in LOOPBACK
 
     def _is_listed(self, host: str) -> bool:
         host = host.lower()
@@ -77,16 +79,16 @@ class Hosts:
 
 
 def _is_internal(host: str) -> bool:
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return "." not in host or host.lower().endswith((".localhost", ".local", ".internal"))
+    address = parse_address(host)
+    if address is not None:
+        return not is_public(address)
+    return "." not in host or host.lower().rstrip(".").endswith((".localhost", ".local", ".internal"))
 
 
 class Downloads:
     def __init__(self, context: ssl.SSLContext, hosts: Hosts) -> None:
         self._hosts = hosts
-        self._http = free_client(context, timeout_seconds=_READ_SECONDS)
+        self._http = guarded_client(context, timeout_seconds=_READ_SECONDS, loopback_too=hosts.are_local)
 
     async def fetch(self, link: str, target: Path, *, max_bytes: int) -> DownloadedFile:
         """Stream a result to ``target``. Raises Refused: RETRY for a dead link or a broken line."""

@@ -18,7 +18,15 @@ import structlog
 
 from app.ai_clients.base import FileInput
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.http import BodyTooLarge, free_client, paid_client, read_body, transport_failure, unreachable
+from app.ai_clients.http import (
+    BodyTooLarge,
+    free_client,
+    guarded_client,
+    paid_client,
+    read_body,
+    transport_failure,
+    unreachable,
+)
 from app.ai_clients.tripo_downloads import Hosts
 from app.ai_clients.tripo_errors import TripoReply, free_failure, parse_reply, request_id
 from app.config import Settings
@@ -60,7 +68,7 @@ class TripoApi:
         self._paid = paid_client(context, timeout_seconds=self._timeout)
         self._free = free_client(context, timeout_seconds=min(_READ_SECONDS, self._timeout))
         # uploads by signed link go to hosts that are not the API's: a client that never had its key or cookies
-        self._elsewhere = free_client(context, timeout_seconds=self._timeout)
+        self._elsewhere = guarded_client(context, timeout_seconds=self._timeout, loopback_too=hosts.are_local)
 
     async def create(self, path: str, body: Mapping[str, Any]) -> TripoReply:
         """Send one paid POST; whatever reply comes. Raises Refused or OutcomeUnknown when none comes."""
