@@ -221,7 +221,7 @@ class ApiContainer:
             listen = settings.database_listen_url or settings.database_url
             events = EventStream(listen.get_secret_value(), database)
             stack.push_async_callback(events.aclose)
-            health = Health(database, redis_url, events)
+            health = Health(database, redis_url, storage, settings.generated_assets_bucket_name, events)
             stack.push_async_callback(health.aclose)
             events.start()
             paces = {

@@ -28,12 +28,13 @@ async def live(services: Services) -> dict[str, str]:
     responses=documented(ErrorCode.SERVICE_UNAVAILABLE, anonymous=True),
 )
 async def ready(request: Request, services: Services) -> Response | dict[str, Any]:
-    """The process can do its work; else 503 with the part that is missing."""
-    parts = await services.health.parts()
-    if all(state == "ok" for state in parts.values()):
-        return {"status": "ok", "environment": services.settings.environment, "parts": parts}
-    missing = ", ".join(f"{part}: {state}" for part, state in parts.items() if state != "ok")
-    error = AppError(ErrorCode.SERVICE_UNAVAILABLE, missing, retry_after=2, extra={"parts": parts})
+    """The process can do its work (`ok`), or most of it (`degraded`); else 503 with the part that is missing."""
+    found = await services.health.look()
+    if found.ready:
+        status = "degraded" if found.degraded else "ok"
+        return {"status": status, "environment": services.settings.environment, "parts": found.parts}
+    missing = ", ".join(f"{part}: {state}" for part, state in found.parts.items() if state != "ok")
+    error = AppError(ErrorCode.SERVICE_UNAVAILABLE, missing, retry_after=2, extra={"parts": found.parts})
     return problems.response(request, error)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import asyncpg
 import redis.asyncio as redis
@@ -12,13 +14,41 @@ from redis.backoff import NoBackoff
 from app.db.pool import UNREACHABLE, Database
 from app.domain.broker_url import redis_py_url
 from app.services.event_stream import EventStream
+from app.storage.base import ObjectNotFound, ObjectStorage, StorageError
 
 _PATIENCE_SECONDS = 3.0
 
+OK = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Each part with ``ok`` or what is wrong with it. Without one of the others the process is ready, and degraded:
+    without a broker work begins with the next sweep, without storage nothing can be uploaded."""
+
+    needed: Mapping[str, str]
+    others: Mapping[str, str]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        return {**self.needed, **self.others}
+
+    @property
+    def ready(self) -> bool:
+        return all(state == OK for state in self.needed.values())
+
+    @property
+    def degraded(self) -> bool:
+        return any(state != OK for state in self.others.values())
+
 
 class Health:
-    def __init__(self, database: Database, redis_url: str, events: EventStream) -> None:
+    def __init__(
+        self, database: Database, redis_url: str, storage: ObjectStorage, bucket: str, events: EventStream
+    ) -> None:
         self._database = database
+        self._storage = storage
+        self._bucket = bucket
         self._events = events
         self._broker = redis.from_url(
             redis_py_url(redis_url),
@@ -27,11 +57,13 @@ class Health:
             retry=Retry(NoBackoff(), 1),  # of a connection that was cut since the last look
         )
 
-    async def parts(self) -> dict[str, str]:
-        """Each part with ``ok`` or what is wrong with it. Signing keys and providers are not asked: requests that do
-        not need them go on."""
-        database, broker = await asyncio.gather(self._check_database(), self._check_broker())
-        return {"database": database, "broker": broker, "process": "stopping" if self._events.stopping else "ok"}
+    async def look(self) -> Readiness:
+        """Ask every part, in a few seconds. Signing keys and providers are not asked: most requests go on without."""
+        database, broker, storage = await asyncio.gather(
+            self._check_database(), self._check_broker(), self._check_storage()
+        )
+        process = "stopping" if self._events.stopping else OK
+        return Readiness({"database": database, "process": process}, {"broker": broker, "storage": storage})
 
     async def aclose(self) -> None:
         await self._broker.aclose()
@@ -42,7 +74,7 @@ class Health:
                 migrated = await self._database.fetchval("select to_regclass('public.jobs') is not null")
         except (*UNREACHABLE, asyncpg.PostgresError):
             return "unreachable"
-        return "ok" if migrated else "not migrated"
+        return OK if migrated else "not migrated"
 
     async def _check_broker(self) -> str:
         try:
@@ -50,4 +82,14 @@ class Health:
                 await self._broker.execute_command("PING")
         except Exception:  # noqa: BLE001 - a connection that breaks also raises what is no RedisError
             return "unreachable"
-        return "ok"
+        return OK
+
+    async def _check_storage(self) -> str:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._storage.check(self._bucket)
+        except ObjectNotFound:
+            return "no bucket"
+        except (StorageError, TimeoutError):
+            return "unreachable"
+        return OK

@@ -101,6 +101,10 @@ class ObjectStorage(Protocol):
         """Whether the bucket serves public URLs. Raises ObjectNotFound when there is no such bucket."""
         ...
 
+    async def check(self, bucket: str) -> None:
+        """Look once whether storage serves the bucket. Raises ObjectNotFound, StorageUnavailable."""
+        ...
+
     def list(self, bucket: str, *, prefix: str) -> AsyncIterator[ListedObject]:
         """All objects whose key starts with ``prefix``, in key order, page by page."""
         ...

@@ -70,6 +70,9 @@ class MemoryStorage:
         self._check_bucket(bucket)
         return self.buckets[bucket]
 
+    async def check(self, bucket: str) -> None:
+        self._check_bucket(bucket)
+
     async def list(self, bucket: str, *, prefix: str) -> AsyncIterator[ListedObject]:
         self._check_bucket(bucket)
         for (owner, key), stored in sorted(self._objects.items()):

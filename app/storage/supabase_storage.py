@@ -41,6 +41,8 @@ _BUCKET_SECONDS = 60.0  # how long a bucket's visibility is remembered
 _SIGNED_SECONDS = 300
 _PAGE = 1000  # the most that Storage lists or removes at a time
 _CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0  # for a request without a file, and for the beginning of a download
+_SLOWEST_BYTES_PER_SECOND = 100_000  # a transfer that is slower for long is given up
 _CONNECTIONS = 100
 
 # the ``error`` word of the body, where Storage itself says so; a 404 of a proxy or of an unknown route has others
@@ -52,9 +54,11 @@ _PASSING = frozenset({408, 423, 429})  # timeout, locked, too many: over soon
 class SupabaseStorage:
     """One per process; owns its HTTP connections until ``aclose``. Acts with the service key, above row security."""
 
-    def __init__(self, client: AsyncClient, http: httpx.AsyncClient, base_url: str) -> None:
+    def __init__(self, client: AsyncClient, http: httpx.AsyncClient, base_url: str, *, timeout_seconds: float) -> None:
         self._client = client
         self._http = http
+        self._timeout = timeout_seconds
+        self._answer = min(timeout_seconds, _ANSWER_SECONDS)
         self._base = f"{base_url}/storage/v1"
         self._public: dict[str, tuple[float, bool]] = {}
 
@@ -70,7 +74,7 @@ class SupabaseStorage:
         except AsyncSupabaseException:
             await http.aclose()
             raise ConfigurationError("SUPABASE_URL or SUPABASE_SERVICE_KEY can not be used: look at both.") from None
-        return cls(client, http, settings.supabase_url)
+        return cls(client, http, settings.supabase_url, timeout_seconds=settings.supabase_timeout_seconds)
 
     async def info(self, bucket: str, key: str) -> ObjectInfo:
         async def read() -> ObjectInfo:
@@ -83,7 +87,9 @@ class SupabaseStorage:
     async def download(self, bucket: str, key: str, target: Path, *, max_bytes: int) -> ObjectInfo:
         check_key(key)
         try:
-            return await self._read(lambda: self._download(bucket, key, target, max_bytes))
+            return await self._read(
+                lambda: self._download(bucket, key, target, max_bytes), seconds=self._transfer_seconds(max_bytes)
+            )
         except BaseException:
             _discard(target)
             raise
@@ -91,7 +97,8 @@ class SupabaseStorage:
     async def _download(self, bucket: str, key: str, target: Path, max_bytes: int) -> ObjectInfo:
         # the client's own download holds the whole body; a signed URL lets us stream it
         url = await self._sign(bucket, key, _SIGNED_SECONDS)
-        async with self._http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+        timeout = httpx.Timeout(self._answer, connect=_CONNECT_SECONDS)
+        async with self._http.stream("GET", url, headers={"Accept-Encoding": "identity"}, timeout=timeout) as response:
             if response.status_code != HTTPStatus.OK:
                 await response.aread()
                 raise _error_of_response(response)
@@ -106,11 +113,15 @@ class SupabaseStorage:
 
     async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
         check_key(key)
+        seconds = self._transfer_seconds((await asyncio.to_thread(source.stat)).st_size)
         try:
-            # the client opens the path and streams it from disk
-            await self._client.storage.from_(bucket).upload(
-                key, source, {"content-type": content_type, "upsert": "true" if overwrite else "false"}
-            )
+            async with asyncio.timeout(seconds):
+                # the client opens the path and streams it from disk
+                await self._client.storage.from_(bucket).upload(
+                    key, source, {"content-type": content_type, "upsert": "true" if overwrite else "false"}
+                )
+        except TimeoutError:
+            raise StorageUnavailable("the upload took too long") from None
         except StorageApiError as error:
             raise _error_of(error) from None
         except httpx.HTTPError as error:
@@ -150,9 +161,23 @@ class SupabaseStorage:
         known = self._public.get(bucket)
         if known is not None and time.monotonic() - known[0] < _BUCKET_SECONDS:
             return known[1]
-        public = await self._read(read)
+        try:
+            public = await self._read(read)
+        except StorageUnavailable:
+            if known is None:
+                raise
+            return known[1]
         self._public[bucket] = (time.monotonic(), public)
         return public
+
+    async def check(self, bucket: str) -> None:
+        try:
+            async with asyncio.timeout(self._answer):
+                await self._client.storage.get_bucket(bucket)
+        except StorageApiError as error:
+            raise _error_of(error) from None
+        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            raise StorageUnavailable(type(error).__name__) from None
 
     async def list(self, bucket: str, *, prefix: str) -> AsyncIterator[ListedObject]:
         options: SearchV2Options = {"prefix": prefix, "limit": _PAGE, "with_delimiter": False}
@@ -170,12 +195,22 @@ class SupabaseStorage:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat what may be repeated. Raises the errors of ``app.storage.base`` only."""
+    def _transfer_seconds(self, size: int) -> float:
+        """How long a file of so many bytes may be under way."""
+        return self._timeout + size / _SLOWEST_BYTES_PER_SECOND
+
+    async def _read(self, call: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
+        """Repeat what may be repeated, as long as all of it took less than the ``seconds`` that one try may take.
+        Raises the errors of ``app.storage.base`` only."""
+        patience = self._answer if seconds is None else seconds
+        begun = time.monotonic()
         attempt = 1
         while True:
             try:
-                return await call()
+                async with asyncio.timeout(patience):
+                    return await call()
+            except TimeoutError:
+                failure = StorageUnavailable("no answer in time")
             except StorageApiError as error:
                 failure = _error_of(error)
             except StorageError as error:
@@ -184,7 +219,8 @@ class SupabaseStorage:
                 failure = StorageUnavailable(type(error).__name__)
             except (ValueError, KeyError, TypeError):
                 failure = StorageUnavailable("a reply that is not Storage's")
-            if not isinstance(failure, StorageUnavailable) or attempt == _READ_TRIES:
+            spent = attempt == _READ_TRIES or time.monotonic() - begun >= patience
+            if spent or not isinstance(failure, StorageUnavailable):
                 raise failure
             log.info("storage_repeats", attempt=attempt, error=str(failure))
             await asyncio.sleep(_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))

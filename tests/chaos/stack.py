@@ -226,6 +226,7 @@ def running_stack(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: A
             "worker_ttl_seconds": 2.0,
             "sweep_seconds": 0.5,
             "retry_base_seconds": 0.2,
+            "retry_cap_seconds": 0.5,
             "shutdown_grace_seconds": 5.0,
         }
         settings = settings_for(tcp_dsn(dsn, database.port), home, **(values | changes))

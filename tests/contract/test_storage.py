@@ -202,6 +202,12 @@ async def test_what_is_public(desk: Desk) -> None:
     )
 
 
+async def test_a_bucket_is_served_or_is_not_there(desk: Desk) -> None:
+    await desk.storage.check(desk.buckets.private)
+    with pytest.raises(ObjectNotFound):
+        await desk.storage.check("no-such-bucket")
+
+
 # --- Supabase alone -----------------------------------------------------------------------------------------
 
 

@@ -65,7 +65,7 @@ async def open_services(settings: Settings, *, public: bool = True) -> ApiContai
         events = EventStream(settings.database_url.get_secret_value(), database)
         events.start()
         stack.push_async_callback(events.aclose)
-        health = Health(database, redis_url, events)
+        health = Health(database, redis_url, storage, settings.generated_assets_bucket_name, events)
         stack.push_async_callback(health.aclose)
         bells = DeafBells()
         user = user_limits(settings)
