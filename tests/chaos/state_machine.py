@@ -35,7 +35,7 @@ from app.domain.storage_keys import output_key
 from app.errors import ErrorCode
 from app.services.audit import audit_rows
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.integration.factories import call_intent, image_plan, make_user, model_plan, sketch_plan
 
@@ -104,8 +104,8 @@ class World:
             return
         raise AssertionError("a repeat was accepted as a second request")
 
-    async def cancel(self, task: int, user: int) -> None:
-        await tasks.cancel(self.db, f"task-machine-{task}", self.users[user])
+    async def cancel(self, plan: RequestPlan) -> None:
+        await tasks.cancel(self.db, plan.task_id, plan.user_id)
 
     # --- workers --------------------------------------------------------------------------------------------
 
@@ -134,6 +134,14 @@ class World:
             intent = call_intent(job.provider or "", job.pool, _kind(job))
             if await provider_calls.intend(self.db, job.claim, intent):
                 self.sent.append(intent.id)
+
+    async def work(self, held: Held) -> None:
+        """A whole run in which nothing goes wrong, unless the claim is lost."""
+        before = len(self.sent)
+        await self.send(held)
+        for call_id in self.sent[before:]:
+            await self.answer(call_id, "succeeded")
+        await self.finish(held, "completed")
 
     async def finish(self, held: Held, outcome: str) -> None:
         """Settle the run as its handler could."""
@@ -219,6 +227,8 @@ class World:
     async def sweep(self) -> None:
         await workers.sweep(self.db, ttl_seconds=TTL_SECONDS, max_crashes=MAX_CRASHES)
         await provider_calls.settle_abandoned(self.db, looked_for=[])
+        for row in await files.abandoned_uploads(self.db, ended_seconds=60.0, unowned_seconds=3600.0, limit=100):
+            await files.mark_removed(self.db, row.id)
 
     async def rest(self) -> None:
         """Whatever happened before: with one live worker and answering providers, everything ends."""
@@ -240,6 +250,7 @@ class World:
                     self.held.remove(held)
             if not await self.db.fetchval("select count(*) from jobs where status in ('queued', 'running')"):
                 break
+        await self.wait(200)
         await self.sweep()
         left = await self.db.fetch("select id, status, waiting_for, resume from jobs where finished_at is null")
         assert not left, [dict(row) for row in left]
@@ -274,57 +285,66 @@ ANSWERS = ("submitted", "refused", "unknown", "succeeded", "failed")
 OUTCOMES = ("completed", "completed", "failed", "retry", "deferred", "handed back")
 
 
+numbers = st.integers(0, 59)
+Step = Coroutine[Any, Any, None]
+
+
 class JobLife(RuleBasedStateMachine):
-    """Bound to a world by ``life_in``; numbers draw among what there is at that moment."""
+    """Numbers draw among what there is at that moment; a step that finds nothing does nothing. No rule depends on what
+    the database answered, for that differs from run to run where steps cross."""
 
     world: World
     run: Callable[[Coroutine[Any, Any, Any]], Any]
     begin: Callable[[], World]
 
-    @initialize()
-    def a_new_world(self) -> None:
+    @initialize(orders=st.lists(numbers, min_size=2, max_size=4), claim=numbers)
+    def begin_with_work(self, orders: list[int], claim: int) -> None:
         self.world = self.begin()
+        for number in orders:
+            self.do(self._accept(number))
+        self.do(self._claim(claim))
 
-    def do(self, *steps: Coroutine[Any, Any, None] | None) -> None:
+    def do(self, *steps: Step | None) -> None:
         """At the same time, if there are several."""
-        chosen = [step for step in steps if step is not None]
-        if chosen:
-            self.run(_together(chosen))
+        self.run(_together([step for step in steps if step is not None]))
 
     # each step is made by a method that answers None where there is nothing to do it to
 
-    def _claim(self, number: int) -> Coroutine[Any, Any, None] | None:
+    def _claim(self, number: int) -> Step | None:
         worker = _nth(self.world.alive, number)
         return None if worker is None else self.world.claim(worker, 1 + number % 3)
 
-    def _send(self, number: int) -> Coroutine[Any, Any, None] | None:
+    def _send(self, number: int) -> Step | None:
         held = _nth(self.world.held, number)
         return None if held is None else self.world.send(held)
 
-    def _answer(self, number: int) -> Coroutine[Any, Any, None] | None:
+    def _answer(self, number: int) -> Step | None:
         call = _nth(self.world.sent, number // len(ANSWERS))
         return None if call is None else self.world.answer(call, ANSWERS[number % len(ANSWERS)])
 
-    def _finish(self, number: int) -> Coroutine[Any, Any, None] | None:
+    def _finish(self, number: int) -> Step | None:
         held = _nth(self.world.held, number // len(OUTCOMES))
         return None if held is None else self.world.finish(held, OUTCOMES[number % len(OUTCOMES)])
 
-    def _cancel(self, number: int) -> Coroutine[Any, Any, None] | None:
-        return self.world.cancel(number % 3, number % 2)
+    def _work(self, number: int) -> Step | None:
+        held = _nth(self.world.held, number)
+        return None if held is None else self.world.work(held)
 
-    def _accept(self, number: int) -> Coroutine[Any, Any, None] | None:
+    def _cancel(self, number: int) -> Step | None:
+        plan = _nth(self.world.plans, number)
+        return None if plan is None else self.world.cancel(plan)
+
+    def _accept(self, number: int) -> Step | None:
         kind = ("image", "model", "sketch")[number % 3]
-        return self.world.accept(kind, number % 2, number // 3 % 3 // 2 * 2 + number % 2)
+        return self.world.accept(kind, number % 2, number // 3 % 4)
 
-    def _repeat(self, number: int) -> Coroutine[Any, Any, None] | None:
+    def _repeat(self, number: int) -> Step | None:
         plan = _nth(self.world.plans, number)
         return None if plan is None else self.world.accept_again(plan)
 
-    def _sweep(self, number: int) -> Coroutine[Any, Any, None] | None:
+    def _sweep(self, number: int) -> Step | None:
         del number
         return self.world.sweep()
-
-    numbers = st.integers(0, 59)
 
     @rule(number=numbers)
     def accept(self, number: int) -> None:
@@ -334,6 +354,7 @@ class JobLife(RuleBasedStateMachine):
     def repeat(self, number: int) -> None:
         self.do(self._repeat(number))
 
+    @precondition(lambda self: self.world.alive)
     @rule(number=numbers)
     def claim(self, number: int) -> None:
         self.do(self._claim(number))
@@ -351,23 +372,35 @@ class JobLife(RuleBasedStateMachine):
         self.do(self._finish(number))
 
     @rule(number=numbers)
+    def work(self, number: int) -> None:
+        self.do(self._work(number))
+
+    @rule(number=numbers)
     def cancel(self, number: int) -> None:
         self.do(self._cancel(number))
 
+    @precondition(lambda self: len(self.world.alive) < 3)
     @rule()
     def start_worker(self) -> None:
-        if len(self.world.alive) < 3:
-            self.do(self.world.start_worker())
+        self.do(self.world.start_worker())
 
     @rule(number=numbers)
     def forget(self, number: int) -> None:
         held = _nth(self.world.held, number)
         self.do(None if held is None else self.world.forget(held))
 
+    @precondition(lambda self: self.world.alive)
     @rule(number=numbers)
     def die(self, number: int) -> None:
+        """And others go on: what it held is taken back, and claimed again."""
         worker = _nth(self.world.alive, number)
-        self.do(None if worker is None else self.world.die(worker))
+        assert worker is not None
+        self.do(self.world.die(worker))
+        if number % 4:
+            self.do(self.world.start_worker())
+            self.do(self.world.wait(20.0))
+            self.do(self.world.sweep())
+            self.do(self._claim(number))
 
     @rule(seconds=st.sampled_from((2.0, 8.0, 20.0, 200.0)))
     def wait(self, seconds: float) -> None:
@@ -377,7 +410,7 @@ class JobLife(RuleBasedStateMachine):
     def sweep(self) -> None:
         self.do(self.world.sweep())
 
-    @rule(steps=st.lists(st.tuples(st.integers(0, 7), numbers), min_size=2, max_size=3))
+    @rule(steps=st.lists(st.tuples(st.integers(0, 8), numbers), min_size=2, max_size=3))
     def together(self, steps: list[tuple[int, int]]) -> None:
         kinds = (
             self._accept,
@@ -386,6 +419,7 @@ class JobLife(RuleBasedStateMachine):
             self._send,
             self._answer,
             self._finish,
+            self._work,
             self._cancel,
             self._sweep,
         )
@@ -402,7 +436,7 @@ class JobLife(RuleBasedStateMachine):
             self.run(self.world.check(at_rest=True))
 
 
-async def _together(steps: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def _together(steps: Sequence[Step]) -> None:
     results = await asyncio.gather(*steps, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

@@ -48,8 +48,7 @@ async def _of_one(crowd: Crowd, told: Told) -> list[str]:
 async def _files(crowd: Crowd, told: Told) -> list[str]:
     result = told.status["result"]
     urls = [url for url in (*result["image_urls"], result["model_url"]) if url]
-    wanted = 1 if told.order.operation != "sketch-to-model" else 2
-    broken = [] if len(urls) >= wanted else [f"job {told.job_id} is complete with {len(urls)} files"]
+    broken = [] if urls else [f"job {told.job_id} is complete without a file"]
     for url in urls:
         extension = url.partition("?")[0].rpartition(".")[2]
         answer = await crowd.http.get(url, timeout=60, follow_redirects=True)
