@@ -15,6 +15,7 @@ from app.db import assets, claims, workers
 from app.db.deadlines import OVERDUE_MESSAGE
 from app.db.pool import UNREACHABLE, Database
 from app.db.workers import WorkerIdentity
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Failed, HandedBack, JobType, Outcome, Settlement
 from app.errors import ErrorCode
 from app.services.bells import Bells
@@ -75,7 +76,8 @@ class Engine:
 
     async def start(self) -> None:
         """Register the process; without a row of its own its jobs would be taken for lost."""
-        await workers.renew(self._database, self.identity, stopping=False)
+        with boundary(Boundary.ALIVE):
+            await workers.renew(self._database, self.identity, stopping=False)
         self._liveness = asyncio.create_task(self._stay_alive())
 
     def wake(self) -> None:
@@ -108,13 +110,15 @@ class Engine:
     async def _claim_and_start(self) -> None:
         free = self._free_slots()
         try:
-            result = await claims.claim(
-                self._database,
-                worker_id=self.identity.id,
-                lanes=self.identity.lanes,
-                limit=free,
-                time_limits=self._time_limits,
-            )
+            with boundary(Boundary.CLAIM) as crossing:
+                result = await claims.claim(
+                    self._database,
+                    worker_id=self.identity.id,
+                    lanes=self.identity.lanes,
+                    limit=free,
+                    time_limits=self._time_limits,
+                )
+                crossing.met(job.task_id for job in result.jobs)
             slots = (
                 await assets.slots_of(self._database, [job.claim.job_id for job in result.jobs]) if result.jobs else {}
             )
@@ -221,7 +225,8 @@ class Engine:
         while True:
             await asyncio.sleep(self._ttl / 4)
             try:
-                await workers.renew(self._database, self.identity, stopping=self._stopping)
+                with boundary(Boundary.ALIVE):
+                    await workers.renew(self._database, self.identity, stopping=self._stopping)
                 await self._compare_claims()
             except UNREACHABLE as error:
                 log.warning("liveness_not_renewed", error=type(error).__name__)
@@ -242,7 +247,8 @@ class Engine:
         lasting = strangers & self._strangers  # a claim whose answer is only just on its way is no stranger
         if lasting:
             log.warning("claims_released", jobs=len(lasting))
-            await workers.release(self._database, self.identity.id, sorted(lasting))
+            with boundary(Boundary.RELEASE):
+                await workers.release(self._database, self.identity.id, sorted(lasting))
             self._bells.ring(self.identity.lanes)
         self._strangers = strangers - lasting
 
@@ -269,7 +275,8 @@ class Engine:
             self._liveness.cancel()
             await asyncio.gather(self._liveness, return_exceptions=True)
         try:
-            await workers.remove(self._database, self.identity.id)
+            with boundary(Boundary.ALIVE):
+                await workers.remove(self._database, self.identity.id)
         except UNREACHABLE as error:
             log.warning("worker_row_left", error=type(error).__name__)  # its time to live ends it
         self._bells.ring(self.identity.lanes)

@@ -14,6 +14,7 @@ from app.db.assets import Sources
 from app.db.pool import Database
 from app.db.requests import DuplicateRequest, RequestPlan, StoredRequest, TaskOwnedByAnother, UnknownUser
 from app.domain.commands import GenerateCommand
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.principal import Principal
@@ -98,7 +99,8 @@ class Generation:
             inputs=[item for resolved in checked if (item := resolved.checked) is not None],
         )
         try:
-            waits = await requests.accept(self._database, request, self._user_limits)
+            with boundary(Boundary.ACCEPT, [command.task_id]):
+                waits = await requests.accept(self._database, request, self._user_limits)
         except DuplicateRequest:
             repeat = await self._repeat(command.task_id, user_id, key, body_hash)
             if repeat is None:  # the other one failed in this very moment

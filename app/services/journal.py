@@ -23,6 +23,7 @@ from app.config import Settings
 from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call, CallIntent
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Deferred, Failed, Retry
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
@@ -85,7 +86,8 @@ class Journal:
         )
 
         async def send() -> ImageReceipt:
-            return await provider.generate(request, reply=self._spool.reply(intent.id))
+            with boundary(Boundary.SEND):
+                return await provider.generate(request, reply=self._spool.reply(intent.id))
 
         async def record(receipt: ImageReceipt) -> None:
             await self._replied(intent.id, receipt.provider_request_id)
@@ -99,9 +101,10 @@ class Journal:
 
     async def result_stored(self, call: Call, *, cost_micros: int, result: Mapping[str, Any] | None) -> None:
         """The reply's pictures lie in the bucket (or nobody wants them: no ``result``), and the reply may go."""
-        await self._until_recorded(
-            lambda: provider_calls.settled(self._database, call.id, cost_micros=cost_micros, result=result)
-        )
+        with boundary(Boundary.RESULT):
+            await self._until_recorded(
+                lambda: provider_calls.settled(self._database, call.id, cost_micros=cost_micros, result=result)
+            )
         self._spool.drop_reply(call.id)
 
     async def reply_useless(self, run: JobRun, call: Call) -> None:
@@ -110,23 +113,25 @@ class Journal:
         raise JobEnded(Retry(ErrorCode.PROVIDER_RESULT_INVALID, "The reply could not be read.", 1.0, start_over=True))
 
     async def _replied(self, call_id: UUID, provider_request_id: str | None) -> None:
-        await provider_calls.submitted(
-            self._database,
-            call_id,
-            last=True,
-            provider_request_id=provider_request_id,
-            result={"reply": "on disk"},
-        )
+        with boundary(Boundary.SUBMITTED):
+            await provider_calls.submitted(
+                self._database,
+                call_id,
+                last=True,
+                provider_request_id=provider_request_id,
+                result={"reply": "on disk"},
+            )
 
     async def _give_up(self, run: JobRun, call: Call) -> None:
         """Nobody can look a synchronous call up. Returns only where one paid retry is allowed and left."""
-        await provider_calls.settled(
-            self._database,
-            call.id,
-            cost_micros=call.estimate_micros,
-            is_estimate=True,
-            error_code=ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code,
-        )
+        with boundary(Boundary.GIVE_UP):
+            await provider_calls.settled(
+                self._database,
+                call.id,
+                cost_micros=call.estimate_micros,
+                is_estimate=True,
+                error_code=ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code,
+            )
         log.error("provider_outcome_unknown", call_id=str(call.id), job_id=str(run.claim.job_id))
         earlier = [c for c in await self._calls(run) if c.error_code == ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code]
         if not self._paid_retry or len(earlier) > 1:
@@ -163,7 +168,8 @@ class Journal:
                 case _:
                     pass
         spec = await prepare()
-        prepared = await provider.prepare(spec)
+        with boundary(Boundary.PREPARE):
+            prepared = await provider.prepare(spec)
         run.check()
         intent = self._intent(
             provider.name,
@@ -176,10 +182,12 @@ class Journal:
         )
 
         async def send() -> str:
-            return await provider.submit(prepared)
+            with boundary(Boundary.SEND):
+                return await provider.submit(prepared)
 
         async def record(task_id: str) -> None:
-            await provider_calls.submitted(self._database, intent.id, last=last, provider_task_id=task_id)
+            with boundary(Boundary.SUBMITTED):
+                await provider_calls.submitted(self._database, intent.id, last=last, provider_task_id=task_id)
 
         try:
             await self._post(run, intent, send, record)
@@ -192,7 +200,10 @@ class Journal:
         sighting = await self._reconciler.look(provider, call)
         match sighting:
             case Found(provider_task_id):
-                await provider_calls.submitted(self._database, call.id, last=last, provider_task_id=provider_task_id)
+                with boundary(Boundary.SUBMITTED):
+                    await provider_calls.submitted(
+                        self._database, call.id, last=last, provider_task_id=provider_task_id
+                    )
                 log.info("provider_call_adopted", call_id=str(call.id))
                 return await self._current(run, call.id)
             case NotYet(seconds):
@@ -202,12 +213,14 @@ class Journal:
         code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
         absent = [c for c in await self._calls(run) if c.state is CallState.REFUSED and c.error_code == code]
         if isinstance(sighting, Ambiguous) or absent:
-            await provider_calls.settled(
-                self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=code
-            )
+            with boundary(Boundary.GIVE_UP):
+                await provider_calls.settled(
+                    self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=code
+                )
             log.error("provider_outcome_unknown", call_id=str(call.id))
             raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, _UNKNOWN_DETAIL))
-        await provider_calls.refused(self._database, call.id, error_code=code, provider_code=None, http_status=None)
+        with boundary(Boundary.REFUSED):
+            await provider_calls.refused(self._database, call.id, error_code=code, provider_code=None, http_status=None)
         return None
 
     # --- common ---------------------------------------------------------------------------------------------
@@ -252,12 +265,14 @@ class Journal:
     async def _intend(self, run: JobRun, intent: CallIntent) -> bool:
         """Whether the call may be sent. Where the database does not say, it is not sent, and the intent is closed."""
         try:
-            return await provider_calls.intend(self._database, run.claim, intent)
+            with boundary(Boundary.INTENT):
+                return await provider_calls.intend(self._database, run.claim, intent)
         except UNREACHABLE:
             code = ErrorCode.SERVICE_UNAVAILABLE.code
-            await self._until_recorded(
-                lambda: provider_calls.withdraw(self._database, run.claim, intent, error_code=code)
-            )
+            with boundary(Boundary.REFUSED):
+                await self._until_recorded(
+                    lambda: provider_calls.withdraw(self._database, run.claim, intent, error_code=code)
+                )
             raise
 
     async def _send_and_record(
@@ -267,23 +282,25 @@ class Journal:
             answer = await send()
         except Refused as error:
             refusal = error
-            await self._until_recorded(
-                lambda: provider_calls.refused(
-                    self._database,
-                    intent.id,
-                    error_code=refusal.code.code,
-                    provider_code=refusal.provider_code,
-                    http_status=refusal.http_status,
+            with boundary(Boundary.REFUSED):
+                await self._until_recorded(
+                    lambda: provider_calls.refused(
+                        self._database,
+                        intent.id,
+                        error_code=refusal.code.code,
+                        provider_code=refusal.provider_code,
+                        http_status=refusal.http_status,
+                    )
                 )
-            )
             raise
         except Exception as error:
             # also a defect of ours: once the request may have left, only "unknown" is true
             status = error.http_status if isinstance(error, OutcomeUnknown) else None
             code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN
-            await self._until_recorded(
-                lambda: provider_calls.unknown(self._database, intent.id, error_code=code.code, http_status=status)
-            )
+            with boundary(Boundary.UNKNOWN):
+                await self._until_recorded(
+                    lambda: provider_calls.unknown(self._database, intent.id, error_code=code.code, http_status=status)
+                )
             if isinstance(error, OutcomeUnknown):
                 raise
             log.exception("paid_call_broke", call_id=str(intent.id))

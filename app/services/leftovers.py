@@ -10,6 +10,7 @@ from app.config import Settings
 from app.db import files
 from app.db.files import FileRow
 from app.db.pool import UNREACHABLE, Database
+from app.domain.crash_points import Boundary, boundary
 from app.services.job_run import JobRun
 from app.storage.base import ObjectStorage, StorageError
 
@@ -45,10 +46,12 @@ class Leftovers:
     async def _remove(self, rows: Iterable[FileRow], *, for_good: bool) -> None:
         for row in rows:
             try:
-                await self._storage.remove(row.bucket, [row.key])
+                with boundary(Boundary.REMOVE, [row.task_id]):
+                    await self._storage.remove(row.bucket, [row.key])
             except StorageError as error:
                 log.warning("leftover_not_removed", key=row.key, error=type(error).__name__)
                 return
             log.info("leftover_removed", key=row.key)
             if for_good:
-                await files.mark_removed(self._database, row.id)
+                with boundary(Boundary.REMOVE, [row.task_id]):
+                    await files.mark_removed(self._database, row.id)

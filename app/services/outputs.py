@@ -13,6 +13,7 @@ import structlog
 from app.config import Settings
 from app.db import files, workers
 from app.db.pool import Database
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import AssetKind, AssetSlot, StoredFile
 from app.domain.storage_keys import output_key, preview_key
 from app.errors import AppError, ErrorCode
@@ -72,16 +73,17 @@ class Outputs:
 
     async def _put(self, run: JobRun, key: str, path: Path, *, kind: str, content_type: str) -> tuple[UUID, str]:
         """Announce, upload; the file's id and its lasting URL."""
-        announced = await files.announce(
-            self._database,
-            run.claim,
-            file_id=uuid4(),
-            bucket=self._bucket,
-            key=key,
-            kind=kind,
-            content_type=content_type,
-            content_key=secrets.token_urlsafe(24),
-        )
+        with boundary(Boundary.ANNOUNCE):
+            announced = await files.announce(
+                self._database,
+                run.claim,
+                file_id=uuid4(),
+                bucket=self._bucket,
+                key=key,
+                kind=kind,
+                content_type=content_type,
+                content_key=secrets.token_urlsafe(24),
+            )
         if announced is None:
             await self._ensure_claim(run)
             raise AppError(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")
@@ -95,12 +97,14 @@ class Outputs:
 
     async def _upload(self, run: JobRun, key: str, path: Path, content_type: str) -> None:
         try:
-            await self._storage.upload(self._bucket, key, path, content_type=content_type)
+            with boundary(Boundary.UPLOAD):
+                await self._storage.upload(self._bucket, key, path, content_type=content_type)
         except ObjectExists:
             # an earlier run of this job got as far; it may have been cut, so ours replaces it
             await self._ensure_claim(run)
             log.info("upload_replaced", key=key)
-            await self._storage.upload(self._bucket, key, path, content_type=content_type, overwrite=True)
+            with boundary(Boundary.UPLOAD):
+                await self._storage.upload(self._bucket, key, path, content_type=content_type, overwrite=True)
 
     async def _ensure_claim(self, run: JobRun) -> None:
         claim = run.claim

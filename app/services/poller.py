@@ -16,6 +16,7 @@ from app.ai_clients.errors import ProviderError
 from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call
+from app.domain.crash_points import Boundary, boundary
 from app.errors import ErrorCode
 from app.services.notifier import Notifier
 from app.services.vacancies import Vacancies
@@ -83,7 +84,8 @@ class Poller:
 
     async def look(self, task_id: str) -> ProviderTask:
         """The task as it is now, with a fresh output URL. Raises ProviderError."""
-        return (await self._provider.poll([task_id]))[task_id]
+        with boundary(Boundary.POLL):
+            return (await self._provider.poll([task_id]))[task_id]
 
     def adopt(self, call: Call) -> None:
         """Watch a call that no job waits for: only its cost and its slot matter."""
@@ -112,7 +114,8 @@ class Poller:
         if not ids:
             return 0.0
         try:
-            tasks = await self._provider.poll(ids)
+            with boundary(Boundary.POLL, (watched.call.task_id for watched in self._watched.values())):
+                tasks = await self._provider.poll(ids)
         except ProviderError as error:
             log.warning("poll_failed", provider=self._provider.name, code=error.code.code)
             return getattr(error, "retry_after", None) or self._provider.poll_seconds * 2
@@ -135,10 +138,11 @@ class Poller:
                 watched.progress = progress
                 moved.append((watched.call.id, progress))
         if moved:
-            await provider_calls.record_progress(self._database, moved)
             changed = {call_id for call_id, _ in moved}
-            calls = (watched.call for watched in self._watched.values())
-            self._notifier.changed((c.task_id, c.user_id) for c in calls if c.id in changed and c.task_id is not None)
+            calls = [watched.call for watched in self._watched.values() if watched.call.id in changed]
+            with boundary(Boundary.PROGRESS, (call.task_id for call in calls)):
+                await provider_calls.record_progress(self._database, moved)
+            self._notifier.changed((call.task_id, call.user_id) for call in calls if call.task_id is not None)
 
     async def _finish(self, over: Mapping[str, ProviderTask]) -> None:
         ended: list[Call] = []
@@ -163,9 +167,10 @@ class Poller:
         }
         for task_id, watched in endless.items():
             call, error = watched.call, ErrorCode.DEADLINE_EXCEEDED
-            await provider_calls.settled(
-                self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=error.code
-            )
+            with boundary(Boundary.GIVE_UP, [call.task_id]):
+                await provider_calls.settled(
+                    self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=error.code
+                )
             log.error(
                 "provider_call_given_up", call_id=str(call.id), provider=self._provider.name, provider_task_id=task_id
             )
@@ -190,10 +195,11 @@ async def book(database: Database, call: Call, task: ProviderTask) -> None:
     error = None if succeeded else (task.error or ErrorCode.PROVIDER_TASK_FAILED).code
     # the provider takes nothing for work that failed, and says what it took for work that did not
     assumed = call.estimate_micros if succeeded else 0
-    await provider_calls.settled(
-        database,
-        call.id,
-        cost_micros=assumed if task.cost_micros is None else task.cost_micros,
-        is_estimate=succeeded and task.cost_micros is None,
-        error_code=error,
-    )
+    with boundary(Boundary.BOOK, [call.task_id]):
+        await provider_calls.settled(
+            database,
+            call.id,
+            cost_micros=assumed if task.cost_micros is None else task.cost_micros,
+            is_estimate=succeeded and task.cost_micros is None,
+            error_code=error,
+        )

@@ -20,6 +20,7 @@ from app.config import Settings
 from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call
+from app.domain.crash_points import Boundary, boundary
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
 from app.services.vacancies import Vacancies
@@ -73,11 +74,13 @@ class Reconciler:
     async def look(self, provider: ModelProvider, call: Call) -> Sighting:
         """One look for an unknown call, or one whose sender is gone. Raises ProviderError."""
         if call.state is CallState.INTENT:
-            await provider_calls.unknown(self._database, call.id, error_code=_CODE, http_status=None)
+            with boundary(Boundary.UNKNOWN, [call.task_id]):
+                await provider_calls.unknown(self._database, call.id, error_code=_CODE, http_status=None)
         if call.age_seconds < self._first_look:
             return NotYet(self._first_look - call.age_seconds)
         known = await provider_calls.known_task_ids(self._database, provider.name, call.created_at)
-        found = await provider.find_submitted(call.fingerprint, since=call.created_at, known_ids=known)
+        with boundary(Boundary.LOOK, [call.task_id]):
+            found = await provider.find_submitted(call.fingerprint, since=call.created_at, known_ids=known)
         if len(found) == 1:
             return Found(found[0])
         if call.age_seconds < self._window:
@@ -116,20 +119,25 @@ class Reconciler:
         match sighting:
             case Found(provider_task_id):
                 # from now on it is polled like every call whose job ended
-                await provider_calls.submitted(self._database, call.id, last=True, provider_task_id=provider_task_id)
+                with boundary(Boundary.SUBMITTED, [call.task_id]):
+                    await provider_calls.submitted(
+                        self._database, call.id, last=True, provider_task_id=provider_task_id
+                    )
                 log.info("provider_call_adopted", call_id=str(call.id))
                 return
             case NotYet(seconds):
                 self._next_look[call.id] = time.monotonic() + seconds
                 return
             case Absent():
-                await provider_calls.refused(
-                    self._database, call.id, error_code=_CODE, provider_code=None, http_status=None
-                )
+                with boundary(Boundary.REFUSED, [call.task_id]):
+                    await provider_calls.refused(
+                        self._database, call.id, error_code=_CODE, provider_code=None, http_status=None
+                    )
                 log.info("provider_call_absent", call_id=str(call.id))
             case Ambiguous(candidates):
-                await provider_calls.settled(
-                    self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=_CODE
-                )
+                with boundary(Boundary.GIVE_UP, [call.task_id]):
+                    await provider_calls.settled(
+                        self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=_CODE
+                    )
                 log.error("provider_outcome_unknown", call_id=str(call.id), candidates=candidates)
         await self._vacancies.announce(pools=[call.pool], users=[call.user_id])

@@ -10,6 +10,7 @@ import structlog
 
 from app.db.pool import UNREACHABLE, Database
 from app.db.settle import Settled, settle
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Deferred, Failed, HandedBack, Settlement
 from app.errors import ErrorCode
 from app.services.bells import Bells
@@ -76,7 +77,8 @@ class Settler:
         pause = 0.1
         while True:
             try:
-                settled = await settle(self._database, settlements)
+                with boundary(Boundary.SETTLE, (item.job.task_id for item in settlements)):
+                    settled = await settle(self._database, settlements)
                 break
             except UNREACHABLE as error:
                 log.warning("settle_waits_for_database", error=type(error).__name__, jobs=len(settlements))
@@ -87,7 +89,9 @@ class Settler:
 
     async def _tell(self, settled: Settled, settlements: Sequence[Settlement]) -> None:
         self._notifier.changed(settled.tasks)
-        self._bells.ring(settled.lanes)
+        if settled.lanes:
+            with boundary(Boundary.NEXT_STEP, (item.job.task_id for item in settlements)):
+                self._bells.ring(settled.lanes)
         over = [item.job for item in settlements if not isinstance(item.outcome, Deferred | HandedBack)]
         await self._vacancies.announce(pools=(job.pool for job in over), users=(job.user_id for job in over))
 

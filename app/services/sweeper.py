@@ -15,6 +15,7 @@ import structlog
 from app.config import Settings
 from app.db import events, provider_calls, workers
 from app.db.pool import UNREACHABLE, Database
+from app.domain.crash_points import Boundary, boundary
 from app.services.bells import Bells
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
@@ -88,7 +89,9 @@ class Sweeper:
                 due = await workers.next_due_seconds(self._database)
                 if due is not None and due <= self._every:
                     await asyncio.sleep(due + 0.005)
-                    if await workers.promote_due(self._database):
+                    with boundary(Boundary.PROMOTE):
+                        promoted = await workers.promote_due(self._database)
+                    if promoted:
                         self._bells.ring(("priority", "normal"))
                         continue
             except UNREACHABLE as error:
@@ -99,9 +102,10 @@ class Sweeper:
 
     async def round(self) -> None:
         """One sweep. Skips the shared part when another process is at it."""
-        result = await workers.sweep(
-            self._database, ttl_seconds=self._ttl, max_crashes=self._max_crashes, bury=self._may_bury()
-        )
+        with boundary(Boundary.TAKE_BACK):
+            result = await workers.sweep(
+                self._database, ttl_seconds=self._ttl, max_crashes=self._max_crashes, bury=self._may_bury()
+            )
         self._looked_at = time.monotonic()
         if result is not None:
             if result.dead_workers or result.taken_back or result.crashed_out:
@@ -118,9 +122,11 @@ class Sweeper:
             await self._clean()
             await self._vacancies.repair()
         for poller in self._pollers:
-            for call in await provider_calls.adopt_orphans(
-                self._database, worker_id=self._worker_id, provider=poller.provider_name, limit=_ORPHANS_PER_ROUND
-            ):
+            with boundary(Boundary.ADOPT):
+                orphans = await provider_calls.adopt_orphans(
+                    self._database, worker_id=self._worker_id, provider=poller.provider_name, limit=_ORPHANS_PER_ROUND
+                )
+            for call in orphans:
                 poller.adopt(call)
 
     def _may_bury(self) -> bool:
@@ -133,9 +139,10 @@ class Sweeper:
 
     async def _clean(self) -> None:
         self._reconciler.start_round()
-        settled = await provider_calls.settle_abandoned(
-            self._database, looked_for=[poller.provider_name for poller in self._pollers]
-        )
+        with boundary(Boundary.GIVE_UP):
+            settled = await provider_calls.settle_abandoned(
+                self._database, looked_for=[poller.provider_name for poller in self._pollers]
+            )
         if settled:
             log.error("abandoned_calls_settled", calls=settled)
         if self._removing is None or self._removing.done():

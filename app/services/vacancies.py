@@ -9,6 +9,7 @@ import structlog
 
 from app.db import claims, user_limits
 from app.db.pool import UNREACHABLE, Database
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Lane
 from app.domain.user_limits import UserLimits
 from app.services.bells import Bells
@@ -40,7 +41,9 @@ class Vacancies:
         """Give out every place that is free, also those that a crash or a changed setting left. Raises what the
         database raises."""
         lanes = await self._release(await user_limits.all_waiting(self._database))
-        self._bells.ring(lanes | await user_limits.release_ownerless(self._database))
+        with boundary(Boundary.FREE):
+            lanes |= await user_limits.release_ownerless(self._database)
+        self._bells.ring(lanes)
 
     async def _places_freed(self, users: set[UUID]) -> set[Lane]:
         if self._in_flight is None or not users:
@@ -50,5 +53,6 @@ class Vacancies:
     async def _release(self, users: Iterable[UUID]) -> set[Lane]:
         lanes: set[Lane] = set()
         for user_id in users:
-            lanes |= await user_limits.release(self._database, user_id, in_flight=self._in_flight)
+            with boundary(Boundary.FREE):
+                lanes |= await user_limits.release(self._database, user_id, in_flight=self._in_flight)
         return lanes

@@ -10,6 +10,7 @@ import structlog
 from celery import Celery
 from prometheus_client import Counter
 
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Lane
 from app.tasks.celery_app import ring
 
@@ -54,7 +55,8 @@ class CeleryBells:
     async def _publish_one(self, lane: Lane) -> None:
         try:
             async with asyncio.timeout(_PUBLISH_TIMEOUT):
-                await asyncio.get_running_loop().run_in_executor(self._thread, ring, self._app, lane)
+                with boundary(Boundary.RING):
+                    await asyncio.get_running_loop().run_in_executor(self._thread, ring, self._app, lane)
         except Exception as error:  # noqa: BLE001 - whatever the broker does, the sweep rings again
             BELLS.labels(lane, "failed").inc()
             log.warning("bell_failed", lane=lane, error=type(error).__name__)

@@ -12,6 +12,7 @@ from app.ai_clients.base import ImageProvider, ImageRequest, ImageResult
 from app.ai_clients.errors import OutcomeUnknown
 from app.ai_clients.registry import Providers
 from app.db.provider_calls import Call
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Completed, Failed, Outcome, StoredFile
 from app.domain.params import ImageJob
 from app.domain.statuses import CallState
@@ -68,7 +69,8 @@ class GenerateImages:
         self, run: JobRun, provider: ImageProvider, request: ImageRequest, call: Call, directory: Path
     ) -> Outcome:
         try:
-            result = await provider.decode(self._spool.reply(call.id), request, directory=directory)
+            with boundary(Boundary.DECODE):
+                result = await provider.decode(self._spool.reply(call.id), request, directory=directory)
         except OutcomeUnknown:
             await self._journal.reply_useless(run, call)
             raise

@@ -10,6 +10,7 @@ import structlog
 from app.ai_clients.base import DownloadedFile, ModelKind, ModelProvider, ModelSpec, ProviderTask, ProviderTaskState
 from app.ai_clients.errors import Advice, ProviderError, Refused
 from app.ai_clients.registry import Providers
+from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Failed
 from app.domain.statuses import CallState
 from app.errors import AppError, ErrorCode
@@ -83,7 +84,8 @@ class PolledCalls:
             if task.output_url is None:
                 raise Refused(ErrorCode.PROVIDER_RESULT_MISSING, "The provider says success but names no result.")
             try:
-                return await provider.download(task.output_url, target, max_bytes=max_bytes)
+                with boundary(Boundary.DOWNLOAD):
+                    return await provider.download(task.output_url, target, max_bytes=max_bytes)
             except Refused as error:
                 if error.advice is not Advice.RETRY or attempt == _FRESH_LINKS - 1:
                     raise
@@ -96,7 +98,8 @@ class PolledCalls:
         if task.preview_url is None:
             return None
         try:
-            return (await self.provider(run).download(task.preview_url, target, max_bytes=max_bytes)).path
+            with boundary(Boundary.DOWNLOAD):
+                return (await self.provider(run).download(task.preview_url, target, max_bytes=max_bytes)).path
         except ProviderError as error:
             log.warning("preview_not_downloaded", code=error.code.code)
             return None

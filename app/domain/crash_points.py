@@ -1,0 +1,104 @@
+"""The boundaries of a job's life, by name: the places where a process may die and the promises must still hold.
+
+Each lies around one commit, send or transfer, and has a point on both sides. Nothing happens at a point unless a test
+process called ``arm``; no setting and no environment variable can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+
+class Boundary(StrEnum):
+    # a request
+    ACCEPT = "accept"
+    RING = "ring"  # the bell leaves the process
+    # a job
+    CLAIM = "claim"
+    ANNOUNCE = "announce"  # the manifest row of a file
+    UPLOAD = "upload"
+    SETTLE = "settle"  # also begins the next step
+    NEXT_STEP = "next_step"  # who may go on now is told
+    FREE = "free"  # places of a user that came free are given out
+    # a paid call
+    PREPARE = "prepare"  # inputs go to the provider
+    INTENT = "intent"
+    SEND = "send"
+    SUBMITTED = "submitted"  # the provider's id, or that its reply is on disk
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    LOOK = "look"  # for an unknown call in the provider's listing
+    POLL = "poll"
+    PROGRESS = "progress"
+    BOOK = "book"  # the provider's final status and the cost
+    DOWNLOAD = "download"
+    DECODE = "decode"  # of a reply on disk
+    RESULT = "result"  # the reply's pictures are stored, its cost is booked
+    GIVE_UP = "give_up"  # an unknown or endless call is booked by policy
+    # housekeeping
+    ALIVE = "alive"  # the worker's row
+    RELEASE = "release"  # claims that the process does not know
+    TAKE_BACK = "take_back"  # jobs of dead workers
+    PROMOTE = "promote"  # what waited for a time
+    ADOPT = "adopt"  # calls that no job waits for
+    REMOVE = "remove"  # a file that belongs to nobody
+
+
+class Side(StrEnum):
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class CrashPoint:
+    side: Side
+    boundary: Boundary
+
+    def __str__(self) -> str:
+        return f"{self.side}_{self.boundary}"
+
+
+POINTS = tuple(CrashPoint(side, boundary) for boundary in Boundary for side in Side)
+
+Reached = Callable[[CrashPoint, tuple[str, ...]], None]
+
+_reached: Reached | None = None
+
+
+def arm(reached: Reached) -> None:
+    """Call ``reached`` at every point, with the ids of the tasks concerned as far as the place knows them."""
+    global _reached  # noqa: PLW0603 - one process, one hook
+    _reached = reached
+
+
+class boundary:  # noqa: N801 - reads as the statement that it is
+    """``with boundary(Boundary.INTENT): …`` reaches ``before_intent``, and ``after_intent`` unless the body raises."""
+
+    __slots__ = ("_at", "_tasks")
+
+    def __init__(self, at: Boundary, tasks: Iterable[str | None] = ()) -> None:
+        self._at = at
+        self._tasks = tasks
+
+    def __enter__(self) -> Self:
+        if _reached is not None:
+            self.met(self._tasks)
+            _reached(CrashPoint(Side.BEFORE, self._at), tuple(self._tasks_met()))
+        return self
+
+    def met(self, tasks: Iterable[str | None]) -> None:
+        """The tasks concerned, where they are known only inside."""
+        self._tasks = tuple(tasks) if _reached is not None else ()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if _reached is not None and kind is None:
+            _reached(CrashPoint(Side.AFTER, self._at), tuple(self._tasks_met()))
+
+    def _tasks_met(self) -> Iterable[str]:
+        return (task for task in self._tasks if task is not None)
