@@ -81,6 +81,28 @@ async def accept(database: Database, plan: RequestPlan) -> RequestPlan:
     return plan
 
 
+async def multiply(database: Database, plan: RequestPlan, jobs: int) -> None:
+    """As many claimable jobs as accepting the plan's one job so often would leave, without their rows of assets."""
+    await database.execute(
+        "with copies as ("
+        "   insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash,"
+        "     job_id)"
+        "   select gen_random_uuid(), $1, $2, 'test', 'copies', n::text, true, 'hash', gen_random_uuid()"
+        "   from generate_series(1, $3) as n returning id, job_id, idempotency_key::bigint as n"
+        " ), added as ("
+        "   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,"
+        "     status, params)"
+        "   select c.job_id, $1, c.id, $2, 1, j.type, j.provider, j.pool, j.lane, j.priority, j.fair_tag + c.n,"
+        "     'queued', j.params from copies c, jobs j where j.id = $4"
+        " )"
+        " update user_tags set tag = tag + $3 where user_id = $2",
+        plan.task_id,
+        plan.user_id,
+        jobs - 1,
+        plan.job_id,
+    )
+
+
 async def make_worker(
     database: Database, *, lanes: tuple[Lane, ...] = ("priority", "normal"), slots: int = 50
 ) -> WorkerIdentity:

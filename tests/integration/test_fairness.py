@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID, uuid4
 
+from app.ai_clients.base import ImageRequest
+from app.ai_clients.fake import FakeImages
 from app.db import claims, provider_calls, requests, user_limits, workers
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
 from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, Settlement
+from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import ErrorCode
 
-from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
+from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply, sketch_plan
+from tests.integration.workshop import PATIENCE, open_workshop
 
 FLOOD = 5000
 
 
 async def flood(db: Database, user: UUID, jobs: int = FLOOD) -> None:
-    """As many image jobs as accepting them one by one would leave."""
-    plan = await accept(db, image_plan(user, f"task-flood-{user}"))
-    await db.execute(
-        "with copies as ("
-        "   insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash,"
-        "     job_id)"
-        "   select gen_random_uuid(), $1, $2, 'test', 'flood', n::text, true, 'hash', gen_random_uuid()"
-        "   from generate_series(1, $3) as n returning id, job_id, idempotency_key::bigint as n"
-        " ), added as ("
-        "   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,"
-        "     status, params)"
-        "   select c.job_id, $1, c.id, $2, 1, j.type, j.provider, j.pool, j.lane, j.priority, j.fair_tag + c.n,"
-        "     'queued', '{}' from copies c, jobs j where j.id = $4"
-        " )"
-        " update user_tags set tag = tag + $3 where user_id = $2",
-        plan.task_id,
-        user,
-        jobs - 1,
-        plan.job_id,
-    )
+    await multiply(db, await accept(db, image_plan(user, f"task-flood-{user}")), jobs)
 
 
 async def claim_one(db: Database, worker: WorkerIdentity) -> ClaimedJob | None:
@@ -172,6 +158,27 @@ async def test_a_process_with_few_slots_serves_every_pool(db: Database) -> None:
     await flood(db, user, 200)
     await accept(db, model_plan(other, "task-pool-001"))
     assert other in await turns(db, worker, 60)  # by the order of the pools' names it would be the last of 201
+
+
+async def test_workers_reach_a_newcomer_through_a_flood(db: Database, database: str, tmp_path: Path) -> None:
+    slots = 3
+    images = FakeImages()
+    async with open_workshop(db, database, tmp_path, images=images, workers=0, openai_slots=slots) as shop:
+        plan = shop.plan(Operation.TEXT_TO_IMAGE, "task-flood-000", prompt="flood")
+        await multiply(db, await accept(db, plan), FLOOD)
+        for _ in range(2):
+            await shop.start()
+        async with asyncio.timeout(PATIENCE):
+            while images.ledger.paid_calls < 30:
+                await asyncio.sleep(0.02)
+        shop.user = await make_user(db)
+        await shop.ask(Operation.TEXT_TO_IMAGE, "task-newcomer-1", prompt="newcomer")
+        served = images.ledger.paid_calls
+        await shop.finished("task-newcomer-1")
+        prompts = [request.prompt for request in images.ledger.paid if isinstance(request, ImageRequest)]
+        # the jobs that had their slots already, one turn, and what a settle let in while the newcomer was accepted
+        assert prompts.index("newcomer") - served <= 2 * slots + 1
+        assert len(prompts) < FLOOD
 
 
 # --- slots ------------------------------------------------------------------------------------------------------

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from app.ai_clients.fake import FakeModels
 from app.db import claims, provider_calls, requests, tasks, user_limits
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
 from app.db.settle import settle
 from app.domain.jobs import ClaimedJob, Completed, Failed, Retry, Settlement
+from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
 
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
 from tests.integration.majors import database
+from tests.integration.workshop import PATIENCE, open_workshop
 
 __all__ = ["database"]
 
@@ -219,3 +223,32 @@ async def test_without_limits_nothing_waits(db: Database) -> None:
     for number in range(5):
         await accept(db, image_plan(user, f"task-free-{number}"))
     assert await db.fetchval("select count(*) from jobs where waiting_for is null") == 5
+
+
+# --- with workers -----------------------------------------------------------------------------------------------
+
+
+async def test_workers_give_every_place_on(db: Database, database: str, tmp_path: Path) -> None:
+    """No sweep helps: each end of a job lets the next one in."""
+    async with open_workshop(db, database, tmp_path, workers=2, user_max_in_flight=2, sweep_seconds=600) as shop:
+        names = [await shop.ask(Operation.TEXT_TO_MODEL, f"task-places-{number:02}") for number in range(9)]
+        for name in names:
+            assert (await shop.finished(name)).jobs[0]["status"] == "completed"
+
+
+async def test_a_call_that_outlives_its_canceled_job_gives_its_place_on_when_it_ends(
+    db: Database, database: str, tmp_path: Path
+) -> None:
+    models = FakeModels(polls=40)
+    async with open_workshop(
+        db, database, tmp_path, models=models, user_max_in_flight=1, worker_ttl_seconds=1, sweep_seconds=0.2
+    ) as shop:
+        first = await shop.ask(Operation.TEXT_TO_MODEL, "task-outlive-1")
+        second = await shop.ask(Operation.TEXT_TO_MODEL, "task-outlive-2")
+        async with asyncio.timeout(PATIENCE):
+            while [state for state, _, _ in await shop.calls()] != ["submitted"]:
+                await asyncio.sleep(0.02)
+        await tasks.cancel(db, first, shop.user)
+        assert (await shop.status(second)).jobs[0]["waiting_for"] == "user_limit"
+        assert (await shop.finished(second)).jobs[0]["status"] == "completed"
+        assert [state for state, _, _ in await shop.calls()] == ["settled", "settled"]

@@ -14,7 +14,7 @@ import pytest
 from app.ai_clients.fake import FakeImages, FakeModels
 from app.ai_clients.registry import Providers, pools
 from app.config import Settings
-from app.container import WorkerContainer
+from app.container import WorkerContainer, user_limits
 from app.db import pools as pool_rows
 from app.db import requests, tasks
 from app.db.pool import Database
@@ -85,10 +85,25 @@ class Workshop:
         **fields: Any,  # noqa: ANN401 - fields of a command
     ) -> str:
         """Accept what a client would ask for; the task id."""
+        request = self.plan(operation, task_id, pictures=pictures, **fields)
+        await requests.accept(self.db, request, user_limits(self.settings))
+        for worker in self.workers:
+            worker.engine.wake()
+        return task_id
+
+    def plan(
+        self,
+        operation: Operation,
+        task_id: str,
+        *,
+        pictures: Sequence[ObjectRef] = (),
+        **fields: Any,  # noqa: ANN401 - fields of a command
+    ) -> RequestPlan:
+        """What accepting it would write."""
         planner = Planner(Providers(images=[self.images], models=[self.models]), self.settings)
         command = GenerateCommand(operation, task_id, prompt=fields.pop("prompt", "a fox"), **fields)
         plan = planner.plan(command, PlanInputs(pictures), self.user)
-        request = RequestPlan(
+        return RequestPlan(
             id=uuid4(),
             task_id=task_id,
             user_id=self.user,
@@ -101,10 +116,6 @@ class Workshop:
             jobs=plan.jobs,
             assets=plan.assets,
         )
-        await requests.accept(self.db, request)
-        for worker in self.workers:
-            worker.engine.wake()
-        return task_id
 
     async def status(self, task_id: str) -> StatusRows:
         status = await tasks.status_of_task(self.db, task_id, self.user)
