@@ -28,6 +28,11 @@ def _blank_is_absent(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _whole(value: object) -> object:
+    """In JSON 5.0 is an integer, and there are clients that write it so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _image_size(value: str) -> str:
     """Source: OpenAI Images reference, gpt-image-2: multiples of 16, ratio up to 1:3, bounded edge and area."""
     if value == "auto":
@@ -45,6 +50,7 @@ def _image_size(value: str) -> str:
 
 _Text = AfterValidator(_plain_text)
 _Blank = BeforeValidator(_blank_is_absent)
+Whole = BeforeValidator(_whole)
 
 TaskId = Annotated[
     str,

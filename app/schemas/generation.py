@@ -58,7 +58,7 @@ class _ImageBody(_Body):
     prompt_limit = OPENAI_PROMPT_LIMIT
 
     prompt: fields.ImagePrompt
-    n: int = Field(1, strict=True, ge=1, le=10, description="How many images. Each is paid.")
+    n: Annotated[int, fields.Whole] = Field(1, strict=True, ge=1, le=10, description="How many images. Each is paid.")
     background: Literal["auto", "opaque", "transparent"] | None = None
     size: fields.ImageSize | None = Field(None, description="auto, or WIDTHxHEIGHT in multiples of 16.")
     quality: Literal["auto", "low", "medium", "high"] | None = None
@@ -98,7 +98,9 @@ class _ModelBody(_Body):
     texture: bool | None = Field(None, strict=True, description="false also leaves out PBR maps.")
     pbr: bool | None = Field(None, strict=True)
     model_version: fields.ModelVersion | None = Field(None, description="Default: as the gateway is configured.")
-    face_limit: int | None = Field(None, strict=True, ge=_FEWEST_FACES, le=max(_MOST_FACES.values()))
+    face_limit: Annotated[int | None, fields.Whole] = Field(
+        None, strict=True, ge=_FEWEST_FACES, le=max(_MOST_FACES.values())
+    )
     auto_size: bool | None = Field(None, strict=True, description="Scale to real size, in metres.")
     texture_quality: Literal["standard", "detailed", "extreme"] | None = None
     orientation: Literal["default", "align_image"] | None = Field(None, description="Counts for image inputs.")

@@ -33,10 +33,15 @@ MULTIPART_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "required": ["file"],
+                "additionalProperties": False,
                 "properties": {
                     "file": {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP or GLB."},
                     "task_id": {"type": "string", "pattern": TASK_ID_PATTERN},
-                    "input_asset_type": {"type": "string", "example": "uploaded_photo"},
+                    "input_asset_type": {
+                        "type": "string",
+                        "pattern": r"^[a-z][a-z0-9_]{0,63}$",
+                        "example": "uploaded_photo",
+                    },
                 },
             }
         }

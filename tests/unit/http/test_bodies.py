@@ -80,7 +80,7 @@ def test_optional_prompts(model: type[BaseModel]) -> None:
 @pytest.mark.parametrize("model", IMAGES)
 def test_image_options(model: type[BaseModel]) -> None:
     for field, good, bad in (
-        ("n", (1, 10), (0, 11, -1, "2", True, 1.5, None)),
+        ("n", (1, 10, 5.0), (0, 0.0, float("inf"), 11, -1, "2", True, 1.5, None)),
         ("background", ("auto", "opaque", "transparent", None), ("none", "")),
         ("quality", ("auto", "high"), ("max", "")),
         ("output_format", ("png", "webp"), ("gif", "svg")),
@@ -99,7 +99,7 @@ def test_model_options(model: type[BaseModel]) -> None:
         ("texture", (True, False, None), ("yes", 1)),
         ("pbr", (True, False), ("no",)),
         ("auto_size", (True,), (0,)),
-        ("face_limit", (50, 1_500_000, None), (49, 1_500_001, "1000", True)),
+        ("face_limit", (50, 1_500_000, 50.0, None), (49, 49.0, 1e300, 50.5, 1_500_001, "1000", True)),
         ("texture_quality", ("standard", "detailed", "extreme"), ("fast", "")),
         ("orientation", ("default", "align_image"), ("up",)),
         ("model_version", ("v3.1-20260211", "P1-20260311"), ("v9", "tripo-v3.1")),
@@ -170,4 +170,5 @@ def test_both_spellings_of_a_draft_and_of_one_view_are_one_request() -> None:
     assert old.body_hash() == command(RefineModel).body_hash()
     single = command(ImageToModel, input_image_asset_urls=..., input_image_asset_url=URL)
     assert single.body_hash() == command(ImageToModel).body_hash()
+    assert command(TextToImage, n=2.0).body_hash() == command(TextToImage, n=2).body_hash()
     assert command(TextToImage, n=1).body_hash() == command(TextToImage).body_hash()
