@@ -132,7 +132,9 @@ class World:
         if latest is None or latest.state is CallState.REFUSED or _failed(latest):
             job = held.job
             intent = call_intent(job.provider or "", job.pool, _kind(job))
+            stale = await self._is_stale(held)
             if await provider_calls.intend(self.db, job.claim, intent):
+                assert not stale, "a stale claim began a paid call"
                 self.sent.append(intent.id)
 
     async def work(self, held: Held) -> None:
@@ -147,7 +149,9 @@ class World:
         """Settle the run as its handler could."""
         ends = await self._outcome(held, outcome)
         if ends is not None:
-            await settle(self.db, [Settlement(held.job, ends)])
+            stale = await self._is_stale(held)
+            settled = await settle(self.db, [Settlement(held.job, ends)])
+            assert not (stale and settled.jobs), "a stale claim settled a job"
             if held in self.held:
                 self.held.remove(held)
 
@@ -189,6 +193,12 @@ class World:
             url = f"http://127.0.0.1/{key}"
             stored.append(StoredFile(announced[0], slot.id, slot.kind, "test", key, url, content_type, 1, "digest"))
         return tuple(stored)
+
+    async def _is_stale(self, held: Held) -> bool:
+        """Whether the claim is lost for good: attempts only grow, and what ended stays so."""
+        claim = held.job.claim
+        row = await self.db.fetchrow("select attempt, status from jobs where id = $1", claim.job_id)
+        return row is None or row["attempt"] != claim.attempt or row["status"] in ("completed", "failed", "canceled")
 
     async def _latest(self, held: Held) -> Call | None:
         calls = await provider_calls.calls_of(self.db, held.job.claim.job_id)

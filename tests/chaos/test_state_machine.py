@@ -20,7 +20,7 @@ from tests.integration.factories import settings_for
 pytestmark = pytest.mark.chaos
 
 CI = settings(
-    max_examples=25,
+    max_examples=20,
     stateful_step_count=30,
     derandomize=True,
     deadline=None,

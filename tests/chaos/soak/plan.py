@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
@@ -69,12 +69,13 @@ class Wishes:
     kills: float
     seed: int
     victims: tuple[Victim, ...] = tuple(VICTIMS)
+    operations: Mapping[str, int] = field(default_factory=lambda: OPERATIONS)  # with their weights
 
 
 def plan_of(wishes: Wishes) -> Plan:
     dice = random.Random(wishes.seed)
     seconds = wishes.minutes * 60
-    orders = [_order(dice, at) for at in _moments(dice, seconds, wishes.rate)]
+    orders = [_order(dice, at, wishes.operations) for at in _moments(dice, seconds, wishes.rate)]
     weights = [VICTIMS[victim] for victim in wishes.victims]
     kills = [
         Kill(at, dice.choices(wishes.victims, weights)[0], dice.random())
@@ -92,8 +93,8 @@ def _moments(dice: random.Random, seconds: float, rate: float) -> list[float]:
     return moments
 
 
-def _order(dice: random.Random, at: float) -> Order:
-    operation = dice.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
+def _order(dice: random.Random, at: float, operations: Mapping[str, int]) -> Order:
+    operation = dice.choices(list(operations), list(operations.values()))[0]
     fields: dict[str, Any] = {}
     if operation != "sketch-to-model" or dice.random() < 0.5:
         fields["prompt"] = f"a {dice.choice(_WORDS)} made of {dice.choice(('wood', 'clay', 'glass', 'brass'))}"
