@@ -136,6 +136,7 @@ class WorkerContainer:
                 leftovers,
                 reconciler,
                 vacancies,
+                journal=journal,
                 worker_id=identity.id,
                 settings=settings,
             )

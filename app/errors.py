@@ -77,6 +77,7 @@ class ErrorCode(Enum):
     PROVIDER_RATE_LIMITED = Entry("provider_rate_limited", 503, "The provider asks us to slow down", retry_helps=True)
     PROVIDER_BUSY = Entry("provider_busy", 503, "The provider has no free slot", retry_helps=True)
     PROVIDER_UNAVAILABLE = Entry("provider_unavailable", 503, "The provider can not be reached", retry_helps=True)
+    CALL_NOT_SENT = Entry("call_not_sent", 503, "The request to the provider never left the gateway", retry_helps=True)
     PROVIDER_OUTCOME_UNKNOWN = Entry(
         "provider_outcome_unknown",
         502,

@@ -4,7 +4,8 @@ Two shapes of paid work exist. An ``ImageProvider`` answers the paid POST with t
 ``ModelProvider`` answers with an id that is polled. A provider is one file with one class and one line in
 ``registry.py``; which operations it offers follows from ``operations``.
 
-Every paid method sends exactly one POST and never retries. It raises ``Refused`` when nothing can have been paid
+Every paid method sends exactly one POST, awaits ``departure.leave()`` right before its first byte (``http.paid_client``
+does so by itself), and never retries. It raises ``Refused`` when nothing can have been paid
 and ``OutcomeUnknown`` when that is not known. Free methods (upload, poll, download, balance) may be repeated.
 """
 

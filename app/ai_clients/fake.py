@@ -38,6 +38,7 @@ from app.ai_clients.base import (
     ProviderTaskState,
     RecordedCall,
 )
+from app.ai_clients.departure import HeldBack, leave
 from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
 from app.ai_clients.openai_reply import NotAReply, read_reply
 from app.ai_clients.tripo_tasks import matches, missing
@@ -98,6 +99,13 @@ def _raise(error: Exception) -> None:
     raise error
 
 
+async def _leave() -> None:
+    try:
+        await leave()
+    except HeldBack as error:
+        raise Refused(ErrorCode.PROVIDER_UNAVAILABLE, "The request did not leave.", advice=Advice.RETRY) from error
+
+
 def _unknown() -> OutcomeUnknown:
     return OutcomeUnknown(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, "The connection broke after the request was sent.")
 
@@ -123,6 +131,7 @@ class FakeImages:
         return Estimate(request.n * _IMAGE_MICROS, _PRICE_VERSION)
 
     async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+        await _leave()
         self.ledger.post(request)
         pictures = [{"b64_json": pybase64.b64encode(_picture(request.prompt, k)).decode()} for k in range(request.n)]
         await asyncio.to_thread(reply.write_bytes, orjson.dumps({"data": pictures}))
@@ -190,6 +199,7 @@ class FakeModels:
         # a lost reply must leave a task behind, so the task is booked where the payment is
         before = self.ledger.paid_calls
         task_id = str(uuid4())
+        await _leave()
         try:
             self.ledger.post(call)
         finally:

@@ -19,12 +19,13 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import httpcore
 import httpx
 
 from app.ai_clients.connect import PublicAddresses
+from app.ai_clients.departure import leave
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.errors import ErrorCode
 
@@ -111,10 +112,25 @@ class _Guarded(_Bounded):
         )
 
 
+class _Departing(_Bounded):
+    """Tells the moment between an open connection and the first byte of a request."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.extensions = {**request.extensions, "trace": _before_the_first_byte}
+        response = await super().handle_async_request(request)
+        await leave()  # it has left, whatever the transport told
+        return response
+
+
+async def _before_the_first_byte(event: str, _: Mapping[str, Any]) -> None:
+    if event.endswith(".send_request_headers.started"):
+        await leave()
+
+
 def paid_client(context: ssl.SSLContext, *, timeout_seconds: float) -> httpx.AsyncClient:
     """A client for paid POSTs: every request on a fresh connection, sent once."""
     limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=0)
-    transport = _Bounded(verify=context, limits=limits, retries=0, trust_env=False)
+    transport = _Departing(verify=context, limits=limits, retries=0, trust_env=False)
     return _client(transport, timeout_seconds, {"Connection": "close"})
 
 

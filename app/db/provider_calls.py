@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from app.db.pool import Database
-from app.domain.jobs import Claim
+from app.domain.jobs import Claim, Lane
 from app.domain.statuses import CallState
 
 
@@ -183,6 +183,34 @@ async def refused(
         provider_code,
         http_status,
     )
+
+
+async def abandoned_intents(database: Database, call_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of the calls that are mere intents of jobs that nobody runs."""
+    if not call_ids:
+        return []
+    rows = await database.fetch(
+        "select c.id from provider_calls c where c.id = any($1) and c.state = 'intent'"
+        " and not exists (select from jobs j where j.id = c.job_id and j.status = 'running')",
+        list(call_ids),
+    )
+    return [row["id"] for row in rows]
+
+
+async def never_left(database: Database, call_id: UUID, *, error_code: str) -> frozenset[Lane]:
+    """No byte of the call was sent: it is refused, and its job, parked because of it, waits for a slot like any other.
+
+    Returns the lane of the job that became claimable.
+    """
+    rows = await database.fetch(
+        "with c as (update provider_calls set state = 'refused', error_code = $2, cost_micros = 0, settled_at = now()"
+        "   where id = $1 and state in ('intent', 'unknown') returning job_id)"
+        " update jobs j set waiting_for = null, run_after = null, resume = j.calls_done from c"
+        " where j.id = c.job_id and j.status = 'queued' and j.resume returning j.lane",
+        call_id,
+        error_code,
+    )
+    return frozenset(row["lane"] for row in rows)
 
 
 async def unknown(database: Database, call_id: UUID, *, error_code: str, http_status: int | None) -> None:

@@ -18,13 +18,14 @@ import orjson
 import structlog
 
 from app.ai_clients.base import Estimate, ImageProvider, ImageReceipt, ImageRequest, ModelKind, ModelProvider, ModelSpec
-from app.ai_clients.errors import OutcomeUnknown, Refused
+from app.ai_clients.departure import HeldBack, watched
+from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
 from app.config import Settings
 from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call, CallIntent
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Deferred, Failed, Retry
+from app.domain.jobs import Deferred, Failed, Lane, Retry
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
 from app.services.job_run import ClaimLost, JobEnded, JobRun
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _DEADLINE_MARGIN = 30.0  # seconds after the client's own timeout before anybody else may judge the call
+_NOT_SENT = ErrorCode.CALL_NOT_SENT
 _UNKNOWN_DETAIL = "The connection broke after the request was sent. It may have been paid; it was not sent again."
 
 
@@ -264,22 +266,50 @@ class Journal:
 
     async def _intend(self, run: JobRun, intent: CallIntent) -> bool:
         """Whether the call may be sent. Where the database does not say, it is not sent, and the intent is closed."""
+        self._spool.announce(intent.id)
         try:
             with boundary(Boundary.INTENT):
-                return await provider_calls.intend(self._database, run.claim, intent)
+                intended = await provider_calls.intend(self._database, run.claim, intent)
         except UNREACHABLE:
             code = ErrorCode.SERVICE_UNAVAILABLE.code
             with boundary(Boundary.REFUSED):
                 await self._until_recorded(
                     lambda: provider_calls.withdraw(self._database, run.claim, intent, error_code=code)
                 )
+            self._spool.drop_slip(intent.id)
             raise
+        if not intended:
+            self._spool.drop_slip(intent.id)
+        return intended
+
+    async def _leave(self, call_id: UUID) -> None:
+        try:
+            await self._spool.depart(call_id)
+        except OSError as error:
+            raise HeldBack("the call was held back") from error
+
+    async def _never_left(self, call_id: UUID) -> None:
+        """The sender died, or was cut off, before the first byte: nothing was paid, whoever comes next may send."""
+        with boundary(Boundary.REFUSED):
+            await provider_calls.refused(
+                self._database, call_id, error_code=_NOT_SENT.code, provider_code=None, http_status=None
+            )
+        log.warning("provider_call_never_left", call_id=str(call_id))
 
     async def _send_and_record(
         self, intent: CallIntent, send: Callable[[], Awaitable[T]], record: Callable[[T], Awaitable[None]]
     ) -> None:
         try:
-            answer = await send()
+            await self._send(intent, send, record)
+        finally:
+            self._spool.drop_slip(intent.id)
+
+    async def _send(
+        self, intent: CallIntent, send: Callable[[], Awaitable[T]], record: Callable[[T], Awaitable[None]]
+    ) -> None:
+        try:
+            with watched(lambda: self._leave(intent.id)):
+                answer = await send()
         except Refused as error:
             refusal = error
             with boundary(Boundary.REFUSED):
@@ -294,7 +324,10 @@ class Journal:
                 )
             raise
         except Exception as error:
-            # also a defect of ours: once the request may have left, only "unknown" is true
+            if self._spool.hold_back(intent.id):
+                await self._until_recorded(lambda: self._never_left(intent.id))
+                raise Refused(_NOT_SENT, _NOT_SENT.title, advice=Advice.RETRY) from error
+            # also a defect of ours: once the request has left, only "unknown" is true
             status = error.http_status if isinstance(error, OutcomeUnknown) else None
             code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN
             with boundary(Boundary.UNKNOWN):
@@ -306,6 +339,19 @@ class Journal:
             log.exception("paid_call_broke", call_id=str(intent.id))
             raise OutcomeUnknown(code, _UNKNOWN_DETAIL) from error
         await self._until_recorded(lambda: record(answer))
+
+    async def recover(self) -> frozenset[Lane]:
+        """Give calls back that were announced on this host by a process that died before they left.
+
+        Returns the lanes whose jobs became claimable by that.
+        """
+        lanes: set[Lane] = set()
+        for call_id in await provider_calls.abandoned_intents(self._database, self._spool.announced()):
+            if self._spool.hold_back(call_id):
+                with boundary(Boundary.REFUSED):
+                    lanes |= await provider_calls.never_left(self._database, call_id, error_code=_NOT_SENT.code)
+                log.warning("provider_call_never_left", call_id=str(call_id))
+        return frozenset(lanes)
 
     async def _until_recorded(self, write: Callable[[], Awaitable[object]]) -> None:
         pause = 0.1
@@ -322,7 +368,10 @@ class Journal:
         return await provider_calls.calls_of(self._database, run.claim.job_id)
 
     async def _latest(self, run: JobRun, kind: str | None = None) -> Call | None:
+        """The job's newest call (of this kind) that left us, or may have."""
         calls = [call for call in await self._calls(run) if kind is None or call.kind == kind]
+        if calls and calls[-1].state is CallState.INTENT and self._spool.hold_back(calls[-1].id):
+            await self._never_left(calls.pop().id)
         if calls:
             return calls[-1]
         if kind is None or run.job.retry_of is None:

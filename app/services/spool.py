@@ -1,11 +1,15 @@
 """A directory on disk through which results pass, so that none is ever whole in memory.
 
-Replies of paid calls are named after their call, so that another run of the job, also after a crash, finds them.
+Replies of paid calls are named after their call, so that another run of the job, also after a crash, finds them. So are
+the slips of calls about to be made: ``<call>.announced`` until right before the first byte, ``<call>.left`` after that.
+Only one of two processes can move a slip or take it away: the one that sends the call, or the one that finds that its
+sender died before. No slip proves nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import AsyncGenerator
@@ -42,6 +46,41 @@ class Spool:
 
     def drop_reply(self, call_id: UUID) -> None:
         self.reply(call_id).unlink(missing_ok=True)
+
+    def announce(self, call_id: UUID) -> None:
+        """A paid call is about to be made here. Raises OSError."""
+        self._slip(call_id, "announced").touch()
+
+    async def depart(self, call_id: UUID) -> None:
+        """Its first byte comes next. Raises FileNotFoundError when it was held back, OSError."""
+        await asyncio.to_thread(self._depart, call_id)
+
+    def _depart(self, call_id: UUID) -> None:
+        self._slip(call_id, "announced").rename(self._slip(call_id, "left"))
+        directory = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # not even a power cut may make it look unsent
+        finally:
+            os.close(directory)
+
+    def hold_back(self, call_id: UUID) -> bool:
+        """Keep an announced call from leaving. True is proof that no byte of it left, nor ever will."""
+        try:
+            self._slip(call_id, "announced").unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def announced(self) -> list[UUID]:
+        """Calls that were announced here and have not left."""
+        return [UUID(path.stem) for path in self._directory.glob("*.announced")]
+
+    def drop_slip(self, call_id: UUID) -> None:
+        for state in ("announced", "left"):
+            self._slip(call_id, state).unlink(missing_ok=True)
+
+    def _slip(self, call_id: UUID, state: str) -> Path:
+        return self._directory / f"{call_id}.{state}"
 
     @asynccontextmanager
     async def workspace(self, *, expected_bytes: int) -> AsyncGenerator[Path]:

@@ -17,6 +17,7 @@ from app.db import events, provider_calls, workers
 from app.db.pool import UNREACHABLE, Database
 from app.domain.crash_points import Boundary, boundary
 from app.services.bells import Bells
+from app.services.journal import Journal
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.poller import Poller
@@ -42,10 +43,12 @@ class Sweeper:
         reconciler: Reconciler,
         vacancies: Vacancies,
         *,
+        journal: Journal,
         worker_id: UUID,
         settings: Settings,
     ) -> None:
         self._database = database
+        self._journal = journal
         self._bells = bells
         self._notifier = notifier
         self._pollers = pollers
@@ -121,6 +124,7 @@ class Sweeper:
             self._bells.ring(result.lanes)
             await self._clean()
             await self._vacancies.repair()
+        self._bells.ring(await self._journal.recover())
         for poller in self._pollers:
             with boundary(Boundary.ADOPT):
                 orphans = await provider_calls.adopt_orphans(

@@ -25,6 +25,7 @@ from app.ai_clients.base import (
     ProviderTask,
     ProviderTaskState,
 )
+from app.ai_clients.departure import HeldBack, watched
 from app.ai_clients.errors import OutcomeUnknown, Refused
 from app.ai_clients.fake import FakeImages, FakeModels
 from app.ai_clients.http import shared_ssl_context
@@ -171,7 +172,43 @@ async def test_pictures_from_a_picture(images: ImageProvider, tmp_path: Path) ->
     assert [image is not None for image in result.images] == [True]
 
 
+async def test_a_paid_call_says_when_it_leaves_and_can_be_held_back(images: ImageProvider, tmp_path: Path) -> None:
+    request = ImageRequest("a small wooden boat", quality="low")
+    departures: list[str] = []
+
+    async def leaving() -> None:
+        departures.append("left")
+
+    with watched(leaving):
+        await images.generate(request, reply=tmp_path / "reply")
+    assert departures == ["left"]
+    with watched(held_back), pytest.raises(Refused):
+        await images.generate(request, reply=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+async def held_back() -> None:
+    raise HeldBack("no")
+
+
 # --- models -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_submission_says_when_it_leaves_and_can_be_held_back(models: ModelProvider) -> None:
+    prepared = await models.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE))
+    departures: list[str] = []
+
+    async def leaving() -> None:
+        departures.append("left")
+
+    since = datetime.now(UTC) - timedelta(seconds=5)
+    with watched(held_back), pytest.raises(Refused):
+        await models.submit(prepared)
+    assert await models.find_submitted(prepared.fingerprint, since=since, known_ids=frozenset()) == []
+    with watched(leaving):
+        task_id = await models.submit(prepared)
+    assert departures == ["left"]
+    await finished(models, task_id)
 
 
 async def finished(models: ModelProvider, task_id: str) -> ProviderTask:
