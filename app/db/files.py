@@ -128,11 +128,12 @@ async def abandoned_uploads(
 
 
 async def left_by(database: Database, job_id: UUID) -> list[FileRow]:
-    """``uploading`` rows of a job that ended without them; none while it may still run."""
+    """Files of a job that ended without them; none while it may still run. Also those called removed already: a process
+    that was held up may have stored one after that."""
     rows = await database.fetch(
         "select f.id, f.bucket, f.key, f.task_id, f.user_id, f.job_id, f.attempt, f.kind, f.state, f.content_type,"
         " f.size, f.sha256, f.content_key from files f join jobs j on j.id = f.job_id"
-        " where f.job_id = $1 and f.state = 'uploading' and j.status in ('completed', 'failed', 'canceled')",
+        " where f.job_id = $1 and f.state <> 'stored' and j.status in ('completed', 'failed', 'canceled')",
         job_id,
     )
     return [FileRow(**dict(row)) for row in rows]

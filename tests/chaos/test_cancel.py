@@ -318,6 +318,21 @@ async def test_storage_that_is_down_when_it_is_cleaned_is_cleaned_later(stage: S
     await stage.assert_nothing_left()
 
 
+async def test_a_process_that_was_held_up_takes_back_what_it_stored_too_late(stage: Stage) -> None:
+    """The sweep has long called the file removed when the upload of a stopped process goes on."""
+    stage.storage.before.hold()
+    await stage.shop.start()
+    task = await stage.shop.ask(Operation.TEXT_TO_MODEL, "task-cancel-held-up")
+    await stage.storage.before.until_reached()
+    await stage.cancel(task)
+    await stage.shop.db.execute("update files set state = 'removed'")
+    stage.storage.before.release()  # before the worker compares its claims
+    async with asyncio.timeout(PATIENCE):
+        while stage.shop.workers[0].engine.running:
+            await asyncio.sleep(0.02)
+    await stage.assert_nothing_left()
+
+
 # --- when it is over --------------------------------------------------------------------------------------------
 
 
