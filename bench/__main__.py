@@ -16,6 +16,7 @@ import asyncpg
 from rich.console import Console
 from tests.e2e.gateway import Gateway, User, gateway_in_new_home, wait_for
 
+from bench.claims import claims
 from bench.load import Load, request_maker, run
 from bench.memory import resident, watched
 
@@ -143,6 +144,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "latency": latency,
     "transfers": transfers,
     "in-flight": in_flight,
+    "claims": claims,
 }
 
 if __name__ == "__main__":

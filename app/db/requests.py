@@ -65,7 +65,7 @@ class UnknownUser(Exception):
     """The user does not exist (any more); nothing was written."""
 
 
-ACCEPT = """
+_ACCEPT = """
 with task as (
   insert into tasks (id, user_id, concepts_reserved, models_reserved, refined_models_reserved)
   values ($1, $2, $3, $4, $5)
@@ -159,7 +159,7 @@ async def accept(database: Database, plan: RequestPlan, limits: UserLimits = NO_
         if limits.any:
             row = await database.in_transaction(lambda connection: _accept_within(connection, database, plan, limits))
         else:
-            row = await database.fetchrow(*_statement(database, plan, None))
+            row = await database.fetchrow(*statement(database, plan, None))
     except asyncpg.UniqueViolationError as error:
         if _constraint(error) in ("requests_idempotency", "requests_retry"):
             raise DuplicateRequest from None
@@ -181,16 +181,16 @@ async def _accept_within(
     load = await user_limits.load(connection, plan.user_id, limits)
     estimate = sum(job.estimate_micros for job in plan.jobs)
     places = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
-    return await connection.fetchrow(*_statement(database, plan, places))
+    return await connection.fetchrow(*statement(database, plan, places))
 
 
-def _statement(database: Database, plan: RequestPlan, places: int | None) -> tuple[Any, ...]:
+def statement(database: Database, plan: RequestPlan, places: int | None) -> tuple[Any, ...]:
     """The statement and its arguments; ``places`` is how many jobs may start now."""
     tables = database.tables
     first = min(job.step for job in plan.jobs)
     reserved = {kind: sum(asset.kind is kind for asset in plan.assets) for kind in AssetKind}
     return (
-        ACCEPT.format(concepts=tables.concepts, models=tables.models, inputs=tables.inputs),
+        _ACCEPT.format(concepts=tables.concepts, models=tables.models, inputs=tables.inputs),
         plan.task_id,
         plan.user_id,
         reserved[AssetKind.CONCEPT],

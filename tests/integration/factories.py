@@ -103,6 +103,27 @@ async def multiply(database: Database, plan: RequestPlan, jobs: int) -> None:
     )
 
 
+_BLOCK = """
+insert into jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority, fair_tag, status,
+  waiting_for, run_after, resume, params)
+select gen_random_uuid(), j.task_id, j.request_id, j.user_id, 1, n, j.type, j.provider,
+  case when b.reason is null then 'tripo_h' else (array['openai', 'tripo_h', 'tripo_p'])[1 + n % 3] end,
+  (array['normal', 'priority'])[1 + n % 2], 50, n, 'queued', b.reason,
+  case when b.reason = 'retry' then now() + interval '1 hour' end,
+  coalesce(b.reason = 'retry', false) and n % 2 = 0, '{}'
+from jobs j, generate_series($1::integer, $2::integer) as n, lateral (
+  select (array['retry', 'user_limit', 'step', 'dependency', 'breaker', null, null])[1 + n % 7] as reason) as b
+where j.id = $3
+"""
+_AT_A_TIME = 5000  # well within the time of a statement
+
+
+async def multiply_blocked(database: Database, plan: RequestPlan, jobs: int) -> None:
+    """Copies of the plan's one job that can not run: they wait for anything there is, or for a slot of ``tripo_h``."""
+    for first in range(0, jobs, _AT_A_TIME):
+        await database.execute(_BLOCK, first + 1, min(first + _AT_A_TIME, jobs), plan.job_id)
+
+
 async def make_worker(
     database: Database, *, lanes: tuple[Lane, ...] = ("priority", "normal"), slots: int = 50
 ) -> WorkerIdentity:

@@ -6,17 +6,17 @@ not know their parameters.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 import pytest
 from app.db import claims, requests, user_limits, workers
 from app.db.pool import Connection, Database
 
-from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan
+from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
 from tests.integration.majors import database
 
 __all__ = ["database"]
@@ -24,19 +24,6 @@ __all__ = ["database"]
 BLOCKED = 100_000
 MAX_PAGES = 120  # a whole scan of the jobs would be thousands
 MAX_ROWS = 60
-
-_BLOCK = """
-insert into jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority, fair_tag, status,
-  waiting_for, run_after, resume, params)
-select gen_random_uuid(), j.task_id, j.request_id, j.user_id, 1, n, j.type, j.provider,
-  case when b.reason is null then 'tripo_h' else (array['openai', 'tripo_h', 'tripo_p'])[1 + n % 3] end,
-  (array['normal', 'priority'])[1 + n % 2], 50, n, 'queued', b.reason,
-  case when b.reason = 'retry' then now() + interval '1 hour' end,
-  coalesce(b.reason = 'retry', false) and n % 2 = 0, '{}'
-from jobs j, generate_series(1, $1::integer) as n, lateral (
-  select (array['retry', 'user_limit', 'step', 'dependency', 'breaker', null, null])[1 + n % 7] as reason) as b
-where j.id = $2
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +42,50 @@ async def crowd(db: Database) -> Crowd:
     plan = await accept(db, model_plan(flooder, "task-crowd-01"))
     worker = await make_worker(db)
     assert len((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs) == 1
-    await db.execute(_BLOCK, BLOCKED, plan.job_id)
+    await multiply_blocked(db, plan, BLOCKED)
     return Crowd(db, flooder, other)
 
 
-def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, str]]:
-    """Name, statement and its arguments as SQL."""
-    lanes = "(array['priority', 'normal'])"
-    yield "lanes and pools with work", claims.WAITING, lanes
-    yield "lanes with work to resume", claims.RESUMABLE, lanes
-    yield "used slots", claims.USED, "(array['openai', 'tripo_h'])"
-    yield "new jobs", claims.PICK_NEW, "('normal', 'openai', 20)"
-    yield "jobs to resume", claims.PICK_RESUMABLE, "('normal', 20)"
-    yield "lanes to ring", workers.CLAIMABLE_LANES, ""
+def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, Sequence[object]]]:
+    """Name, statement and its arguments."""
+    lanes = ["priority", "normal"]
+    yield "lanes and pools with work", claims.WAITING, [lanes]
+    yield "lanes with work to resume", claims.RESUMABLE, [lanes]
+    yield "used slots", claims.USED, [["openai", "tripo_h"]]
+    yield "new jobs", claims.PICK_NEW, ["normal", "openai", 20]
+    yield "jobs to resume", claims.PICK_RESUMABLE, ["normal", 20]
+    yield "lanes to ring", workers.CLAIMABLE_LANES, []
     if analyzed:  # until then the planner makes a bitmap of all of the user's jobs: of the index alone
-        yield "load of a user", user_limits.LOAD, f"('{crowd.flooder}', 5, 20, false)"
-    yield "release", user_limits.RELEASE, f"('{crowd.flooder}', 5)"
-    yield "users that wait", user_limits.WAITING_USERS, ""
-    job = f"""[{{"id": "{uuid4()}", "step": 1, "type": "generate_model", "provider": "tripo", "pool": "tripo_h",
-      "lane": "normal", "priority": 50, "estimate_micros": 1, "params": {{}}}}]"""
-    accepting = requests.ACCEPT.format(concepts="concept_images", models="models", inputs="input_assets")
-    keys = f"'{uuid4()}', 'x', 's', 'k', true, 'h', '{uuid4()}'"
-    yield "accept", accepting, f"('task-accept-1', '{crowd.other}', 0, 0, 0, {keys}, '{job}', '[]', '[]', null)"
+        yield "load of a user", user_limits.LOAD, [crowd.flooder, 5, 20, False]
+    yield "release", user_limits.RELEASE, [crowd.flooder, 5]
+    yield "users that wait", user_limits.WAITING_USERS, []
+    accepting, *arguments = requests.statement(crowd.db, model_plan(crowd.other, "task-accept-1"), None)
+    yield "accept", accepting, arguments
 
 
-async def explain(connection: Connection, statement: str, arguments: str) -> dict[str, Any]:
+def literal(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool() | int():
+            return str(value)
+        case [str(), *_]:
+            return f"array[{', '.join(map(literal, value))}]"
+        case list():
+            return literal(orjson.dumps(value).decode())
+        case _:
+            return "'" + str(value).replace("'", "''") + "'"
+
+
+async def explain(connection: Connection, statement: str, arguments: Sequence[object]) -> dict[str, Any]:
     """The executed plan; its changes are undone."""
     undo = connection.transaction()
     await undo.start()
+    given = f"({', '.join(map(literal, arguments))})" if arguments else ""
     try:
         await connection.execute(f"prepare hot as {statement}")
         text = await connection.fetchval(
-            f"explain (analyze, buffers, timing off, costs off, format json) execute hot{arguments}"
+            f"explain (analyze, buffers, timing off, costs off, format json) execute hot{given}"
         )
         await connection.execute("deallocate hot")
     finally:

@@ -252,3 +252,12 @@ async def test_a_call_that_outlives_its_canceled_job_gives_its_place_on_when_it_
         assert (await shop.status(second)).jobs[0]["waiting_for"] == "user_limit"
         assert (await shop.finished(second)).jobs[0]["status"] == "completed"
         assert [state for state, _, _ in await shop.calls()] == ["settled", "settled"]
+
+
+async def test_the_sweep_finds_places_that_nobody_gave_on(db: Database, database: str, tmp_path: Path) -> None:
+    async with open_workshop(db, database, tmp_path, workers=0, user_max_in_flight=1) as shop:
+        first = await shop.ask(Operation.TEXT_TO_MODEL, "task-swept-001")
+        second = await shop.ask(Operation.TEXT_TO_MODEL, "task-swept-002")
+        await tasks.cancel(db, first, shop.user)  # and whoever did it dies before it tells
+        await shop.start()
+        assert (await shop.finished(second)).jobs[0]["status"] == "completed"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from app.config import ClientSettings, EmbeddedSettings, SandboxSettings, Settings
+from app.container import user_limits
+from app.domain.user_limits import UserLimits
 from app.errors import ConfigurationError
 from pydantic_core import PydanticUndefined
 
@@ -109,3 +111,15 @@ def test_variables_of_a_shell_are_not_ours(environment: pytest.MonkeyPatch) -> N
     assert EmbeddedSettings().home == Path(".makeit3d")  # pyright: ignore[reportCallIssue]
     assert ClientSettings().token is None  # pyright: ignore[reportCallIssue]
     assert Settings.load().home == Path(".makeit3d")
+
+
+def test_a_limit_without_a_value_is_none(environment: pytest.MonkeyPatch) -> None:
+    for name in ("BFF_USER_MAX_IN_FLIGHT", "BFF_USER_MAX_UNFINISHED", "BFF_USER_DAILY_BUDGET_USD"):
+        environment.setenv(name, "")
+    assert not user_limits(Settings.load()).any
+    environment.setenv("BFF_USER_MAX_IN_FLIGHT", "3")
+    environment.setenv("BFF_USER_DAILY_BUDGET_USD", "0.25")
+    assert user_limits(Settings.load()) == UserLimits(in_flight=3, daily_budget_micros=250_000)
+    environment.setenv("BFF_USER_DAILY_BUDGET_USD", "-1")
+    with pytest.raises(ConfigurationError, match="BFF_USER_DAILY_BUDGET_USD"):
+        Settings.load()
