@@ -205,7 +205,8 @@ async def never_left(database: Database, call_id: UUID, *, error_code: str) -> f
     rows = await database.fetch(
         "with c as (update provider_calls set state = 'refused', error_code = $2, cost_micros = 0, settled_at = now()"
         "   where id = $1 and state in ('intent', 'unknown') returning job_id)"
-        " update jobs j set waiting_for = null, run_after = null, resume = j.calls_done from c"
+        " update jobs j set waiting_for = null, run_after = null, resume = j.calls_done,"
+        "   seconds_left = case when j.calls_done then j.seconds_left end from c"
         " where j.id = c.job_id and j.status = 'queued' and j.resume returning j.lane",
         call_id,
         error_code,
