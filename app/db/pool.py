@@ -40,6 +40,7 @@ UNREACHABLE = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
+    asyncpg.InternalClientError,  # the server's last words came first, and left the connection in the middle of them
 )
 
 _RELEASE_SECONDS = 2.0  # a server that lives confirms the end of a canceled statement in milliseconds
@@ -146,8 +147,18 @@ class Database:
             if connection.is_in_transaction():
                 connection.terminate()
             raise
+        except asyncpg.InternalClientError:
+            connection.terminate()
+            raise
         finally:
+            await self._give_back(connection)
+
+    async def _give_back(self, connection: Connection) -> None:
+        """What was done with the connection stands, whatever becomes of it now: the pool ends one it can not reset."""
+        try:
             await self._pool.release(connection, timeout=_RELEASE_SECONDS)
+        except UNREACHABLE as error:
+            log.info("connection_dropped", error=type(error).__name__)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncGenerator[Connection]:

@@ -34,6 +34,7 @@ class Proxy:
     _replies: asyncio.Event = field(default_factory=asyncio.Event)  # set: bytes pass towards the client
     _numbers: count[int] = field(default_factory=count)
     _to_lose: _LostReply | None = None
+    _hides_ends: bool = False
     lost_replies: int = 0
 
     @classmethod
@@ -68,6 +69,10 @@ class Proxy:
         on, and instead of its reply the connection is reset."""
         self._do(self._arm(markers))
 
+    def hide_ends(self) -> None:
+        """What the server closes stays open towards the client, as when the end is late."""
+        self._hides_ends = True
+
     def cut(self) -> None:
         """Reset the connections there are. New ones are as before."""
         self._do(self._cut())
@@ -86,6 +91,7 @@ class Proxy:
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
+        self._hides_ends = False
         await self._gates(requests=True, replies=True)
 
     async def _gates(self, *, requests: bool, replies: bool) -> None:
@@ -126,6 +132,8 @@ class Proxy:
                         _pump(client, to_server, self._requests, lambda block: self._saw_request(link, block)),
                         _pump(server, to_client, self._replies, lambda _: self._saw_reply(link)),
                     )
+                    if self._hides_ends:
+                        await asyncio.Event().wait()  # until the links are cut
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self.target, Path):

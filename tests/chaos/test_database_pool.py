@@ -104,3 +104,21 @@ async def test_a_lock_that_is_held_too_long_is_not_waited_for(db: Database) -> N
         with pytest.raises(asyncpg.LockNotAvailableError):
             await db.fetchval("select count(*) from notes")
     assert issubclass(asyncpg.LockNotAvailableError, UNREACHABLE)
+
+
+async def test_a_connection_that_was_told_of_the_end_of_its_server_is_no_defect(
+    db: Database, database: str, database_proxy: Proxy
+) -> None:
+    """The last words of a server that dies arrive at an idle connection, a moment before its end."""
+    backend = await db.fetchval("select pg_backend_pid()")
+    database_proxy.hide_ends()
+    admin = await asyncpg.connect(database)
+    await admin.execute("select pg_terminate_backend($1)", backend)
+    async with asyncio.timeout(HANG):
+        while await admin.fetchval("select exists (select from pg_stat_activity where pid = $1)", backend):
+            await asyncio.sleep(0.01)
+        with contextlib.suppress(*UNREACHABLE):
+            await db.fetchval("select 1")
+        database_proxy.heal()
+        assert await db.fetchval("select pg_backend_pid()") != backend
+    await admin.close()
