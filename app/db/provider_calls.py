@@ -214,6 +214,17 @@ async def never_left(database: Database, call_id: UUID, *, error_code: str) -> f
     return frozenset(row["lane"] for row in rows)
 
 
+async def reply_found(database: Database, call_ids: Sequence[UUID]) -> frozenset[Lane]:
+    """Jobs that are parked until the deadline of one of these intents become claimable; their lanes."""
+    rows = await database.fetch(
+        "update jobs j set waiting_for = null, run_after = null from provider_calls c"
+        " where c.id = any($1) and c.state = 'intent' and j.id = c.job_id and j.status = 'queued'"
+        " and j.waiting_for = 'retry' returning j.lane",
+        list(call_ids),
+    )
+    return frozenset(row["lane"] for row in rows)
+
+
 async def unknown(database: Database, call_id: UUID, *, error_code: str, http_status: int | None) -> None:
     await database.execute(
         "update provider_calls set state = 'unknown', error_code = $2, http_status = $3"

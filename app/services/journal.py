@@ -294,6 +294,7 @@ class Journal:
             await provider_calls.refused(
                 self._database, call_id, error_code=_NOT_SENT.code, provider_code=None, http_status=None
             )
+        self._spool.drop_slip(call_id)
         log.warning("provider_call_never_left", call_id=str(call_id))
 
     async def _send_and_record(
@@ -341,7 +342,8 @@ class Journal:
         await self._until_recorded(lambda: record(answer))
 
     async def recover(self) -> frozenset[Lane]:
-        """Give calls back that were announced on this host by a process that died before they left.
+        """Go on, on this host, with the calls of processes that died: give back what was announced and never left, and
+        wake who waits for a reply that is here.
 
         Returns the lanes whose jobs became claimable by that.
         """
@@ -350,7 +352,11 @@ class Journal:
             if self._spool.hold_back(call_id):
                 with boundary(Boundary.REFUSED):
                     lanes |= await provider_calls.never_left(self._database, call_id, error_code=_NOT_SENT.code)
+                self._spool.drop_slip(call_id)
                 log.warning("provider_call_never_left", call_id=str(call_id))
+        if replied := self._spool.replied():
+            with boundary(Boundary.PROMOTE):
+                lanes |= await provider_calls.reply_found(self._database, replied)
         return frozenset(lanes)
 
     async def _until_recorded(self, write: Callable[[], Awaitable[object]]) -> None:

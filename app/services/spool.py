@@ -1,7 +1,8 @@
 """A directory on disk through which results pass, so that none is ever whole in memory.
 
 Replies of paid calls are named after their call, so that another run of the job, also after a crash, finds them. So are
-the slips of calls about to be made: ``<call>.announced`` until right before the first byte, ``<call>.left`` after that.
+the slips of calls about to be made: ``<call>.announced`` until right before the first byte, ``<call>.left`` after that,
+or ``<call>.held`` from the moment it was decided that no byte ever leaves until the journal has it.
 Only one of two processes can move a slip or take it away: the one that sends the call, or the one that finds that its
 sender died before. No slip proves nothing.
 """
@@ -66,17 +67,21 @@ class Spool:
     def hold_back(self, call_id: UUID) -> bool:
         """Keep an announced call from leaving. True is proof that no byte of it left, nor ever will."""
         try:
-            self._slip(call_id, "announced").unlink()
+            self._slip(call_id, "announced").rename(self._slip(call_id, "held"))
         except FileNotFoundError:
-            return False
+            return self._slip(call_id, "held").exists()
         return True
 
     def announced(self) -> list[UUID]:
         """Calls that were announced here and have not left."""
-        return [UUID(path.stem) for path in self._directory.glob("*.announced")]
+        return [UUID(path.stem) for state in ("announced", "held") for path in self._directory.glob(f"*.{state}")]
+
+    def replied(self) -> list[UUID]:
+        """Calls whose whole reply is here."""
+        return [UUID(path.stem) for path in self._directory.glob("*.reply")]
 
     def drop_slip(self, call_id: UUID) -> None:
-        for state in ("announced", "left"):
+        for state in ("announced", "held", "left"):
             self._slip(call_id, state).unlink(missing_ok=True)
 
     def _slip(self, call_id: UUID, state: str) -> Path:

@@ -81,6 +81,26 @@ async def test_a_call_that_never_left_is_made_again_at_once(workshop: Workshop) 
     assert spool_of(workshop).announced() == []
 
 
+async def test_the_proof_outlives_who_found_it(workshop: Workshop) -> None:
+    call_id = await intend_and_die(workshop, "task-departure-5", deadline_seconds=3600)
+    assert spool_of(workshop).hold_back(call_id)  # and died before the journal had it
+    await workshop.start()
+    status = await workshop.finished("task-departure-5")
+    assert status.jobs[0]["status"] == "completed"
+    assert workshop.images.ledger.posts == 1
+
+
+async def test_a_reply_on_this_host_is_not_waited_for(workshop: Workshop) -> None:
+    call_id = await intend_and_die(workshop, "task-departure-6", deadline_seconds=3600)
+    await spool_of(workshop).depart(call_id)
+    await FakeImages().generate(ImageRequest(prompt="a fox", n=1), reply=spool_of(workshop).reply(call_id))
+    await workshop.start()
+    status = await workshop.finished("task-departure-6")
+    assert status.jobs[0]["status"] == "completed"
+    assert workshop.images.ledger.posts == 0, "what was paid once is used"
+    assert [state for state, _, _ in await workshop.calls()] == ["settled"]
+
+
 async def test_a_call_that_may_have_left_is_not(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-2", deadline_seconds=1.5)
     await spool_of(workshop).depart(call_id)
@@ -128,5 +148,8 @@ async def test_a_slip_is_moved_or_taken_by_one_alone(tmp_path: Path) -> None:
     await spool.depart(gone)
     assert not spool.hold_back(gone)
     assert not spool.hold_back(uuid4()), "no slip proves nothing"
-    spool.drop_slip(gone)
+    assert spool.hold_back(held), "who held it back may have died before the journal had it"
+    assert spool.announced() == [held]
+    for call_id in (held, gone):
+        spool.drop_slip(call_id)
     assert list(tmp_path.iterdir()) == []
