@@ -42,7 +42,8 @@ check: $(STAMP) ## Format the code, then everything that `make test` does
 	@$(BIN)/ruff format app tests bench
 	@$(MAKE) --no-print-directory test
 
-soak: $(STAMP) ## Load with random kills of every process, then the audit [MINUTES=20 RATE=0.7 KILLS=6 SEED=]
+soak: $(STAMP) ## Random lives of jobs, then load with random kills of every process, then the audit [MINUTES=20 RATE=0.7 KILLS=6 SEED=]
+	@$(BIN)/python -m pytest --quiet --timeout 3600 --hypothesis-profile=soak tests/chaos/test_state_machine.py
 	@exec $(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep "$(KEEP)")
 
 lint: $(STAMP) ## Formatting, lint rules, strict types, direction of imports
