@@ -135,10 +135,13 @@ def api() -> None:
     """Serve the HTTP API."""
     import uvicorn
 
+    from app.server import BoundedHead
+
     settings = Settings.load()
     uvicorn.run(
         "app.main:create_app",
         factory=True,
+        http=BoundedHead,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,

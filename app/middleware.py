@@ -96,7 +96,7 @@ class BodyLimit:
         limit = self._limits.get(scope["path"], self._limit)
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "0")
-        if not declared.isdigit() or int(declared) > limit:
+        if not (declared.isascii() and declared.isdigit()) or int(declared) > limit:
             problem = problems.response(Request(scope), _too_large(limit), headers={"Connection": "close"})
             await problem(scope, receive, send)
             return

@@ -131,4 +131,6 @@ def _escape(value: object, *, keep_lines: bool) -> object:
 
 
 def _to_json(event: Any, **_: Any) -> str:  # noqa: ANN401 - structlog's serializer
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    line = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    # JSON allows them plain, but terminals obey some and tools break lines at others
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line)

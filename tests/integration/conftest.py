@@ -12,6 +12,7 @@ from app.db import pools as pool_rows
 from app.db.pool import Database
 
 from tests.integration.factories import settings_for
+from tests.integration.fuzzing import Fuzz
 
 
 @pytest.fixture
@@ -25,3 +26,9 @@ async def db(settings: Settings) -> AsyncGenerator[Database]:
     await pool_rows.ensure(opened, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def fuzz(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Fuzz:
+    options = request.config.option
+    return Fuzz(database, tmp_path, examples=options.fuzz_examples, seed=options.fuzz_seed)

@@ -20,6 +20,7 @@ from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.domain.jobs import Lane
 from app.main import create_app
+from app.server import BoundedHead
 from app.services.asset_content import AssetContent
 from app.services.cancellation import Cancellation
 from app.services.event_stream import EventStream
@@ -144,7 +145,7 @@ async def gateway(settings: Settings, *, public: bool = True) -> AsyncGenerator[
     app = create_app(settings, open_services=opener)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+        server = uvicorn.Server(uvicorn.Config(app, http=BoundedHead, log_config=None, access_log=False, lifespan="on"))
         serving = asyncio.create_task(_serve(server, listener))
         while not server.started:
             if serving.done():

@@ -63,6 +63,7 @@ from tests.integration.factories import settings_for
 configure_logging(settings_for("postgresql://x/y", Path("."), log_format={format!r}))
 log = structlog.get_logger("app.test")
 log.info("one\\ntwo", path="/a\\nb", key_of="sk-abcdefghijkl")
+log.info("x", path="\\x1b[31m\\x85\\x9b2J\\u2028\\u2029\\r[info] forged")
 log.debug("not shown")
 logging.getLogger("uvicorn.error").warning("from %s", "uvicorn?token=abcdefghijkl")
 logging.getLogger("uvicorn.access").info("GET /assets/1/content?key=abcdefghijkl")
@@ -86,10 +87,22 @@ def logged(format: str) -> str:  # noqa: A002 - the setting's name
 
 def test_json_logs() -> None:
     events = [json.loads(line) for line in logged("json").splitlines()]
-    assert [event["event"] for event in events] == ["one\ntwo", "from uvicorn?token=[hidden]", "failed", "failed too"]
+    assert [event["event"] for event in events] == [
+        "one\ntwo",
+        "x",
+        "from uvicorn?token=[hidden]",
+        "failed",
+        "failed too",
+    ]
     assert all({"timestamp", "level", "logger"} <= event.keys() for event in events)
-    assert all("ValueError" in event["exception"] for event in events[2:])
+    assert all("ValueError" in event["exception"] for event in events[3:])
     assert events[0]["key_of"] == "[hidden]"
+
+
+def test_no_character_of_a_client_breaks_a_line_or_moves_a_terminal() -> None:
+    for text in (logged("json"), logged("console")):
+        assert not any(sign in text for sign in ("\x1b[31m", "\x85", "\x9b", "\u2028", "\u2029", "\r"))
+        assert len(text.split("\n")) == len(text.splitlines()) + 1
 
 
 def test_console_logs() -> None:
