@@ -16,6 +16,7 @@ from app.domain.jobs import JobType
 from app.domain.user_limits import MICROS, UserLimits
 from app.services.asset_content import AssetContent
 from app.services.bells import Bells
+from app.services.breaker import Breakers
 from app.services.cancellation import Cancellation
 from app.services.engine import Engine
 from app.services.event_stream import EventStream
@@ -109,9 +110,12 @@ class WorkerContainer:
             vacancies = Vacancies(database, bells, user_limits(settings))
             reconciler = Reconciler(database, vacancies, providers.all_models, settings)
             stack.push_async_callback(reconciler.aclose)
-            journal = Journal(database, settings, spool, reconciler)
+            breakers = Breakers(database, bells, settings)
+            journal = Journal(database, settings, spool, reconciler, breakers)
             pollers = {
-                name: Poller(database, provider, vacancies, notifier, give_up_seconds=settings.call_give_up_seconds)
+                name: Poller(
+                    database, provider, vacancies, notifier, breakers, give_up_seconds=settings.call_give_up_seconds
+                )
                 for name, provider in providers.all_models.items()
             }
             for poller in pollers.values():
@@ -160,6 +164,7 @@ class OperatorContainer:
 
     database: Database
     retries: Retries
+    breakers: Breakers
     stack: AsyncExitStack
 
     @classmethod
@@ -172,7 +177,9 @@ class OperatorContainer:
             stack.push_async_callback(bells.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
-            return cls(database, Retries(database, bells, notifier), stack.pop_all())
+            return cls(
+                database, Retries(database, bells, notifier), Breakers(database, bells, settings), stack.pop_all()
+            )
 
     async def aclose(self) -> None:
         await self.stack.aclose()

@@ -12,6 +12,8 @@ from uuid import UUID
 
 import asyncpg
 
+from app.db import breakers
+from app.db.breakers import GATE
 from app.db.pool import Connection, Database
 from app.domain.jobs import Claim, ClaimedJob, JobType, Lane
 
@@ -28,15 +30,17 @@ class ClaimResult:
 # One look at the head of each lane and pool: with order and limit, because for a mere `exists` the planner may choose
 # to read everything that waits for full pools.
 # In no order of pools, or a process with few slots of its own would serve the first one alone.
-WAITING = """
-select lane.name as lane, pools.name as pool
-from unnest($1::text[]) with ordinality as lane(name, rank) cross join pools
+WAITING = f"""
+select lane.name as lane, pools.name as pool, pools.provider, {GATE} as gate
+from unnest($1::text[]) with ordinality as lane(name, rank)
+cross join pools left join providers v on v.name = pools.provider
 cross join lateral (
   select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
     and j.lane = lane.name and j.pool = pools.name
   order by j.priority desc, j.fair_tag, j.id limit 1) as head
+where {GATE} <> 'none'
 order by lane.rank, random()
-"""
+"""  # noqa: S608 - constants
 
 RESUMABLE = """
 select lane.name as lane from unnest($1::text[]) with ordinality as lane(name, rank)
@@ -153,23 +157,34 @@ async def claim(
         for lane in resumable:
             resumed += await connection.fetch(PICK_RESUMABLE, lane, limit - len(resumed))
         room = await _room(connection, sorted({row["pool"] for row in (*waiting, *resumed)}))
+        gated = sorted({row["provider"] for row in waiting if row["gate"] != "all"})
+        gates = await breakers.gates(connection, gated) if gated else {}
+        probes: dict[UUID, str] = {}
         picked = await _resume(connection, [row["id"] for row in resumed])
         more = bool(resumable) and not picked
         fresh: list[UUID] = []
         for row in waiting:
-            wanted = min(room.get(row["pool"], 0), limit - len(picked))
-            if wanted <= 0:
+            provider = row["provider"]
+            gate = gates.get(provider, "all")
+            wanted = min(room.get(row["pool"], 0), limit - len(picked), 1 if gate == "one" else limit)
+            if wanted <= 0 or gate == "none":
                 continue
             rows = await connection.fetch(PICK_NEW, row["lane"], row["pool"], wanted)
             more = more or not rows
             room[row["pool"]] -= len(rows)
             fresh.extend(found["id"] for found in rows)
             picked.extend(found["id"] for found in rows)
+            if rows and gate == "one":
+                gates[provider] = "none"
+                probes[rows[0]["id"]] = provider
         if not picked:
             return ClaimResult((), more=more, full=False)
         tables = database.tables
         take = _TAKE.format(concepts=tables.concepts, models=tables.models)
         taken = await connection.fetch(take, picked, worker_id, dict(time_limits or {}), fresh)
+        for row in taken:
+            if row["id"] in probes:
+                await breakers.begin_probe(connection, probes[row["id"]], job_id=row["id"], attempt=row["attempt"])
     full = len(picked) >= limit
     return ClaimResult(tuple(_claimed(row) for row in taken), more=more and not full, full=full)
 
@@ -198,10 +213,11 @@ async def _room(connection: Connection, pools: Sequence[str]) -> dict[str, int]:
 async def lanes_with_room(database: Database, pools: Sequence[str]) -> list[Lane]:
     """Lanes that hold claimable work of these pools: those to ring when one of their slots came free."""
     rows = await database.fetch(
-        "select distinct lane.name as lane from unnest(array['priority', 'normal']) as lane(name)"
-        " cross join unnest($1::text[]) as pool(name) cross join lateral ("
+        "select distinct lane.name as lane from unnest(array['priority', 'normal']) as lane(name)"  # noqa: S608
+        " cross join pools left join providers v on v.name = pools.provider cross join lateral ("
         "   select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume"
-        "   and j.lane = lane.name and j.pool = pool.name order by j.priority desc, j.fair_tag, j.id limit 1) as head",
+        "   and j.lane = lane.name and j.pool = pools.name order by j.priority desc, j.fair_tag, j.id limit 1) as head"
+        f" where pools.name = any($1) and {GATE} <> 'none'",
         list(pools),
     )
     return [row["lane"] for row in rows]

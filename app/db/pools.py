@@ -8,8 +8,13 @@ from app.db.pool import Database
 
 
 async def ensure(database: Database, pools: Mapping[str, tuple[str, int]]) -> None:
-    """Write the configured pools: name → (provider, slots). Existing ones get the new number of slots."""
+    """Write the configured pools: name → (provider, slots), and their providers. Existing ones get the new number of
+    slots."""
     names = sorted(pools)
+    await database.execute(
+        "insert into providers (name) select distinct unnest($1::text[]) on conflict do nothing",
+        sorted({provider for provider, _ in pools.values()}),
+    )
     await database.execute(
         "insert into pools (name, provider, slots)"
         " select * from unnest($1::text[], $2::text[], $3::integer[])"

@@ -11,6 +11,7 @@ from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.domain.jobs import AssetKind, Completed, Deferred, Failed, HandedBack, Lane, Outcome, Retry, Settlement
+from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
 
 
@@ -34,12 +35,13 @@ class FailedJob:
 _SETTLE_JOBS = """
 with o as (
   select * from jsonb_to_recordset($1) as o(id uuid, worker_id uuid, attempt integer, status text, delay float8,
-    failed integer, deferred integer, start_over boolean, error_code text, error_message text, output jsonb)
+    waiting_for text, failed integer, deferred integer, start_over boolean, error_code text, error_message text,
+    output jsonb)
 ), settled as (
   update jobs j set
     status = o.status,
     worker_id = null,
-    waiting_for = case when o.status = 'queued' and o.delay > 0 then 'retry' end,
+    waiting_for = case when o.status = 'queued' and o.delay > 0 then o.waiting_for end,
     run_after = case when o.status = 'queued' and o.delay > 0 then now() + make_interval(secs => o.delay) end,
     calls_done = j.calls_done and not o.start_over,
     resume = o.status = 'queued' and not o.start_over and (j.calls_done or exists (
@@ -247,6 +249,7 @@ def _outcome_json(item: Settlement) -> dict[str, Any]:
         "worker_id": str(claim.worker_id),
         "attempt": claim.attempt,
         "delay": 0.0,
+        "waiting_for": WaitingFor.RETRY.value,
         "failed": 0,
         "deferred": 0,
         "start_over": False,
@@ -272,11 +275,12 @@ def _words(outcome: Outcome) -> dict[str, Any]:
                 "error_code": error.code,
                 "error_message": message,
             }
-        case Deferred(error=error, message=message, delay=delay):
+        case Deferred(error=error, message=message, delay=delay, waiting_for=waiting_for):
             return {
                 "status": "queued",
                 "deferred": 1,
                 "delay": delay,
+                "waiting_for": waiting_for.value,
                 "error_code": None if error is None else error.code,
                 "error_message": message,
             }

@@ -51,6 +51,9 @@ select request.*, (
   select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
     'pool', j.pool, 'progress', j.progress, 'waiting_for', case
       when j.waiting_for is not null then j.waiting_for
+      when j.status = 'queued' and not j.resume and exists (
+        select from pools p join providers v on v.name = p.provider
+        where p.name = j.pool and v.state <> 'closed') then 'breaker'
       when j.status = 'queued' and not j.resume and (
         (select count(*) from provider_calls c where c.pool = j.pool and c.state in ('intent', 'submitted', 'unknown'))
         + (select count(*) from jobs r where r.pool = j.pool and r.status = 'running' and not r.calls_done

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from app.db.breakers import GATE
 from app.db.deadlines import fail_overdue
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
@@ -145,15 +146,16 @@ with due as (
 update jobs set waiting_for = null, run_after = null from due where jobs.id = due.id
 """
 
-CLAIMABLE_LANES = """
+CLAIMABLE_LANES = f"""
 select l.name as lane from unnest(array['priority', 'normal']) as l(name)
 where exists (
-  select from pools p cross join lateral (
+  select from pools p left join providers v on v.name = p.provider cross join lateral (
     select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
       and j.lane = l.name and j.pool = p.name
-    order by j.priority desc, j.fair_tag, j.id limit 1) as head)
+    order by j.priority desc, j.fair_tag, j.id limit 1) as head
+  where {GATE} <> 'none')
   or exists (select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = l.name)
-"""
+"""  # noqa: S608 - constants
 
 
 async def promote_due(database: Database) -> int:

@@ -38,6 +38,7 @@ class Boundary(StrEnum):
     DOWNLOAD = "download"
     DECODE = "decode"  # of a reply on disk
     RESULT = "result"  # the reply's pictures are stored, its cost is booked
+    BREAKER = "breaker"  # how the provider took a call, for its circuit breaker
     GIVE_UP = "give_up"  # an unknown or endless call is booked by policy
     # housekeeping
     ALIVE = "alive"  # the worker's row

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
+from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
 
 Lane = Literal["priority", "normal"]
@@ -194,11 +195,15 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Nothing failed: the provider is full or an outcome is still open. The attempt is given back."""
+    """Nothing failed: the provider is full or takes nothing, or an outcome is still open. The attempt is given back.
+
+    ``waiting_for`` is what clients are told during the ``delay``, in seconds.
+    """
 
     error: ErrorCode | None
     message: str | None
     delay: float
+    waiting_for: WaitingFor = WaitingFor.RETRY
 
 
 @dataclass(frozen=True, slots=True)

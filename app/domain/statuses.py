@@ -45,7 +45,8 @@ class CallState(StrEnum):
 
 
 class WaitingFor(StrEnum):
-    """Why a queued job can not be claimed yet. ``slot`` is derived, never stored."""
+    """Why a queued job can not be claimed yet. ``slot`` is derived and never stored; ``breaker`` is derived but for the
+    job whose call was just refused."""
 
     RETRY = "retry"
     USER_LIMIT = "user_limit"

@@ -32,7 +32,12 @@ async def ready(request: Request, services: Services) -> Response | dict[str, An
     found = await services.health.look()
     if found.ready:
         status = "degraded" if found.degraded else "ok"
-        return {"status": status, "environment": services.settings.environment, "parts": found.parts}
+        return {
+            "status": status,
+            "environment": services.settings.environment,
+            "parts": found.parts,
+            "providers": found.providers,
+        }
     missing = ", ".join(f"{part}: {state}" for part, state in found.parts.items() if state != "ok")
     error = AppError(ErrorCode.SERVICE_UNAVAILABLE, missing, retry_after=2, extra={"parts": found.parts})
     return problems.response(request, error)

@@ -12,7 +12,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.db.pool import UNREACHABLE, Database
+from app.domain.breakers import BreakerState
 from app.domain.broker_url import redis_py_url
+from app.services import breaker
 from app.services.event_stream import EventStream
 from app.storage.base import ObjectNotFound, ObjectStorage, StorageError
 
@@ -24,10 +26,12 @@ OK = "ok"
 @dataclass(frozen=True, slots=True)
 class Readiness:
     """Each part with ``ok`` or what is wrong with it. Without one of the others the process is ready, and degraded:
-    without a broker work begins with the next sweep, without storage nothing can be uploaded."""
+    without a broker work begins with the next sweep, without storage nothing can be uploaded, and jobs of a provider
+    whose breaker is not closed wait."""
 
     needed: Mapping[str, str]
     others: Mapping[str, str]
+    providers: Mapping[str, str]  # the state of each one's circuit breaker, and why
 
     @property
     def parts(self) -> dict[str, str]:
@@ -39,7 +43,9 @@ class Readiness:
 
     @property
     def degraded(self) -> bool:
-        return any(state != OK for state in self.others.values())
+        return any(state != OK for state in self.others.values()) or any(
+            state != BreakerState.CLOSED for state in self.providers.values()
+        )
 
 
 class Health:
@@ -62,8 +68,9 @@ class Health:
         database, broker, storage = await asyncio.gather(
             self._check_database(), self._check_broker(), self._check_storage()
         )
+        providers = await self._look_at_breakers() if database == OK else {}
         process = "stopping" if self._events.stopping else OK
-        return Readiness({"database": database, "process": process}, {"broker": broker, "storage": storage})
+        return Readiness({"database": database, "process": process}, {"broker": broker, "storage": storage}, providers)
 
     async def aclose(self) -> None:
         await self._broker.aclose()
@@ -75,6 +82,17 @@ class Health:
         except (*UNREACHABLE, asyncpg.PostgresError):
             return "unreachable"
         return OK if migrated else "not migrated"
+
+    async def _look_at_breakers(self) -> dict[str, str]:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                found = await breaker.look(self._database)
+        except (*UNREACHABLE, asyncpg.PostgresError):
+            return {}
+        return {
+            item.provider: item.state if item.error_code is None else f"{item.state}: {item.error_code}"
+            for item in found
+        }
 
     async def _check_broker(self) -> str:
         try:

@@ -17,18 +17,29 @@ from uuid import UUID, uuid4
 import orjson
 import structlog
 
-from app.ai_clients.base import Estimate, ImageProvider, ImageReceipt, ImageRequest, ModelKind, ModelProvider, ModelSpec
+from app.ai_clients.base import (
+    Estimate,
+    ImageProvider,
+    ImageReceipt,
+    ImageRequest,
+    ModelKind,
+    ModelProvider,
+    ModelSpec,
+    PreparedCall,
+)
 from app.ai_clients.departure import HeldBack, watched
-from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
+from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.config import Settings
 from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call, CallIntent
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Deferred, Failed, Lane, Retry
+from app.domain.jobs import ClaimedJob, Deferred, Failed, Lane, Retry
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
+from app.services.breaker import Breakers
 from app.services.job_run import ClaimLost, JobEnded, JobRun
+from app.services.outcomes import RetryPolicy
 from app.services.reconciler import Absent, Ambiguous, Found, NotYet, Reconciler
 from app.services.spool import Spool
 
@@ -42,10 +53,14 @@ _UNKNOWN_DETAIL = "The connection broke after the request was sent. It may have 
 
 
 class Journal:
-    def __init__(self, database: Database, settings: Settings, spool: Spool, reconciler: Reconciler) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, spool: Spool, reconciler: Reconciler, breakers: Breakers
+    ) -> None:
         self._database = database
         self._spool = spool
         self._reconciler = reconciler
+        self._breakers = breakers
+        self._retry = RetryPolicy.of(settings)
         self._first_look = settings.reconcile_first_seconds
         self._paid_retry = settings.openai_paid_retry
         self._open: set[asyncio.Task[Any]] = set()
@@ -170,8 +185,7 @@ class Journal:
                 case _:
                     pass
         spec = await prepare()
-        with boundary(Boundary.PREPARE):
-            prepared = await provider.prepare(spec)
+        prepared = await self._prepared(run, provider, spec)
         run.check()
         intent = self._intent(
             provider.name,
@@ -196,6 +210,14 @@ class Journal:
         except OutcomeUnknown as error:
             raise JobEnded(Deferred(None, None, self._first_look)) from error
         return await self._current(run, intent.id)
+
+    async def _prepared(self, run: JobRun, provider: ModelProvider, spec: ModelSpec) -> PreparedCall:
+        try:
+            with boundary(Boundary.PREPARE):
+                return await provider.prepare(spec)
+        except ProviderError as error:
+            await self._not_taken(run.job, provider.name, error)
+            raise
 
     async def _reconcile(self, run: JobRun, provider: ModelProvider, call: Call, *, last: bool) -> Call | None:
         """One look into the provider's listing for an unknown call: adopted, proven absent (None), or later again."""
@@ -259,7 +281,7 @@ class Journal:
         with run.protected():
             if not await self._intend(run, intent):
                 raise ClaimLost
-            task = asyncio.create_task(self._send_and_record(intent, send, record))
+            task = asyncio.create_task(self._send_and_record(run.job, intent, send, record))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
             await asyncio.shield(task)
@@ -298,15 +320,23 @@ class Journal:
         log.warning("provider_call_never_left", call_id=str(call_id))
 
     async def _send_and_record(
-        self, intent: CallIntent, send: Callable[[], Awaitable[T]], record: Callable[[T], Awaitable[None]]
+        self,
+        job: ClaimedJob,
+        intent: CallIntent,
+        send: Callable[[], Awaitable[T]],
+        record: Callable[[T], Awaitable[None]],
     ) -> None:
         try:
-            await self._send(intent, send, record)
+            await self._send(job, intent, send, record)
         finally:
             self._spool.drop_slip(intent.id)
 
     async def _send(
-        self, intent: CallIntent, send: Callable[[], Awaitable[T]], record: Callable[[T], Awaitable[None]]
+        self,
+        job: ClaimedJob,
+        intent: CallIntent,
+        send: Callable[[], Awaitable[T]],
+        record: Callable[[T], Awaitable[None]],
     ) -> None:
         try:
             with watched(lambda: self._leave(intent.id)):
@@ -323,6 +353,7 @@ class Journal:
                         http_status=refusal.http_status,
                     )
                 )
+            await self._not_taken(job, intent.provider, error)
             raise
         except Exception as error:
             if self._spool.hold_back(intent.id):
@@ -336,10 +367,18 @@ class Journal:
                     lambda: provider_calls.unknown(self._database, intent.id, error_code=code.code, http_status=status)
                 )
             if isinstance(error, OutcomeUnknown):
+                await self._breakers.failed(intent.provider, error, job_id=job.claim.job_id, task_id=job.task_id)
                 raise
             log.exception("paid_call_broke", call_id=str(intent.id))
             raise OutcomeUnknown(code, _UNKNOWN_DETAIL) from error
         await self._until_recorded(lambda: record(answer))
+        await self._breakers.accepted(intent.provider, intent.id, job.task_id)
+
+    async def _not_taken(self, job: ClaimedJob, provider: str, error: ProviderError) -> None:
+        """Tell the breaker. Raises JobEnded when the job waits for it rather than fail an attempt."""
+        waits = await self._breakers.failed(provider, error, job_id=job.claim.job_id, task_id=job.task_id)
+        if waits and isinstance(error, Refused) and error.code is ErrorCode.PROVIDER_UNAVAILABLE:
+            raise JobEnded(self._retry.wait_for_breaker(job, error)) from error
 
     async def recover(self) -> frozenset[Lane]:
         """Go on, on this host, with the calls of processes that died: give back what was announced and never left, and

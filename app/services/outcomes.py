@@ -11,6 +11,7 @@ from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.config import Settings
 from app.db.pool import UNREACHABLE
 from app.domain.jobs import ClaimedJob, Deferred, Failed, Outcome, Retry
+from app.domain.statuses import WaitingFor
 from app.errors import AppError, ErrorCode
 from app.storage.base import ObjectNotFound, StorageError, StorageUnavailable
 
@@ -53,6 +54,11 @@ class RetryPolicy:
         # a provider tells every caller the same second: spread the repeats
         return Deferred(error, message, min(wanted, self.max_wait_seconds) + random.uniform(0.05, 0.5))
 
+    def wait_for_breaker(self, job: ClaimedJob, error: ProviderError) -> Outcome:
+        """The provider takes no work at all: the job goes back to its place in the queue, where the breaker keeps it,
+        for as long as an outage may keep a job."""
+        return Deferred(error.code, error.detail, self.delay(min(job.deferrals, 2)), WaitingFor.BREAKER)
+
     def outcome_of(self, job: ClaimedJob, error: Exception) -> Outcome:
         """How a run ends that was left by this exception."""
         match error:
@@ -87,7 +93,9 @@ class RetryPolicy:
                 return self.defer(job, error.code, error.detail, error.retry_after)
             case Advice.RETRY:
                 return self.retry(job, error.code, error.detail)
-            case Advice.FINAL | Advice.CONFIGURATION:
+            case Advice.CONFIGURATION:
+                return self.wait_for_breaker(job, error)
+            case Advice.FINAL:
                 return Failed(error.code, error.detail)
 
 

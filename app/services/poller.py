@@ -12,12 +12,13 @@ from uuid import UUID
 import structlog
 
 from app.ai_clients.base import ModelProvider, ProviderTask, ProviderTaskState
-from app.ai_clients.errors import ProviderError
+from app.ai_clients.errors import Advice, ProviderError, Refused
 from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
 from app.errors import ErrorCode
+from app.services.breaker import Breakers
 from app.services.notifier import Notifier
 from app.services.vacancies import Vacancies
 
@@ -49,6 +50,7 @@ class Poller:
         provider: ModelProvider,
         vacancies: Vacancies,
         notifier: Notifier,
+        breakers: Breakers,
         *,
         give_up_seconds: float,
     ) -> None:
@@ -56,6 +58,7 @@ class Poller:
         self._provider = provider
         self._vacancies = vacancies
         self._notifier = notifier
+        self._breakers = breakers
         self._give_up_seconds = give_up_seconds
         self._watched: dict[str, _Watched] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -118,6 +121,8 @@ class Poller:
                 tasks = await self._provider.poll(ids)
         except ProviderError as error:
             log.warning("poll_failed", provider=self._provider.name, code=error.code.code)
+            if isinstance(error, Refused) and error.advice is Advice.CONFIGURATION:
+                await self._breakers.failed(self._provider.name, error)
             return getattr(error, "retry_after", None) or self._provider.poll_seconds * 2
         try:
             await self._record_progress(tasks)

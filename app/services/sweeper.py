@@ -13,9 +13,10 @@ from uuid import UUID
 import structlog
 
 from app.config import Settings
-from app.db import events, provider_calls, workers
+from app.db import breakers, events, provider_calls, workers
 from app.db.pool import UNREACHABLE, Database
 from app.domain.crash_points import Boundary, boundary
+from app.services import breaker
 from app.services.bells import Bells
 from app.services.journal import Journal
 from app.services.leftovers import Leftovers
@@ -59,6 +60,7 @@ class Sweeper:
         self._ttl = settings.worker_ttl_seconds
         self._every = settings.sweep_seconds
         self._max_crashes = settings.max_crashes
+        self._max_wait = settings.max_wait_seconds
         self._loops: list[asyncio.Task[None]] = []
         self._rounds = 0
         self._removing: asyncio.Task[None] | None = None
@@ -90,11 +92,13 @@ class Sweeper:
         while True:
             try:
                 due = await workers.next_due_seconds(self._database)
-                if due is not None and due <= self._every:
-                    await asyncio.sleep(due + 0.005)
+                probe = await breakers.next_probe_seconds(self._database)
+                soonest = min((moment for moment in (due, probe) if moment is not None), default=None)
+                if soonest is not None and soonest <= self._every:
+                    await asyncio.sleep(soonest + 0.005)
                     with boundary(Boundary.PROMOTE):
                         promoted = await workers.promote_due(self._database)
-                    if promoted:
+                    if promoted or soonest == probe:
                         self._bells.ring(("priority", "normal"))
                         continue
             except UNREACHABLE as error:
@@ -149,6 +153,12 @@ class Sweeper:
             )
         if settled:
             log.error("abandoned_calls_settled", calls=settled)
+        with boundary(Boundary.BREAKER):
+            stranded = await breakers.fail_stranded(self._database, max_wait_seconds=self._max_wait)
+        if stranded:
+            log.error("jobs_stranded_by_breaker", jobs=len(stranded))
+            self._notifier.changed(stranded)
+        await breaker.look(self._database)
         if self._removing is None or self._removing.done():
             self._removing = asyncio.create_task(self._remove_leftovers())
         self._rounds += 1
