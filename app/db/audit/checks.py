@@ -13,6 +13,7 @@ from app.domain.audit import Difference, Findings, Invariant
 
 _SHOWN = 200  # differences of one check that are listed; the rest is counted
 _STATEMENT_SECONDS = 300
+_PATIENCE = _STATEMENT_SECONDS + 10  # seconds for an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ async def run(
             patience.unowned,
             patience.unknowns,
             _SHOWN,
-            timeout=_STATEMENT_SECONDS + 10,
+            timeout=_PATIENCE,
         )
         findings.differences += [_difference(check.invariant, row) for row in found]
         findings.unshown += (found[0]["total"] - len(found)) if found else 0
@@ -88,7 +89,7 @@ async def run(
 async def count_rows(connection: Connection, tables: Sequence[str]) -> int:
     """How many rows the tables have, whose names are ours."""
     counts = " union all ".join(f"select count(*) as n from {table}" for table in tables)  # noqa: S608
-    return int(await connection.fetchval(f"select sum(n) from ({counts}) as c"))  # noqa: S608
+    return int(await connection.fetchval(f"select sum(n) from ({counts}) as c", timeout=_PATIENCE))  # noqa: S608
 
 
 def _difference(invariant: Invariant, row: asyncpg.Record) -> Difference:
