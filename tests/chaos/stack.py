@@ -234,7 +234,7 @@ def running_stack(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: A
         run_sql(dsn, "insert into auth.users (id) values ($1)", user_id)
         key = settings.supabase_service_key.get_secret_value()
         headers = {"Authorization": f"Bearer {key}", "X-User-Id": user_id}
-        _make_buckets(sandbox.supabase_url, key)
+        make_buckets(sandbox.supabase_url, key)
         http = stack.enter_context(httpx.Client(base_url=settings.public_base_url, headers=headers, timeout=30))
         found = Stack(dsn, settings, database, listener, broker, storage, sandbox, http, user_id)
         for name, command in (("worker", ["worker", "--lane", "normal"]), ("beat", ["beat"]), ("api", ["api"])):
@@ -258,7 +258,7 @@ def _is_ready(stack: Stack) -> bool:
     return False
 
 
-def _make_buckets(supabase_url: str, key: str) -> None:
+def make_buckets(supabase_url: str, key: str) -> None:
     for name, public in ((BUCKET, True), (INPUTS, False)):
         body = {"id": name, "name": name, "public": public}
         answer = httpx.post(f"{supabase_url}/storage/v1/bucket", json=body, headers={"Authorization": f"Bearer {key}"})

@@ -1,0 +1,243 @@
+"""A whole gateway whose processes die by a plan, and what must be true of it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+from app.config import Settings, child_environment
+from app.domain.operations import Operation
+from app.embedded.process import Child
+from app.embedded.valkey import EmbeddedValkey
+
+from tests.chaos.conftest import run_sql
+from tests.chaos.crashes.matrix import Case
+from tests.chaos.crashes.nursery import UNEXPECTED
+from tests.chaos.crashes.plan import Plan
+from tests.chaos.stack import BUCKET, ENDED, make_buckets
+from tests.e2e.gateway import ADMIN, REPOSITORY, sample, wait_for
+from tests.integration.factories import settings_for
+from tests.sandbox_process import SandboxProcess, running_sandbox
+from tests.servers import PostgresServer, free_port, server_home
+
+WORKERS = 4
+UNKNOWN = "provider_outcome_unknown"
+
+PAID_CALLS = dict.fromkeys(Operation, 1) | {Operation.SKETCH_TO_MODEL: 2}
+
+
+@dataclass
+class Town:
+    """Each worker process has one slot: who dies takes one job along, and no other case."""
+
+    dsn: str
+    settings: Settings
+    sandbox: SandboxProcess
+    directory: Path
+    http: httpx.Client
+    inputs: dict[str, str] = field(default_factory=dict[str, str])
+    tasks: dict[Case, str] = field(default_factory=dict[Case, str])
+
+    def plan(self, kind: str) -> Plan:
+        return Plan(self.directory / kind)
+
+    # --- as a client ----------------------------------------------------------------------------------------
+
+    def body_of(self, operation: Operation, task_id: str) -> dict[str, Any]:
+        body: dict[str, Any] = {"task_id": task_id, "prompt": f"a fox for {task_id}"}
+        match operation:
+            case Operation.IMAGE_TO_IMAGE | Operation.IMAGE_TO_MODEL:
+                body["input_image_asset_url"] = self.inputs["picture"]
+            case Operation.SKETCH_TO_MODEL:
+                body["input_sketch_asset_url"] = self.inputs["picture"]
+            case Operation.REFINE_MODEL:
+                body["input_model_asset_url"] = self.inputs["model"]
+            case Operation.TEXT_TO_IMAGE | Operation.TEXT_TO_MODEL:
+                pass
+        return body
+
+    def ask(self, operation: Operation, task_id: str) -> str:
+        """Accepted, however often the API dies meanwhile: the client repeats itself, as the documentation says."""
+
+        def send() -> httpx.Response | None:
+            with contextlib.suppress(httpx.TransportError):
+                return self.http.post(f"/generate/{operation.value}", json=self.body_of(operation, task_id))
+            return None
+
+        answer = wait_for(send)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["job_id"])
+
+    def start(self, case: Case, *, kind: str = "worker") -> None:
+        task_id = self.tasks[case] = str(uuid4())
+        self.plan(kind).condemn(task_id, case.point, case.times)
+        self.ask(case.operation, task_id)
+
+    def ended(self, task_id: str) -> dict[str, Any]:
+        def look() -> dict[str, Any] | None:
+            try:
+                answer = self.http.get(f"/tasks/{task_id}/status", params={"wait": 5})
+            except httpx.TransportError:
+                return None
+            assert answer.status_code == 200, answer.text
+            body: dict[str, Any] = answer.json()
+            return body if body["status"] in ENDED else None
+
+        return wait_for(look)
+
+    def asset(self, operation: Operation) -> str:
+        task_id = str(uuid4())
+        self.ask(operation, task_id)
+        status = self.ended(task_id)
+        assert status["status"] == "complete", status
+        return str(status["asset_url"])
+
+    # --- as an operator -------------------------------------------------------------------------------------
+
+    def rows(self, query: str, *args: object) -> list[asyncpg.Record]:
+        return run_sql(self.dsn, query, *args)
+
+    def ledger(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = httpx.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN).json()
+        return [row for row in rows if row["kind"] != "import"]
+
+    def fault(self, where: str, kind: str, **details: object) -> None:
+        body = {"where": where, "kind": kind, **details}
+        httpx.post(f"{self.sandbox.url}/admin/faults", json=body, headers=ADMIN).raise_for_status()
+
+    # --- what must be true ----------------------------------------------------------------------------------
+
+    def holds(self, case: Case, *, kind: str = "worker") -> None:
+        """The processes died as planned, the task is complete, and every call of it was paid once."""
+        task_id = self.tasks[case]
+        status = self.ended(task_id)
+        assert status["status"] == "complete", status
+        assert self.plan(kind).deaths(task_id) == case.times, "the point was not reached"
+        self.complete_once(task_id, case.operation)
+
+    def complete_once(self, task_id: str, operation: Operation) -> None:
+        jobs = self.rows("select id, status from jobs where task_id = $1", task_id)
+        assert {job["status"] for job in jobs} == {"completed"}
+        calls = self.rows(
+            "select c.state, c.error_code from provider_calls c join jobs j on j.id = c.job_id"
+            " where j.task_id = $1 and c.state <> 'refused' and c.kind <> 'import-model'",
+            task_id,
+        )
+        assert [(call["state"], call["error_code"]) for call in calls] == [("settled", None)] * PAID_CALLS[operation]
+        ends = self.rows(
+            "select type, coalesce(payload->>'job_id', payload->>'asset_id', task_id) as id, count(*) from events"
+            " where task_id = $1 and payload->>'status' in ('completed', 'complete') group by 1, 2",
+            task_id,
+        )
+        assert {row["count"] for row in ends} == {1}, "each end is told once"
+        assert sum(row["type"] == "job_update" for row in ends) == len(jobs)
+        assert sum(row["type"] == "task_update" for row in ends) == 1
+
+    def nothing_is_left_over(self) -> None:
+        """Files, rows, journal and the providers' books agree, and nobody died but by the plan."""
+        assert self.rows("select id, type, status from jobs where status in ('queued', 'running')") == []
+        assert self.rows("select id, state from provider_calls where state not in ('settled', 'refused')") == []
+        stored = {
+            row["key"] for row in self.rows("select key from files where state = 'stored' and bucket = $1", BUCKET)
+        }
+        assert {
+            row["name"] for row in self.rows("select name from storage.objects where bucket_id = $1", BUCKET)
+        } == stored
+        assert self.rows("select key from files where state = 'uploading'") == []
+        paid = self.rows("select count(*) from provider_calls where state = 'settled' and kind <> 'import-model'")
+        assert len(self.ledger()) == paid[0]["count"]
+        report = self.directory / UNEXPECTED
+        assert not report.exists(), report.read_text()
+
+    def audit(self) -> None:
+        """The product's own."""
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", "audit", "--grace", "2"],
+            env=child_environment(self.settings, self.sandbox.settings),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def running_town(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: Any) -> Generator[Town]:  # noqa: ANN401
+    """``changes`` are settings by field name."""
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(server_home("town"))
+        dsn = stack.enter_context(postgres.fresh_database())
+        sandbox = stack.enter_context(running_sandbox(dsn, home))
+        httpx.post(f"{sandbox.url}/admin/knobs", json={"work_seconds": 0.5}, headers=ADMIN).raise_for_status()
+        port = free_port()
+        values: dict[str, Any] = {
+            "api_port": port,
+            "public_base_url": f"http://127.0.0.1:{port}",
+            "supabase_url": sandbox.supabase_url,
+            "supabase_service_key": sandbox.settings.supabase_service_key,
+            "redis_url": valkey.url(),
+            "openai_api_key": sandbox.settings.openai_api_key,
+            "openai_base_url": f"{sandbox.url}/openai/v1",
+            "openai_requests_per_minute": None,
+            "tripo_api_key": sandbox.settings.tripo_api_key,
+            "tripo_base_url": f"{sandbox.url}/tripo/v3",
+            "tripo_requests_per_minute": None,
+            "tripo_download_hosts": ("127.0.0.1",),
+            "tripo_poll_seconds": 0.15,
+            "worker_slots": 1,
+            "worker_ttl_seconds": 1.0,
+            "sweep_seconds": 0.3,
+            "retry_base_seconds": 0.2,
+            "reconcile_first_seconds": 0.5,
+            "log_level": "WARNING",
+        }
+        settings = settings_for(dsn, home, **(values | changes))
+        user_id = str(uuid4())
+        run_sql(dsn, "insert into auth.users (id) values ($1)", user_id)
+        key = settings.supabase_service_key.get_secret_value()
+        make_buckets(sandbox.supabase_url, key)
+        directory = home / "plan"
+        for kind in ("worker", "api"):
+            (directory / kind).mkdir(parents=True)
+        nursery = Child(
+            name="nursery",
+            command=[
+                sys.executable,
+                "-m",
+                "tests.chaos.crashes.nursery",
+                str(directory),
+                *["worker"] * WORKERS,
+                "api",
+            ],
+            log=home / "nursery.log",
+            environment=child_environment(settings),
+            cwd=str(REPOSITORY),
+        )
+        nursery.launch()
+        stack.callback(nursery.stop)
+        headers = {"Authorization": f"Bearer {key}", "X-User-Id": user_id}
+        http = stack.enter_context(httpx.Client(base_url=settings.public_base_url, headers=headers, timeout=30))
+        town = Town(dsn, settings, sandbox, directory, http)
+        wait_for(lambda: _is_ready(town, nursery) or None)
+        with sample("coffee.png").open("rb") as picture:
+            answer = http.post("/uploads", files={"file": ("coffee.png", picture, "image/png")})
+        assert answer.is_success, answer.text
+        town.inputs["picture"] = answer.json()["asset_url"]
+        town.inputs["model"] = town.asset(Operation.TEXT_TO_MODEL)
+        yield town
+
+
+def _is_ready(town: Town, nursery: Child) -> bool:
+    assert nursery.exit_code() is None, nursery.log.read_text()[-3000:]
+    with contextlib.suppress(httpx.TransportError):
+        return town.http.get("/health/ready").is_success and bool(town.rows("select 1 from workers"))
+    return False
