@@ -17,6 +17,7 @@ EVERY_JOB = (
     Boundary.INTENT,
     Boundary.SEND,
     Boundary.SUBMITTED,
+    Boundary.BREAKER,
     Boundary.ANNOUNCE,
     Boundary.UPLOAD,
     Boundary.SETTLE,
