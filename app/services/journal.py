@@ -398,12 +398,11 @@ class Journal:
                 lanes |= await provider_calls.reply_found(self._database, replied)
         return frozenset(lanes)
 
-    async def _until_recorded(self, write: Callable[[], Awaitable[object]]) -> None:
+    async def _until_recorded(self, write: Callable[[], Awaitable[T]]) -> T:
         pause = 0.1
         while True:
             try:
-                await write()
-                return
+                return await write()
             except UNREACHABLE as error:
                 log.warning("journal_waits_for_database", error=type(error).__name__)
                 await asyncio.sleep(pause)
@@ -424,7 +423,9 @@ class Journal:
         return await provider_calls.inherited(self._database, run.claim.job_id, kind)
 
     async def _current(self, run: JobRun, call_id: UUID) -> Call:
-        return next(call for call in await self._calls(run) if call.id == call_id)
+        # what is paid for is in this process: it does not give the job away because the database is away just now
+        calls = await self._until_recorded(lambda: self._calls(run))
+        return next(call for call in calls if call.id == call_id)
 
     async def drain(self) -> None:
         """Wait for every open POST and for its record."""

@@ -80,12 +80,16 @@ class Sweeper:
     async def _sweep_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._every * random.uniform(2 - _SPREAD, _SPREAD))
-            try:
-                await self.round()
-            except UNREACHABLE as error:
-                log.warning("sweep_failed", error=type(error).__name__)
-            except Exception:
-                log.exception("sweep_broke")
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """One round; what goes wrong is logged, for the next one comes soon."""
+        try:
+            await self.round()
+        except UNREACHABLE as error:
+            log.warning("sweep_failed", error=type(error).__name__)
+        except Exception:
+            log.exception("sweep_broke")
 
     async def _wake_for_ever(self) -> None:
         """Between sweeps, wake what becomes due, to the moment."""

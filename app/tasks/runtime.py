@@ -64,7 +64,7 @@ class Runtime:
 
     def sweep(self) -> None:
         if self._container is not None:
-            self._call(self._container.sweeper.round())
+            self._call(self._container.sweeper.sweep())
 
     def stop_claiming(self) -> None:
         """From any thread or signal handler: begin the warm shutdown."""

@@ -93,6 +93,17 @@ where datname = current_database() and application_name like 'makeit3d worker%'
 CUT_OTHERS = "select pg_terminate_backend(pid) from pg_stat_activity where application_name in ('makeit3d api', $1)"
 
 
+def test_an_accept_whose_answer_was_lost_is_repeated(stack: Stack) -> None:
+    body = {"task_id": str(uuid4()), "prompt": "a fox whose acceptance nobody hears of"}
+    stack.database.lose_reply(b"acceptance nobody hears of")
+    assert_unavailable(stack.http.post("/generate/text-to-image", json=body))
+    assert stack.database.lost_replies == 1
+    again = stack.http.post("/generate/text-to-image", json=body)
+    assert (again.status_code, again.json()["deduplicated"]) == (202, True)
+    stack.complete(body["task_id"])
+    stack.nothing_is_left_over()
+
+
 def test_connections_cut_again_and_again(stack: Stack) -> None:
     with stack.events() as seen:
         tasks = under_way(stack)

@@ -20,7 +20,7 @@ from tests.servers import PostgresServer
 pytestmark = pytest.mark.chaos
 
 HANG = 30.0  # seconds; a transfer that is this long under way has no end
-WAITING = "select count(*) from jobs where status = 'queued' and error_code = 'storage_unavailable'"
+AT_THE_UPLOAD = "select count(*) from files where state = 'uploading' and job_id is not null"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_without_storage_who_needs_it_is_told_and_paid_work_waits(
     assert_unavailable(stack.ask("image-to-image", input_image_asset_url=picture_url), "storage_unavailable")
     assert stack.get(f"/tasks/{task}/status").status_code == 200
     during = stack.accepted("text-to-image")
-    wait_for(lambda: True if stack.value(WAITING) else None)
+    wait_for(lambda: True if stack.value(AT_THE_UPLOAD) == 2 else None)
     ready = stack.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     assert ready.json()["parts"]["storage"] == "unreachable"

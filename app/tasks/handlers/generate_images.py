@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
-from app.ai_clients.base import ImageProvider, ImageRequest, ImageResult
+import structlog
+
+from app.ai_clients.base import DecodedImage, ImageProvider, ImageRequest, ImageResult
 from app.ai_clients.errors import OutcomeUnknown
 from app.ai_clients.registry import Providers
+from app.db.pool import UNREACHABLE
 from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Completed, Failed, Outcome, StoredFile
+from app.domain.jobs import AssetSlot, Completed, Failed, Outcome, StoredFile
 from app.domain.params import ImageJob
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
@@ -22,7 +26,12 @@ from app.services.job_run import ClaimLost, JobRun
 from app.services.journal import Journal
 from app.services.outputs import Outputs
 from app.services.spool import Spool
+from app.storage.base import StorageUnavailable
 
+log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 5.0
 _BYTES_PER_IMAGE = 32 * 1024 * 1024  # a 4K PNG and its base64 reply
 
 
@@ -94,18 +103,32 @@ class GenerateImages:
         files: list[StoredFile] = []
         for slot, image in zip(run.assets, result.images, strict=False):
             if image is not None:
-                files.append(
-                    await self._outputs.store(
-                        run,
-                        slot,
-                        image.path,
-                        content_type=image.content_type,
-                        extension=image.extension,
-                        width=image.width,
-                        height=image.height,
-                    )
-                )
+                files.append(await self._put(run, slot, image))
         return tuple(files)
+
+    async def _put(self, run: JobRun, slot: AssetSlot, image: DecodedImage) -> StoredFile:
+        """Store one picture, however long storage is away: another machine does not have the reply. Raises ClaimLost,
+        and during a stop what went wrong."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._outputs.store(
+                    run,
+                    slot,
+                    image.path,
+                    content_type=image.content_type,
+                    extension=image.extension,
+                    width=image.width,
+                    height=image.height,
+                )
+            except (StorageUnavailable, *UNREACHABLE) as error:
+                if run.lost:
+                    raise ClaimLost from error
+                if run.stopping:
+                    raise
+                log.warning("paid_picture_waits_for_storage", error=type(error).__name__)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
 def _missing(run: JobRun, result: ImageResult) -> dict[UUID, ErrorCode]:
