@@ -37,7 +37,9 @@ SETTINGS = {
     "BFF_MAX_CRASHES": "20",
     "BFF_OPENAI_REQUESTS_PER_MINUTE": "100000",
     "BFF_TRIPO_REQUESTS_PER_MINUTE": "100000",
-    "BFF_LOG_LEVEL": "INFO",
+    # few, so that they are full; and the stand-ins, which share this machine, are not
+    "BFF_OPENAI_SLOTS": "3",
+    "BFF_TRIPO_H_SLOTS": "4",
 }
 _LINE_SECONDS = 5.0
 _REST_SECONDS = 400.0  # for everything to end after the load; a limit for a hung soak, not a measure
