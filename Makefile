@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MARK ?=
+SUITE ?=
 # test processes: most tests wait for processes of their own, so one more than the two cores of CI
 WORKERS ?= 3
 
@@ -34,9 +35,9 @@ demo: $(STAMP) ## A photo becomes concept images and a 3D model, on this machine
 run: $(STAMP) ## Start everything on this machine and keep serving (embedded servers, sandbox providers)
 	@exec $(BIN)/makeit3d up
 
-test: $(STAMP) ## Lint, types, import layers and every test suite [MARK=generate WORKERS=3]
+test: $(STAMP) ## Lint, types, import layers and every test suite [MARK=chaos SUITE=tests/chaos/test_slots.py WORKERS=3]
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(MARK),-m "$(MARK)")
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(MARK),-m "$(MARK)") $(SUITE)
 
 check: $(STAMP) ## Format the code, then everything that `make test` does
 	@$(BIN)/ruff format app tests bench
