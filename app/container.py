@@ -128,6 +128,7 @@ class WorkerContainer:
                 _handlers(settings, database, storage, providers, journal, pollers, spool),
                 journal=journal,
                 settler=settler,
+                vacancies=vacancies,
                 leftovers=leftovers,
                 bells=bells,
                 settings=settings,

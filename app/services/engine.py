@@ -24,6 +24,7 @@ from app.services.journal import Journal
 from app.services.leftovers import Leftovers
 from app.services.outcomes import RetryPolicy
 from app.services.settler import Settler
+from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,7 @@ class Engine:
         *,
         journal: Journal,
         settler: Settler,
+        vacancies: Vacancies,
         leftovers: Leftovers,
         bells: Bells,
         settings: Settings,
@@ -51,6 +53,7 @@ class Engine:
         self._handlers = handlers
         self._journal = journal
         self._settler = settler
+        self._vacancies = vacancies
         self._leftovers = leftovers
         self._bells = bells
         self._retry = RetryPolicy.of(settings)
@@ -180,6 +183,8 @@ class Engine:
         if not run.decide() and run.expiry is not None:
             await run.expiry
             outcome = None
+        if outcome is None:  # the call that outlived the job may have given its slot back
+            await self._vacancies.announce(pools=[run.job.pool], users=[run.job.user_id])
         settled = outcome is not None and await self._settler.settle(Settlement(run.job, outcome))
         if outcome is not None and not settled:
             log.info("claim_was_lost")

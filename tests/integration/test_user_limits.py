@@ -18,6 +18,7 @@ from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
 
+from tests.chaos.gates import GatedImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
 from tests.integration.majors import database
 from tests.integration.workshop import PATIENCE, open_workshop
@@ -260,4 +261,20 @@ async def test_the_sweep_finds_places_that_nobody_gave_on(db: Database, database
         second = await shop.ask(Operation.TEXT_TO_MODEL, "task-swept-002")
         await tasks.cancel(db, first, shop.user)  # and whoever did it dies before it tells
         await shop.start()
+        assert (await shop.finished(second)).jobs[0]["status"] == "completed"
+
+
+async def test_a_reply_that_comes_after_its_job_was_canceled_gives_the_place_on(
+    db: Database, database: str, tmp_path: Path
+) -> None:
+    images = GatedImages()
+    images.post.hold()
+    async with open_workshop(
+        db, database, tmp_path, images=images, user_max_in_flight=1, worker_ttl_seconds=1, sweep_seconds=600
+    ) as shop:
+        first = await shop.ask(Operation.TEXT_TO_IMAGE, "task-late-0001")
+        await images.post.until_reached()
+        second = await shop.ask(Operation.TEXT_TO_IMAGE, "task-late-0002")
+        await tasks.cancel(db, first, shop.user)
+        images.post.release()
         assert (await shop.finished(second)).jobs[0]["status"] == "completed"
