@@ -27,7 +27,7 @@ PAID_IS_JOURNALLED = _ledger(
 )
 JOURNAL_IS_PAID = _ledger(
     "journal_is_paid",
-    "every call that the journal says was accepted is in the provider's record",
+    "every call that the journal says succeeded is in the provider's record",
     "a user was given a result, or a cost, that the provider does not know: look at the call",
 )
 COST_IS_CHARGED = _ledger(
@@ -84,7 +84,7 @@ def compare(
     found += [
         _unpaid(provider, row)
         for row in journalled
-        if since <= row.created_at < now - _CLOCK_SKEW and _was_accepted(row) and str(row.id) not in partners
+        if since <= row.created_at < now - _CLOCK_SKEW and _succeeded(row) and str(row.id) not in partners
     ]
     return found
 
@@ -93,8 +93,9 @@ def _may_be_paid(row: JournalRow) -> bool:
     return row.state is not CallState.REFUSED
 
 
-def _was_accepted(row: JournalRow) -> bool:
-    return row.state is CallState.SUBMITTED or (row.state is CallState.SETTLED and row.error_code is None)
+def _succeeded(row: JournalRow) -> bool:
+    """Only what is over: not every provider lists what still runs."""
+    return row.state is CallState.SETTLED and row.error_code is None
 
 
 def _fits(row: JournalRow, call: RecordedCall) -> bool:

@@ -82,7 +82,7 @@ def test_a_refused_call_excuses_no_payment() -> None:
 def test_a_result_that_the_provider_does_not_know() -> None:
     (found,) = differences([], [row()])
     assert found.invariant is JOURNAL_IS_PAID
-    assert names([], [row(state=CallState.SUBMITTED, cost_micros=None)]) == [JOURNAL_IS_PAID.name]
+    assert names([], [row(state=CallState.SUBMITTED, cost_micros=None)]) == []  # it may not be listed while it runs
     assert names([], [row(error_code="provider_task_failed", cost_micros=0)]) == []
 
 
