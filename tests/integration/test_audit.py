@@ -24,8 +24,11 @@ from app.services.audit import OUTPUT_KEY, ROW_CHECKS, audit_rows, look
 
 from tests.integration.audit_plants import PLANTS, plant_of
 from tests.integration.factories import accept, model_plan, settings_for, sketch_plan
+from tests.integration.majors import database
 from tests.integration.workshop import open_workshop
 from tests.servers import PostgresServer
+
+__all__ = ["database"]
 
 WORKER = "00000000-0000-0000-0000-00000000000a"
 
@@ -132,3 +135,9 @@ async def test_an_audit_can_not_write(shop_database: Database) -> None:
     async with shop_database.snapshot() as connection:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await connection.execute("delete from events")
+
+
+async def test_the_checks_run_on_every_major(database: str, tmp_path: Path) -> None:
+    settings = settings_for(database, tmp_path)
+    async with _opened(settings) as db:
+        assert (await audit_rows(db, settings)).differences == []
