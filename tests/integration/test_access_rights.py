@@ -48,6 +48,7 @@ TABLES = {
     ),
     "requests": CLOSED,
     "pools": CLOSED,
+    "providers": CLOSED,
     "pool_tags": CLOSED,
     "user_tags": CLOSED,
     "workers": CLOSED,
@@ -206,7 +207,7 @@ async def people(connection: asyncpg.Connection) -> People:
 
 
 def statements(table: str) -> dict[str, str]:
-    column = {"pools": "name", "pool_tags": "pool", "user_tags": "pool", "events": "type"}.get(table, "id")
+    column = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "events": "type"}.get(table, "id")
     return {
         "SELECT": f"select * from {table}",  # noqa: S608
         "INSERT": f"insert into {table} default values",
