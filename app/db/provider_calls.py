@@ -145,6 +145,41 @@ async def inherited(database: Database, job_id: UUID, kind: str) -> Call | None:
     return None if row is None else _call(row)
 
 
+# a job that was parked until the deadline of its intent, because its worker seemed dead, goes on with the answer
+_PARKED = "jobs.status = 'queued' and jobs.waiting_for = 'retry' and jobs.error_code is null"
+_UNPARK = f"""
+  waiting_for = case when {_PARKED} then null else waiting_for end,
+  run_after = case when {_PARKED} then null else run_after end
+"""
+
+
+_SUBMITTED = f"""
+with c as (
+  update provider_calls set state = 'submitted', submitted_at = now(), provider_task_id = $2,
+    provider_request_id = $3, result = $4, error_code = null
+  where id = $1 and state in ('intent', 'unknown') returning job_id
+)
+update jobs set calls_done = calls_done or $5, {_UNPARK} from c where jobs.id = c.job_id
+"""  # noqa: S608 - constants
+
+_REFUSED = f"""
+with c as (
+  update provider_calls set state = 'refused', error_code = $2, provider_code = $3, http_status = $4,
+    cost_micros = 0, settled_at = now()
+  where id = $1 and state in ('intent', 'unknown') returning job_id
+)
+update jobs set {_UNPARK} from c where jobs.id = c.job_id and {_PARKED}
+"""  # noqa: S608 - constants
+
+_UNKNOWN = f"""
+with c as (
+  update provider_calls set state = 'unknown', error_code = $2, http_status = $3
+  where id = $1 and state = 'intent' returning job_id
+)
+update jobs set {_UNPARK} from c where jobs.id = c.job_id and {_PARKED}
+"""  # noqa: S608 - constants
+
+
 async def submitted(
     database: Database,
     call_id: UUID,
@@ -158,10 +193,7 @@ async def submitted(
     job makes no further paid call. False when the call has another final word already."""
     return bool(
         await database.execute(
-            "with c as (update provider_calls set state = 'submitted', submitted_at = now(), provider_task_id = $2,"
-            " provider_request_id = $3, result = $4, error_code = null"
-            " where id = $1 and state in ('intent', 'unknown') returning job_id)"
-            " update jobs set calls_done = calls_done or $5 from c where jobs.id = c.job_id",
+            _SUBMITTED,
             call_id,
             provider_task_id,
             provider_request_id,
@@ -176,8 +208,7 @@ async def refused(
 ) -> None:
     """Nothing was paid; the slot is free."""
     await database.execute(
-        "update provider_calls set state = 'refused', error_code = $2, provider_code = $3, http_status = $4,"
-        " cost_micros = 0, settled_at = now() where id = $1 and state in ('intent', 'unknown')",
+        _REFUSED,
         call_id,
         error_code,
         provider_code,
@@ -215,23 +246,26 @@ async def never_left(database: Database, call_id: UUID, *, error_code: str) -> f
 
 
 async def reply_found(database: Database, call_ids: Sequence[UUID]) -> frozenset[Lane]:
-    """Jobs that are parked until the deadline of one of these intents become claimable; their lanes."""
+    """Jobs that wait for the answer to one of these calls, or for its host, become claimable; their lanes."""
     rows = await database.fetch(
         "update jobs j set waiting_for = null, run_after = null from provider_calls c"
-        " where c.id = any($1) and c.state = 'intent' and j.id = c.job_id and j.status = 'queued'"
-        " and j.waiting_for = 'retry' returning j.lane",
+        " where c.id = any($1) and c.state in ('intent', 'submitted') and j.id = c.job_id and j.status = 'queued'"
+        " and j.waiting_for = 'retry' and j.error_code is null returning j.lane",
         list(call_ids),
     )
     return frozenset(row["lane"] for row in rows)
 
 
 async def unknown(database: Database, call_id: UUID, *, error_code: str, http_status: int | None) -> None:
-    await database.execute(
-        "update provider_calls set state = 'unknown', error_code = $2, http_status = $3"
-        " where id = $1 and state = 'intent'",
+    await database.execute(_UNKNOWN, call_id, error_code, http_status)
+
+
+async def job_is_over(database: Database, call_id: UUID) -> bool:
+    """Whether nobody will ever ask for the result of the call."""
+    return not await database.fetchval(
+        "select exists (select from provider_calls c join jobs j on j.id = c.job_id"
+        " where c.id = $1 and j.status in ('queued', 'running'))",
         call_id,
-        error_code,
-        http_status,
     )
 
 

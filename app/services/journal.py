@@ -116,6 +116,11 @@ class Journal:
             return await self.reply_for(run, provider, prepare)
         return await self._current(run, intent.id)
 
+    async def result_unwanted(self, call: Call, *, cost_micros: int) -> None:
+        """The run lost its claim. Where the job is over the reply may go; elsewhere its next run needs it."""
+        if await provider_calls.job_is_over(self._database, call.id):
+            await self.result_stored(call, cost_micros=cost_micros, result=None)
+
     async def result_stored(self, call: Call, *, cost_micros: int, result: Mapping[str, Any] | None) -> None:
         """The reply's pictures lie in the bucket (or nobody wants them: no ``result``), and the reply may go."""
         with boundary(Boundary.RESULT):

@@ -86,7 +86,7 @@ class GenerateImages:
         try:
             files = await self._upload(run, result)
         except ClaimLost:
-            await self._journal.result_stored(call, cost_micros=result.cost_micros, result=None)
+            await self._journal.result_unwanted(call, cost_micros=result.cost_micros)
             raise
         missing = _missing(run, result)
         await self._journal.result_stored(

@@ -1,0 +1,77 @@
+"""A worker that only seemed dead goes on after its job was taken from it: what it paid for is neither lost nor waited
+for."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from app.ai_clients.base import ImageRequest, ImageResult, PreparedCall
+from app.ai_clients.fake import FakeImages, FakeModels
+from app.domain.operations import Operation
+
+from tests.integration.workshop import PATIENCE, Workshop, workshop
+
+__all__ = ["workshop"]
+
+_TAKE_AWAY = "update jobs set status = 'queued', worker_id = null, resume = true, crashes = 1, waiting_for = 'retry',"
+
+
+class SlowDecoder(FakeImages):
+    """The first reply is decoded when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoding, self.go = asyncio.Event(), asyncio.Event()
+
+    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
+        self.decoding.set()
+        await self.go.wait()
+        return await super().decode(reply, request, directory=directory)
+
+
+class SlowAnswer(FakeModels):
+    """Takes a task and answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accepted, self.go = asyncio.Event(), asyncio.Event()
+
+    async def submit(self, call: PreparedCall) -> str:
+        task_id = await super().submit(call)
+        self.accepted.set()
+        await self.go.wait()
+        return task_id
+
+
+async def test_a_reply_is_kept_for_who_has_the_job_now(workshop: Workshop) -> None:
+    slow = workshop.images = SlowDecoder()
+    await workshop.workers.pop().aclose()
+    worker = await workshop.start()
+    task = await workshop.ask(Operation.TEXT_TO_IMAGE, "task-seeming-1")
+    async with asyncio.timeout(PATIENCE):
+        await slow.decoding.wait()
+        # an error's wait, which nothing shortens
+        await workshop.db.execute(f"{_TAKE_AWAY} error_code = 'x', run_after = now() + interval '1 hour'")
+        slow.go.set()
+        while worker.engine.running:
+            await asyncio.sleep(0.02)
+    assert await workshop.db.fetchval("select state from provider_calls") == "submitted"
+    await workshop.db.execute("update jobs set run_after = now()")
+    status = await workshop.finished(task)
+    assert status.jobs[0]["status"] == "completed"
+    assert slow.ledger.posts == 1
+
+
+async def test_a_parked_job_goes_on_with_the_answer(workshop: Workshop) -> None:
+    slow = workshop.models = SlowAnswer()
+    await workshop.workers.pop().aclose()
+    await workshop.start()
+    task = await workshop.ask(Operation.TEXT_TO_MODEL, "task-seeming-2")
+    async with asyncio.timeout(PATIENCE):
+        await slow.accepted.wait()
+    await workshop.db.execute(f"{_TAKE_AWAY} run_after = now() + interval '1 hour'")
+    slow.go.set()
+    status = await workshop.finished(task)
+    assert status.jobs[0]["status"] == "completed"
+    assert slow.ledger.posts == 1
