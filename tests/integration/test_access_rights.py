@@ -207,7 +207,9 @@ async def people(connection: asyncpg.Connection) -> People:
 
 
 def statements(table: str) -> dict[str, str]:
-    column = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "events": "type"}.get(table, "id")
+    column = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "events": "type"}.get(
+        table, "id"
+    )
     return {
         "SELECT": f"select * from {table}",  # noqa: S608
         "INSERT": f"insert into {table} default values",

@@ -278,3 +278,17 @@ async def test_a_reply_that_comes_after_its_job_was_canceled_gives_the_place_on(
         await tasks.cancel(db, first, shop.user)
         images.post.release()
         assert (await shop.finished(second)).jobs[0]["status"] == "completed"
+
+
+async def test_a_job_reserves_what_its_calls_are_estimated_at(db: Database, database: str, tmp_path: Path) -> None:
+    async with open_workshop(db, database, tmp_path) as shop:
+        picture = await shop.put_picture()
+        for operation in (Operation.TEXT_TO_IMAGE, Operation.TEXT_TO_MODEL, Operation.SKETCH_TO_MODEL):
+            pictures = [picture] if operation is Operation.SKETCH_TO_MODEL else []
+            await shop.finished(await shop.ask(operation, f"task-{operation.value}", pictures=pictures))
+    rows = await db.fetch(
+        "select j.estimate_micros as reserved, c.estimate_micros as called"
+        " from jobs j join provider_calls c on c.job_id = j.id"
+    )
+    assert len(rows) == 4
+    assert all(row["reserved"] == row["called"] > 0 for row in rows)

@@ -216,3 +216,5 @@ async def test_the_estimate_follows_the_price_table(openai: OpenAIImages, tmp_pa
     assert ten.micros == 10 * one.micros
     edit = openai.estimate(ImageRequest("abc", quality="medium", inputs=(file_input(tmp_path / "a.png"),)))
     assert edit.micros == one.micros + 3000 * 8
+    before_the_inputs_are_fetched = ImageRequest("abc", quality="medium")
+    assert openai.estimate(before_the_inputs_are_fetched, inputs=1) == edit
