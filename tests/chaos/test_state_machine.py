@@ -14,7 +14,8 @@ from app.db.pool import Database
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.chaos.state_machine import JobLife, World, new_world
+from tests.chaos.job_world import World, new_world
+from tests.chaos.state_machine import JobLife
 from tests.integration.factories import settings_for
 
 pytestmark = pytest.mark.chaos
