@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, alias="BFF_API_PORT", ge=1, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="BFF_LOG_LEVEL")
     log_format: Literal["json", "console"] = Field("json", alias="BFF_LOG_FORMAT")
+    metrics_token: SecretStr | None = Field(None, alias="BFF_METRICS_TOKEN", min_length=16)
+    worker_metrics_host: str = Field("127.0.0.1", alias="BFF_WORKER_METRICS_HOST")
+    worker_metrics_port: int | None = Field(None, alias="BFF_WORKER_METRICS_PORT", ge=1, le=65_520)
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), alias="BFF_CORS_ORIGINS")
 
     # Supabase
@@ -132,10 +135,12 @@ class Settings(BaseSettings):
         "user_max_in_flight",
         "user_max_unfinished",
         "user_daily_budget_usd",
+        "metrics_token",
+        "worker_metrics_port",
         mode="before",
     )
     @classmethod
-    def _empty_is_no_limit(cls, value: object) -> object:
+    def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
     @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")

@@ -24,6 +24,7 @@ from app.services.generation import Generation
 from app.services.health import Health
 from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
+from app.services.installation import InstallationGauges
 from app.services.job_run import JobHandler
 from app.services.journal import Journal
 from app.services.leftovers import Leftovers
@@ -202,6 +203,7 @@ class ApiContainer:
     content: AssetContent
     status: TaskStatus
     health: Health
+    installation: InstallationGauges
     stack: AsyncExitStack
 
     @classmethod
@@ -261,6 +263,7 @@ class ApiContainer:
                 content=AssetContent(database, storage),
                 status=TaskStatus(database, events, paces),
                 health=health,
+                installation=InstallationGauges(database, worker_ttl_seconds=settings.worker_ttl_seconds),
                 stack=stack.pop_all(),
             )
 

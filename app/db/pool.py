@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 import orjson
 import structlog
+from prometheus_client import Gauge, Histogram
 
 from app.config import Settings
 from app.errors import ConfigurationError
@@ -22,6 +23,13 @@ else:
     Connection = Any
 
 log = structlog.get_logger(__name__)
+
+CONNECTIONS = Gauge("makeit3d_database_connections", "Connections of this process's pool", ["state"])
+CONNECTION_WAIT = Histogram(
+    "makeit3d_database_wait_seconds",
+    "Wait for a connection of the pool",
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 10),
+)
 
 _T = TypeVar("_T")
 
@@ -98,6 +106,8 @@ class Database:
                 "lock_timeout": str(int(timeout * 500)),
             },
         )
+        CONNECTIONS.labels("open").set_function(pool.get_size)
+        CONNECTIONS.labels("idle").set_function(pool.get_idle_size)
         return cls(pool, AssetTables.of(settings), timeout_seconds=timeout)
 
     async def close(self) -> None:
@@ -135,7 +145,8 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[Connection]:
-        connection: Connection = await self._pool.acquire(timeout=self._timeout)
+        with CONNECTION_WAIT.time():
+            connection: Connection = await self._pool.acquire(timeout=self._timeout)
         try:
             yield connection
         except TimeoutError:

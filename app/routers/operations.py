@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -43,10 +44,23 @@ async def ready(request: Request, services: Services) -> Response | dict[str, An
     return problems.response(request, error)
 
 
-@router.get("/metrics", tags=["operations"], response_class=Response)
-def metrics() -> Response:
-    """Prometheus metrics of this process. Nothing in them is about a person."""
-    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+@router.get(
+    "/metrics",
+    tags=["operations"],
+    response_class=Response,
+    responses=documented(ErrorCode.UNAUTHENTICATED, anonymous=True),
+)
+async def metrics(request: Request, services: Services) -> Response:
+    """Prometheus metrics of this process and of the whole installation. Nothing in them is about a person.
+
+    With `BFF_METRICS_TOKEN` set, only for who sends it as a bearer token.
+    """
+    wanted = services.settings.metrics_token
+    sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if wanted is not None and not hmac.compare_digest(sent.encode(), wanted.get_secret_value().encode()):
+        raise AppError(ErrorCode.UNAUTHENTICATED)
+    found = await services.installation.text()  # first: it also sets gauges of this process
+    return Response(generate_latest() + found, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @router.get("/problems", tags=["problems"])

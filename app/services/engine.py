@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter, Gauge
 
 from app.config import Settings
 from app.db import assets, claims, workers
@@ -27,6 +28,10 @@ from app.services.settler import Settler
 from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
+
+CLAIMED = Counter("makeit3d_jobs_claimed_total", "Jobs that this process began to run", ["lane", "job_type"])
+CLAIMS_LOST = Counter("makeit3d_claims_lost_total", "Runs whose job was canceled or taken away meanwhile")
+RUNNING = Gauge("makeit3d_jobs_running", "Jobs under way in this process")
 
 _FORWARD_SECONDS = 0.3  # a full process rings for the others at most this often
 _LOCKED_SECONDS = 0.02  # another process holds the rows at the head: look again soon
@@ -157,6 +162,8 @@ class Engine:
 
     def _start(self, run: JobRun) -> None:
         self._runs[run.claim.job_id] = run
+        CLAIMED.labels(run.job.lane, run.job.type.value).inc()
+        RUNNING.set(len(self._runs))
         run.task = asyncio.create_task(self._run(run))
 
     # --- one job --------------------------------------------------------------------------------------------
@@ -175,6 +182,7 @@ class Engine:
                 if timer is not None:
                     timer.cancel()
                 self._runs.pop(job.claim.job_id, None)
+                RUNNING.set(len(self._runs))
                 self._wake.set()
 
     async def _end(self, run: JobRun, outcome: Outcome | None) -> None:
@@ -187,6 +195,7 @@ class Engine:
             await self._vacancies.announce(pools=[run.job.pool], users=[run.job.user_id])
         settled = outcome is not None and await self._settler.settle(Settlement(run.job, outcome))
         if outcome is not None and not settled:
+            CLAIMS_LOST.inc()
             log.info("claim_was_lost")
         if not settled or isinstance(outcome, Failed):
             await self._leftovers.discard(run)

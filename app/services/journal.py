@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from uuid import UUID, uuid4
 
 import orjson
 import structlog
+from prometheus_client import Histogram
 
 from app.ai_clients.base import (
     Estimate,
@@ -37,6 +39,7 @@ from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import ClaimedJob, Deferred, Failed, Lane, Retry
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
+from app.services.bookings import UNKNOWN_SETTLED, booked
 from app.services.breaker import Breakers
 from app.services.job_run import ClaimLost, JobEnded, JobRun
 from app.services.outcomes import RetryPolicy
@@ -44,6 +47,13 @@ from app.services.reconciler import Absent, Ambiguous, Found, NotYet, Reconciler
 from app.services.spool import Spool
 
 log = structlog.get_logger(__name__)
+
+CALL_SECONDS = Histogram(
+    "makeit3d_provider_call_seconds",
+    "Paid posts, from the first attempt to send to an answer or its loss",
+    ["provider", "operation", "outcome"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640),
+)
 
 T = TypeVar("T")
 
@@ -124,9 +134,10 @@ class Journal:
     async def result_stored(self, call: Call, *, cost_micros: int, result: Mapping[str, Any] | None) -> None:
         """The reply's pictures lie in the bucket (or nobody wants them: no ``result``), and the reply may go."""
         with boundary(Boundary.RESULT):
-            await self._until_recorded(
+            if await self._until_recorded(
                 lambda: provider_calls.settled(self._database, call.id, cost_micros=cost_micros, result=result)
-            )
+            ):
+                booked(call.provider, cost_micros, is_estimate=False)
         self._spool.drop_reply(call.id)
 
     async def reply_useless(self, run: JobRun, call: Call) -> None:
@@ -147,13 +158,15 @@ class Journal:
     async def _give_up(self, run: JobRun, call: Call) -> None:
         """Nobody can look a synchronous call up. Returns only where one paid retry is allowed and left."""
         with boundary(Boundary.GIVE_UP):
-            await provider_calls.settled(
+            if await provider_calls.settled(
                 self._database,
                 call.id,
                 cost_micros=call.estimate_micros,
                 is_estimate=True,
                 error_code=ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code,
-            )
+            ):
+                booked(call.provider, call.estimate_micros, is_estimate=True)
+        UNKNOWN_SETTLED.labels("given_up").inc()
         log.error("provider_outcome_unknown", call_id=str(call.id), job_id=str(run.claim.job_id))
         earlier = [c for c in await self._calls(run) if c.error_code == ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code]
         if not self._paid_retry or len(earlier) > 1:
@@ -233,6 +246,7 @@ class Journal:
                     await provider_calls.submitted(
                         self._database, call.id, last=last, provider_task_id=provider_task_id
                     )
+                UNKNOWN_SETTLED.labels("adopted").inc()
                 log.info("provider_call_adopted", call_id=str(call.id))
                 return await self._current(run, call.id)
             case NotYet(seconds):
@@ -243,13 +257,16 @@ class Journal:
         absent = [c for c in await self._calls(run) if c.state is CallState.REFUSED and c.error_code == code]
         if isinstance(sighting, Ambiguous) or absent:
             with boundary(Boundary.GIVE_UP):
-                await provider_calls.settled(
+                if await provider_calls.settled(
                     self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=code
-                )
+                ):
+                    booked(call.provider, call.estimate_micros, is_estimate=True)
+            UNKNOWN_SETTLED.labels("given_up").inc()
             log.error("provider_outcome_unknown", call_id=str(call.id))
             raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, _UNKNOWN_DETAIL))
         with boundary(Boundary.REFUSED):
             await provider_calls.refused(self._database, call.id, error_code=code, provider_code=None, http_status=None)
+        UNKNOWN_SETTLED.labels("absent").inc()
         return None
 
     # --- common ---------------------------------------------------------------------------------------------
@@ -343,10 +360,14 @@ class Journal:
         send: Callable[[], Awaitable[T]],
         record: Callable[[T], Awaitable[None]],
     ) -> None:
+        begun = time.perf_counter()
+        outcome = "unknown"
         try:
             with watched(lambda: self._leave(intent.id)):
                 answer = await send()
+            outcome = "accepted"
         except Refused as error:
+            outcome = "refused"
             refusal = error
             with boundary(Boundary.REFUSED):
                 await self._until_recorded(
@@ -362,6 +383,7 @@ class Journal:
             raise
         except Exception as error:
             if self._spool.hold_back(intent.id):
+                outcome = "never_left"
                 await self._until_recorded(lambda: self._never_left(intent.id))
                 raise Refused(_NOT_SENT, _NOT_SENT.title, advice=Advice.RETRY) from error
             # also a defect of ours: once the request has left, only "unknown" is true
@@ -376,6 +398,17 @@ class Journal:
                 raise
             log.exception("paid_call_broke", call_id=str(intent.id))
             raise OutcomeUnknown(code, _UNKNOWN_DETAIL) from error
+        finally:
+            seconds = time.perf_counter() - begun
+            CALL_SECONDS.labels(intent.provider, intent.kind, outcome).observe(seconds)
+            log.info(
+                "provider_call",
+                call_id=str(intent.id),
+                provider=intent.provider,
+                operation=intent.kind,
+                outcome=outcome,
+                duration_ms=round(seconds * 1000),
+            )
         await self._until_recorded(lambda: record(answer))
         await self._breakers.accepted(intent.provider, intent.id, job.task_id)
 

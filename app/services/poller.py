@@ -18,6 +18,7 @@ from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
 from app.errors import ErrorCode
+from app.services.bookings import booked
 from app.services.breaker import Breakers
 from app.services.notifier import Notifier
 from app.services.vacancies import Vacancies
@@ -173,9 +174,10 @@ class Poller:
         for task_id, watched in endless.items():
             call, error = watched.call, ErrorCode.DEADLINE_EXCEEDED
             with boundary(Boundary.GIVE_UP, [call.task_id]):
-                await provider_calls.settled(
+                if await provider_calls.settled(
                     self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=error.code
-                )
+                ):
+                    booked(call.provider, call.estimate_micros, is_estimate=True)
             log.error(
                 "provider_call_given_up", call_id=str(call.id), provider=self._provider.name, provider_task_id=task_id
             )
@@ -200,11 +202,8 @@ async def book(database: Database, call: Call, task: ProviderTask) -> None:
     error = None if succeeded else (task.error or ErrorCode.PROVIDER_TASK_FAILED).code
     # the provider takes nothing for work that failed, and says what it took for work that did not
     assumed = call.estimate_micros if succeeded else 0
+    cost = assumed if task.cost_micros is None else task.cost_micros
+    is_estimate = succeeded and task.cost_micros is None
     with boundary(Boundary.BOOK, [call.task_id]):
-        await provider_calls.settled(
-            database,
-            call.id,
-            cost_micros=assumed if task.cost_micros is None else task.cost_micros,
-            is_estimate=succeeded and task.cost_micros is None,
-            error_code=error,
-        )
+        if await provider_calls.settled(database, call.id, cost_micros=cost, is_estimate=is_estimate, error_code=error):
+            booked(call.provider, cost, is_estimate=is_estimate)

@@ -23,6 +23,7 @@ from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
+from app.services.bookings import UNKNOWN_SETTLED, booked
 from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
@@ -123,6 +124,7 @@ class Reconciler:
                     await provider_calls.submitted(
                         self._database, call.id, last=True, provider_task_id=provider_task_id
                     )
+                UNKNOWN_SETTLED.labels("adopted").inc()
                 log.info("provider_call_adopted", call_id=str(call.id))
                 return
             case NotYet(seconds):
@@ -133,11 +135,14 @@ class Reconciler:
                     await provider_calls.refused(
                         self._database, call.id, error_code=_CODE, provider_code=None, http_status=None
                     )
+                UNKNOWN_SETTLED.labels("absent").inc()
                 log.info("provider_call_absent", call_id=str(call.id))
             case Ambiguous(candidates):
                 with boundary(Boundary.GIVE_UP, [call.task_id]):
-                    await provider_calls.settled(
+                    if await provider_calls.settled(
                         self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=_CODE
-                    )
+                    ):
+                        booked(call.provider, call.estimate_micros, is_estimate=True)
+                UNKNOWN_SETTLED.labels("given_up").inc()
                 log.error("provider_outcome_unknown", call_id=str(call.id), candidates=candidates)
         await self._vacancies.announce(pools=[call.pool], users=[call.user_id])

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter, Histogram
 
 from app.db.pool import UNREACHABLE, Database
 from app.db.settle import Settled, settle
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Deferred, Failed, HandedBack, Settlement
+from app.domain.jobs import Deferred, Failed, HandedBack, Outcome, Retry, Settlement
 from app.errors import ErrorCode
 from app.services.bells import Bells
 from app.services.notifier import Notifier
 from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
+
+ENDED = Counter("makeit3d_job_runs_ended_total", "Ends of runs that were recorded", ["job_type", "outcome", "code"])
+BATCH_JOBS = Histogram("makeit3d_settle_batch_jobs", "Jobs settled together", buckets=(1, 2, 5, 10, 20, 50, 100, 200))
+SETTLE_SECONDS = Histogram(
+    "makeit3d_settle_seconds",
+    "Time to record a batch, waits for the database included",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120),
+)
 
 _BATCH = 200
 _LONGEST_PAUSE = 5.0
@@ -75,6 +85,7 @@ class Settler:
 
     async def _write(self, settlements: Sequence[Settlement]) -> frozenset[UUID]:
         pause = 0.1
+        begun = time.perf_counter()
         while True:
             try:
                 with boundary(Boundary.SETTLE, (item.job.task_id for item in settlements)):
@@ -84,6 +95,11 @@ class Settler:
                 log.warning("settle_waits_for_database", error=type(error).__name__, jobs=len(settlements))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+        SETTLE_SECONDS.observe(time.perf_counter() - begun)
+        BATCH_JOBS.observe(len(settlements))
+        for item in settlements:
+            if item.job.claim.job_id in settled.jobs:
+                ENDED.labels(item.job.type.value, _word(item.outcome), _code(item.outcome)).inc()
         await self._tell(settled, settlements)
         return settled.jobs
 
@@ -98,3 +114,16 @@ class Settler:
     async def aclose(self) -> None:
         if self._flusher is not None:
             await self._flusher
+
+
+def _word(outcome: Outcome) -> str:
+    return type(outcome).__name__.lower()
+
+
+def _code(outcome: Outcome) -> str:
+    """Of the catalogue, so that there are only so many."""
+    match outcome:
+        case Failed() | Retry():
+            return outcome.error.code
+        case _:
+            return ""

@@ -18,6 +18,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from prometheus_client import Gauge
+
+RESERVED = Gauge("makeit3d_spool_reserved_bytes", "Disk that transfers of this process may be using")
+
 _LEFTOVER_SECONDS = 24 * 3600
 
 
@@ -94,6 +98,7 @@ class Spool:
         async with self._changed:
             await self._changed.wait_for(lambda: self._free >= share)
             self._free -= share
+            RESERVED.set(self._max - self._free)
         directory = self._directory / f"work-{uuid4().hex}"
         directory.mkdir()
         try:
@@ -102,4 +107,5 @@ class Spool:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
             async with self._changed:
                 self._free += share
+                RESERVED.set(self._max - self._free)
                 self._changed.notify_all()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter
 
 from app.config import Settings
 from app.db import breakers, events, provider_calls, workers
@@ -26,6 +27,8 @@ from app.services.reconciler import Reconciler
 from app.services.vacancies import Vacancies
 
 log = structlog.get_logger(__name__)
+
+SWEPT = Counter("makeit3d_swept_total", "What sweeps of this process found to do", ["what"])
 
 _EVENT_DAYS = 30
 _ORPHANS_PER_ROUND = 100
@@ -119,6 +122,10 @@ class Sweeper:
             )
         self._looked_at = time.monotonic()
         if result is not None:
+            SWEPT.labels("dead_workers").inc(result.dead_workers)
+            SWEPT.labels("taken_back").inc(result.taken_back)
+            SWEPT.labels("crashed_out").inc(result.crashed_out)
+            SWEPT.labels("overdue").inc(result.overdue)
             if result.dead_workers or result.taken_back or result.crashed_out:
                 log.warning(
                     "took_back_jobs",
@@ -138,6 +145,7 @@ class Sweeper:
                 orphans = await provider_calls.adopt_orphans(
                     self._database, worker_id=self._worker_id, provider=poller.provider_name, limit=_ORPHANS_PER_ROUND
                 )
+            SWEPT.labels("orphaned_calls").inc(len(orphans))
             for call in orphans:
                 poller.adopt(call)
 
@@ -155,10 +163,12 @@ class Sweeper:
             settled = await provider_calls.settle_abandoned(
                 self._database, looked_for=[poller.provider_name for poller in self._pollers]
             )
+        SWEPT.labels("abandoned_calls").inc(settled)
         if settled:
             log.error("abandoned_calls_settled", calls=settled)
         with boundary(Boundary.BREAKER):
             stranded = await breakers.fail_stranded(self._database, max_wait_seconds=self._max_wait)
+        SWEPT.labels("stranded_by_breaker").inc(len(stranded))
         if stranded:
             log.error("jobs_stranded_by_breaker", jobs=len(stranded))
             self._notifier.changed(stranded)

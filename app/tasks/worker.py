@@ -1,4 +1,4 @@
-"""Runs a Celery worker process for a lane, and beat."""
+"""Runs a Celery worker process for a lane, with its metrics, and beat."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from celery import signals
+from prometheus_client import start_http_server
 
 from app.config import Settings
 from app.domain.jobs import Lane
@@ -18,6 +19,7 @@ log = structlog.get_logger(__name__)
 LANES_OF: dict[Lane, tuple[Lane, ...]] = {"priority": ("priority",), "normal": ("priority", "normal")}
 
 _BELL_THREADS = 2
+_METRICS_PORTS = 16
 
 
 def run_worker(settings: Settings, lane: Lane) -> None:
@@ -25,6 +27,7 @@ def run_worker(settings: Settings, lane: Lane) -> None:
     runtime = Runtime(settings, LANES_OF[lane])
     # here and not in a signal of Celery's, which would swallow the failure and take bells that nobody answers
     runtime.start()
+    serve_metrics(settings)
 
     def shutting_down(**_: Any) -> None:  # noqa: ANN401 - Celery's signal arguments
         runtime.stop_claiming()
@@ -47,6 +50,22 @@ def run_worker(settings: Settings, lane: Lane) -> None:
             "--without-heartbeat",
         ]
     )
+
+
+def serve_metrics(settings: Settings) -> int | None:
+    """Serve this process's metrics on the first free port from the setting on; the port. Work goes on without one."""
+    first = settings.worker_metrics_port
+    if first is None:
+        return None
+    for port in range(first, first + _METRICS_PORTS):
+        try:
+            start_http_server(port, addr=settings.worker_metrics_host)
+        except OSError:
+            continue
+        log.info("metrics_served", port=port)
+        return port
+    log.error("metrics_not_served", first_port=first, ports=_METRICS_PORTS)
+    return None
 
 
 def run_beat(settings: Settings) -> None:

@@ -28,6 +28,7 @@ from app.services.generation import Generation
 from app.services.health import Health
 from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
+from app.services.installation import InstallationGauges
 from app.services.notifier import Notifier
 from app.services.plans import Planner
 from app.services.principals import PrincipalVerifier
@@ -87,6 +88,7 @@ async def open_services(settings: Settings, *, public: bool = True) -> ApiContai
             content=AssetContent(database, storage),
             status=TaskStatus(database, events, {"tripo_h": 3.0}),
             health=health,
+            installation=InstallationGauges(database, worker_ttl_seconds=settings.worker_ttl_seconds),
             stack=stack.pop_all(),
         )
 

@@ -1,0 +1,112 @@
+"""What a scrape tells of the whole installation, what it costs, and that the runbook speaks of what there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from app.config import Settings
+from app.db import claims, installation
+from app.db.pool import Database
+from app.tasks.worker import serve_metrics
+from pydantic import SecretStr
+
+from tests.integration.factories import accept, image_plan, make_worker, model_plan, multiply_blocked, settings_for
+from tests.integration.http_gateway import Gateway, gateway
+from tests.integration.test_claim_cost import explain
+from tests.servers import free_port
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+_NAME = re.compile(r"\bmakeit3d_[a-z0-9_]+\b")
+
+
+@pytest.fixture
+async def gate(settings: Settings) -> AsyncGenerator[Gateway]:
+    async with gateway(settings) as opened:
+        yield opened
+
+
+async def scrape(gate: Gateway) -> str:
+    answer = await gate.http.get("/metrics")
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+async def test_a_scrape_tells_of_queue_slots_calls_and_workers(gate: Gateway) -> None:
+    for number in range(3):
+        await accept(gate.db, image_plan(gate.user_id, f"task-metrics-{number}"))
+    await gate.db.execute("update jobs set created_at = now() - interval '1 hour'")
+    worker = await make_worker(gate.db, lanes=("normal",))
+    assert len((await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs) == 1
+    text = await scrape(gate)
+    assert 'makeit3d_queue_jobs{lane="normal",pool="openai",waiting_for="slot"} 2.0' in text
+    age = re.search(r'makeit3d_queue_age_seconds\{lane="normal",pool="openai"\} (\S+)', text)
+    assert age is not None
+    assert 3600 <= float(age[1]) < 7200
+    assert 'makeit3d_pool_slots_used{pool="openai"} 1.0' in text
+    assert 'makeit3d_workers{lane="normal"} 1.0' in text
+    assert 'makeit3d_workers{lane="priority"} 0.0' in text
+    assert "makeit3d_database_readable 1.0" in text
+    assert str(gate.user_id) not in text
+
+
+async def test_without_a_database_nothing_is_told_from_memory(gate: Gateway) -> None:
+    await gate.db.close()
+    text = await scrape(gate)
+    assert "makeit3d_database_readable 0.0" in text
+    assert "makeit3d_queue_jobs" not in text
+
+
+async def test_a_token_closes_the_metrics(database: str, tmp_path: Path) -> None:
+    settings = settings_for(database, tmp_path, metrics_token=SecretStr("scraper-of-this-place"))
+    async with gateway(settings) as gate:
+        for headers in ({}, {"Authorization": "Bearer another"}, gate.headers()):
+            assert (await gate.http.get("/metrics", headers=headers)).status_code == 401
+        good = await gate.http.get("/metrics", headers={"Authorization": "Bearer scraper-of-this-place"})
+        assert good.status_code == 200
+
+
+async def test_what_is_over_costs_a_scrape_nothing(db: Database, settings: Settings) -> None:
+    async with gateway(settings) as gate:
+        plan = await accept(db, model_plan(gate.user_id, "task-scrape-01"))
+        await multiply_blocked(db, plan, 20_000)
+        await db.execute(
+            "update jobs set status = 'completed', waiting_for = null, run_after = null where id <> $1", plan.job_id
+        )
+        await db.execute("vacuum analyze jobs")
+        for statement in (installation.QUEUES, installation.CALLS):
+            async with db.transaction() as connection:
+                found = await explain(connection, statement, [])
+            assert found["Shared Hit Blocks"] + found["Shared Read Blocks"] < 100, found
+
+
+async def test_each_worker_process_finds_a_port(settings: Settings) -> None:
+    wanted = settings.model_copy(update={"worker_metrics_port": free_port()})
+    first, second = serve_metrics(wanted), serve_metrics(wanted)
+    assert first is not None
+    assert second is not None
+    assert first != second
+    async with httpx.AsyncClient() as http:
+        for port in (first, second):
+            assert "makeit3d_jobs_claimed_total" in (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    assert serve_metrics(settings) is None
+
+
+async def test_runbook_and_rules_name_what_there_is(gate: Gateway) -> None:
+    await accept(gate.db, image_plan(gate.user_id, "task-metrics-0"))
+    served = re.findall(r"^# TYPE (makeit3d_\S+)", await scrape(gate), flags=re.MULTILINE)
+    there = {name for name in served if not name.endswith("_created")}
+    runbook = (DOCS / "runbook.md").read_text(encoding="utf-8")
+    documented = set(_NAME.findall(runbook))
+    assert there == documented
+    rules = yaml.safe_load((DOCS / "alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
+    for rule in rules:
+        names = {name.removesuffix("_bucket") for name in _NAME.findall(rule["expr"])}
+        assert names, rule
+        assert names <= there, rule
+    told = set(re.findall(r"^\| `([A-Z][A-Za-z]+)` \|", runbook, flags=re.MULTILINE))
+    assert told == {rule["alert"] for rule in rules}
