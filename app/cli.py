@@ -268,5 +268,25 @@ def jobs_show(
     asyncio.run(show(console, id_, as_json=as_json))
 
 
+breaker = typer.Typer(no_args_is_help=True, help="Circuit breakers: which providers take work.")
+app.add_typer(breaker, name="breaker")
+
+
+@breaker.command("list")
+def breaker_list(as_json: AsJson = False) -> None:
+    """Show the breaker of every provider, and why it is open."""
+    from app.cli_breaker import list_breakers
+
+    asyncio.run(list_breakers(console, as_json=as_json))
+
+
+@breaker.command("close")
+def breaker_close(provider: Annotated[str, typer.Argument(help="openai or tripo")]) -> None:
+    """Let a provider's jobs go on now, once the key, the credits or the model are mended."""
+    from app.cli_breaker import close_breaker
+
+    asyncio.run(close_breaker(console, provider))
+
+
 if __name__ == "__main__":
     main()

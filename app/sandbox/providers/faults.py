@@ -77,6 +77,7 @@ class Fault(BaseModel):
     count: int | None = Field(1, ge=1, description="how many calls; all when null")
     probability: float = Field(1.0, ge=0, le=1)
     endpoint: str | None = Field(None, description="only calls whose path contains this")
+    words: str | None = Field(None, description="only creates whose prompt contains this")
     key: str | None = Field(None, exclude=True, description="only calls with this API key")
     account: str | None = Field(None, description="stands for the key")
     status: int = Field(500, ge=200, le=599, description="of the kinds status…")
@@ -102,11 +103,19 @@ class Script:
         self._chance = random.Random(seed)
 
     def take(
-        self, where: Where, *, path: str = "", account: Account | None = None, among: frozenset[str] | None = None
+        self,
+        where: Where,
+        *,
+        path: str = "",
+        prompt: str = "",
+        account: Account | None = None,
+        among: frozenset[str] | None = None,
     ) -> Fault | None:
         """The fault that strikes this call; ``among`` limits the kinds that are asked for."""
         for fault in self.armed:
             if fault.where != where or (among is not None and fault.kind not in among):
+                continue
+            if fault.words is not None and fault.words not in prompt:
                 continue
             if fault.endpoint is not None and fault.endpoint not in path:
                 continue

@@ -78,7 +78,7 @@ class ImageCalls:
     async def generate(self, asked: Asked) -> Response:
         fields, digest = await json_fields(asked.request)
         call = Call("openai", "generation", asked.account, digest)
-        if (answer := await self._struck_early(asked, call)) is not None:
+        if (answer := await self._struck_early(asked, call, fields.get("prompt"))) is not None:
             return answer
         with _recording(self._ledger, call):
             self._enter(asked)
@@ -88,7 +88,7 @@ class ImageCalls:
     async def edit(self, asked: Asked) -> Response:
         form = await edit_form(asked.request)
         call = Call("openai", "edit", asked.account, form.digest)
-        if (answer := await self._struck_early(asked, call)) is not None:
+        if (answer := await self._struck_early(asked, call, form.fields.get("prompt"))) is not None:
             return answer
         with _recording(self._ledger, call):
             self._enter(asked)
@@ -102,9 +102,9 @@ class ImageCalls:
 
     # --- before acceptance ----------------------------------------------------------------------------------
 
-    async def _struck_early(self, asked: Asked, call: Call) -> Response | None:
+    async def _struck_early(self, asked: Asked, call: Call, prompt: object) -> Response | None:
         await asyncio.sleep(self._board.of(asked.account.id).submit_seconds)
-        fault = self._take(asked, _EARLY)
+        fault = self._take(asked, str(prompt), _EARLY)
         if fault is None:
             return None
         refusal = refusal_of(fault)
@@ -119,8 +119,9 @@ class ImageCalls:
             headers = {"retry-after": str(math.ceil(wait)), "retry-after-ms": str(math.ceil(wait * 1000))}
             raise rate_limited(headers)
 
-    def _take(self, asked: Asked, among: frozenset[str]) -> Fault | None:
-        return self._script.take("openai", path=asked.request.url.path, account=asked.account, among=among)
+    def _take(self, asked: Asked, prompt: str, among: frozenset[str]) -> Fault | None:
+        path = asked.request.url.path
+        return self._script.take("openai", path=path, prompt=prompt, account=asked.account, among=among)
 
     # --- from here on the call is paid ----------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class ImageCalls:
             tokens += order.n * order.partial_images * PARTIAL_TOKENS
         usage = Usage.of(order.prompt, inputs.sizes, tokens)
         paid = Accepted(order, inputs, size, Told.of(order, size, quality), usage)
-        fault = self._take(asked, _LATE)
+        fault = self._take(asked, order.prompt, _LATE)
         self._ledger.accept_alone(call, reference=asked.id, charged=usage.micros)
         with self._concurrency.one(_POOL):
             if fault is not None:

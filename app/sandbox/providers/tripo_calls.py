@@ -85,8 +85,11 @@ class TripoCalls:
 
         return answer
 
-    def take(self, asked: Asked, where: Where, among: frozenset[str] | None = None) -> Fault | None:
-        return self._script.take(where, path=asked.request.url.path, account=asked.account, among=among)
+    def take(
+        self, asked: Asked, where: Where, among: frozenset[str] | None = None, *, prompt: object = ""
+    ) -> Fault | None:
+        path = asked.request.url.path
+        return self._script.take(where, path=path, prompt=str(prompt), account=asked.account, among=among)
 
     async def struck(self, asked: Asked, fault: Fault | None) -> Response | None:
         """The answer that a fault puts in place of the true one; None when there is none. Raises TripoRefusal."""

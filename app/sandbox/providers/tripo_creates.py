@@ -68,7 +68,7 @@ class TripoCreates:
             body, raw = await asked.json()
             call = Call("tripo", kind, asked.account, hashlib.sha256(raw).hexdigest())
             await self._calls.pause(asked.knobs.submit_seconds)
-            early = self._calls.take(asked, "tripo.submit", _EARLY)
+            early = self._calls.take(asked, "tripo.submit", _EARLY, prompt=body.get("prompt"))
             try:
                 answer = await self._calls.struck(asked, early)
                 if answer is not None and early is not None:
@@ -88,7 +88,7 @@ class TripoCreates:
         check_body(call.kind, body)
         fetched = await self._inputs.check(call.kind, body, asked.account, token_seconds=knobs.token_seconds)
         pool = pool_of(call.kind, body)
-        fault = self._calls.take(asked, "tripo.task")
+        fault = self._calls.take(asked, "tripo.task", prompt=body.get("prompt"))
         new = NewTask(
             call=call,
             pool=pool,
@@ -114,7 +114,7 @@ class TripoCreates:
             await self._work.ended(task.id)
             await self._webhooks.sent()
         reply = asked.success({"task_id": task.id, "type": task.kind.replace("-", "_"), "status": "queued"})
-        late = self._calls.take(asked, "tripo.submit", AFTER)
+        late = self._calls.take(asked, "tripo.submit", AFTER, prompt=task.body.get("prompt"))
         if late is not None:
             self._ledger.replied(task.id, late.kind)
             if late.kind == "cut_after":
