@@ -221,6 +221,9 @@ class Gateway:
     def dsn(self) -> str:
         return self._setting("DATABASE_URL")
 
+    def broker_url(self) -> str:
+        return self._setting("REDIS_URL")
+
     def _setting(self, name: str) -> str:
         for line in (self.home / "settings.env").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition("=")
