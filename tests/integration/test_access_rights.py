@@ -60,7 +60,7 @@ TABLES = {
 OWNED = [name for name, rights in TABLES.items() if rights is not CLOSED]
 
 
-@pytest.fixture(params=["plain 18", "plain 17", "generous"])
+@pytest.fixture(scope="module", params=["plain 18", "plain 17", "generous"])
 def dsn(request: pytest.FixtureRequest, postgres18: PostgresServer) -> Generator[str]:
     """Databases of two majors, and one whose new objects belong to everybody, as those of older projects do."""
     if request.param == "generous":
@@ -87,7 +87,10 @@ async def _prepare(dsn: str) -> None:
 @pytest.fixture
 async def connection(dsn: str) -> AsyncGenerator[asyncpg.Connection]:
     opened = await asyncpg.connect(dsn)
+    transaction = opened.transaction()
+    await transaction.start()
     yield opened
+    await transaction.rollback()
     await opened.close()
 
 
@@ -207,9 +210,8 @@ async def people(connection: asyncpg.Connection) -> People:
 
 
 def statements(table: str) -> dict[str, str]:
-    column = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "events": "type"}.get(
-        table, "id"
-    )
+    others = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "events": "type"}
+    column = others.get(table, "id")
     return {
         "SELECT": f"select * from {table}",  # noqa: S608
         "INSERT": f"insert into {table} default values",
