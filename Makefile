@@ -16,7 +16,7 @@ SKETCH ?=
 PROMPT ?=
 ONCE ?=
 
-.PHONY: help demo run test check soak bench lint lock clean
+.PHONY: help demo run test check soak fuzz bench lint lock clean
 
 help: ## List what you can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: $(STAMP) ## Format the code, then everything that `make test` does
 soak: $(STAMP) ## Random lives of jobs, then load with random kills of every process, then the audit [MINUTES=20 RATE=0.7 KILLS=6 SEED=]
 	@$(BIN)/python -m pytest --quiet --timeout 3600 --hypothesis-profile=soak tests/chaos/test_state_machine.py
 	@exec $(BIN)/python -m tests.chaos.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep "$(KEEP)")
+
+fuzz: $(STAMP) ## Random requests by the interface's own document, more than `make test` sends [EXAMPLES=500 SEED=1]
+	@exec $(BIN)/python -m pytest tests/integration -k test_fuzz_ --timeout 0 --fuzz-examples $(or $(EXAMPLES),500) --fuzz-seed $(or $(SEED),1)
 
 lint: $(STAMP) ## Formatting, lint rules, strict types, direction of imports
 	@$(BIN)/ruff format --check app tests bench

@@ -13,7 +13,7 @@ from tests.servers import PostgresServer, running_valkey
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-examples", type=int, default=25, help="fuzzing: cases per operation and phase")
+    parser.addoption("--fuzz-examples", type=int, default=15, help="fuzzing: cases per operation and phase")
     parser.addoption("--fuzz-seed", type=int, default=1, help="fuzzing: where the random cases begin")
 
 
