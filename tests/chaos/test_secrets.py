@@ -240,19 +240,6 @@ BAD: dict[str, dict[str, str]] = {
         "DATABASE_URL": f"postgresql://app:{DATABASE_PASSWORD}@database.invalid/db",
         "REDIS_URL": f"redis://:{REDIS_PASSWORD}@broker.invalid:6379/0",
     },
-    "addresses that can not be read": {
-        "DATABASE_URL": f"postgresql://app:{DATABASE_PASSWORD}@127.0.0.1:port/db",
-        "REDIS_URL": f"redis://:{REDIS_PASSWORD}@127.0.0.1:port/0",
-    },
-    "addresses of another kind": {
-        "DATABASE_URL": f"mysql://app:{DATABASE_PASSWORD}@127.0.0.1/db",
-        "REDIS_URL": f"amqp://app:{REDIS_PASSWORD}@127.0.0.1/0",
-    },
-    "values of another kind": {
-        "BFF_API_PORT": DATABASE_PASSWORD,
-        "MAKEIT3D_ENVIRONMENT": REDIS_PASSWORD,
-        "SUPABASE_URL": f"http://app:{SERVICE_KEY}@127.0.0.1:1",
-    },
 }
 COMMANDS = (["beat"], ["doctor"], ["migrate"], ["api"], ["worker"], ["audit"], ["jobs", "failed"])
 
