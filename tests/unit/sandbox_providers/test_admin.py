@@ -69,6 +69,15 @@ def test_faults_of_an_endpoint_and_of_a_key(tripo: Tripo, back: Back, served: st
     assert tripo.http.get("/account/usage").headers["content-type"].startswith("text/html")
 
 
+def test_faults_of_a_prompt(tripo: Tripo, back: Back) -> None:
+    back.arm("tripo.submit", "moderation", words="a stone")
+    path = "/generation/text-to-model"
+    answers = [tripo.http.post(path, json={"prompt": words, **BARE}) for words in ("a boat", "a stone ship", "a stone")]
+    assert [answer.json()["code"] for answer in answers] == [0, 2008, 0]
+    back.arm("openai", "moderation", words="a stone")
+    assert back.http.get("/faults").json()["armed"][0]["words"] == "a stone"
+
+
 def test_the_ledger_goes_on_from_a_number(tripo: Tripo, back: Back) -> None:
     back.arm("tripo.task", "failed", count=2)
     first, second = (tripo.created("/generation/text-to-model", {"prompt": "a boat", **BARE}) for _ in range(2))
