@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from app.domain.crash_points import Boundary, CrashPoint, Side
@@ -69,18 +69,21 @@ NOBODYS = CrashPoint(Side.BEFORE, Boundary.CLAIM)
 
 
 def points(boundaries: Iterable[Boundary]) -> list[CrashPoint]:
+    """Those that know whose they are."""
+    return [point for point in all_points(boundaries) if point != NOBODYS]
+
+
+def all_points(boundaries: Iterable[Boundary]) -> list[CrashPoint]:
     return [CrashPoint(side, boundary) for boundary in boundaries for side in Side]
 
 
-def cases(operations: Iterable[Operation], *, times: Iterable[int]) -> list[Case]:
-    return [
-        Case(operation, point, deaths)
-        for deaths in times
-        for operation in operations
-        for point in points(boundaries_of(operation))
-        if point != NOBODYS
-    ]
-
-
-def api_cases(*, times: Iterable[int]) -> list[Case]:
-    return [Case(operation, point, n) for n in times for operation in Operation for point in points(API)]
+def cases(operations: Sequence[Operation], *, full: bool) -> list[Case]:
+    """All of them once and three times in a row; or each point with one of the operations, in turn, once or thrice."""
+    if full:
+        everything = ((operation, points(boundaries_of(operation))) for operation in operations)
+        return [Case(operation, point, n) for operation, those in everything for point in those for n in (1, 3)]
+    some: list[Case] = []
+    for index, point in enumerate(points(boundaries_of(operations[0]))):
+        turn, again = index % len(operations), (index // len(operations)) % 2
+        some.append(Case(operations[turn], point, 3 if again else 1))
+    return some

@@ -40,10 +40,11 @@ def test_every_boundary_is_somewhere() -> None:
     assert {boundary.name for boundary in Boundary} - there <= without_call
 
 
-def test_every_point_has_a_case_or_a_reason() -> None:
-    generated = {case.point for case in matrix.cases((*matrix.IMAGES, *matrix.MODELS, *matrix.BOTH), times=(1, 3))}
-    generated |= {case.point for case in matrix.api_cases(times=(1, 3))}
-    generated |= set(matrix.points((*matrix.PROCESS, *matrix.TROUBLE)))
+@pytest.mark.parametrize("full", [False, True])
+def test_every_point_has_a_case_or_a_reason(full: bool) -> None:
+    whole = [matrix.cases(some, full=full) for some in (matrix.IMAGES, matrix.MODELS, matrix.BOTH)]
+    generated = {case.point for part in whole for case in part}
+    generated |= set(matrix.all_points((*matrix.API, *matrix.PROCESS, *matrix.TROUBLE)))
     assert {point for point in POINTS if point.boundary not in matrix.EXCEPTIONS} <= generated
 
 
