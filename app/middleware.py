@@ -22,6 +22,8 @@ from app.observability import REQUEST_SECONDS, REQUESTS
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# W3C trace context: version, trace id, parent id, flags; ids of zeros are none
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _QUIET_PATHS = frozenset({"/health/live", "/health/ready", "/metrics"})
 _WORTH_READING_BYTES = 256 * 1024
 _CLIENT_GONE = 499  # nothing was answered, as proxies log it
@@ -66,7 +68,7 @@ class RequestContext:
                     headers["Content-Security-Policy"] = _DOCS_POLICY
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id, user_id=None):
+        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=_trace_id(scope), user_id=None):
             try:
                 await self._app(scope, receive, send_with_headers)
             except ClientDisconnect:
@@ -131,6 +133,12 @@ def _too_large(limit: int) -> AppError:
 def _request_id(scope: Scope) -> str:
     sent = Headers(scope=scope).get("x-request-id", "")
     return sent if _REQUEST_ID.fullmatch(sent) else str(uuid4())
+
+
+def _trace_id(scope: Scope) -> str:
+    """The caller's, or a new one."""
+    found = _TRACEPARENT.fullmatch(Headers(scope=scope).get("traceparent", ""))
+    return found[1] if found else uuid4().hex
 
 
 def _record(scope: Scope, status: int, seconds: float) -> None:

@@ -242,4 +242,5 @@ def _claimed(row: asyncpg.Record) -> ClaimedJob:
         age_seconds=row["age_seconds"],
         time_left_seconds=row["time_left_seconds"],
         retry_of=row["retry_of"],
+        trace_id=row["trace_id"],
     )

@@ -42,6 +42,7 @@ class RequestPlan:
     assets: Sequence[AssetPlan]
     inputs: Sequence[CheckedInput] = ()
     retry_of: UUID | None = None
+    trace_id: str | None = None  # of the HTTP request, W3C: 32 hex digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,10 @@ with task as (
   from planned p, request where p.waiting_for is null
 ), {tagging}, job as (
   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,
-    status, waiting_for, estimate_micros, params, retry_of, resume, calls_done)
+    status, waiting_for, estimate_micros, params, retry_of, resume, calls_done, trace_id)
   select p.id, task.id, request.id, $2, p.step, p.type, p.provider, p.pool, p.lane, p.priority,
-    coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params, p.retry_of, p.paid, p.paid
+    coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params, p.retry_of, p.paid, p.paid,
+    $18
   from task, request, planned p left join tagged on tagged.id = p.id
   returning id, task_id, step, type, waiting_for
 ), plan as (
@@ -208,6 +210,7 @@ def statement(database: Database, plan: RequestPlan, places: int | None) -> tupl
         [{"id": str(item.id), "width": item.width, "height": item.height} for item in plan.inputs],
         places,
         plan.retry_of,
+        plan.trace_id,
     )
 
 

@@ -92,6 +92,7 @@ class ClaimedJob:
     age_seconds: float
     time_left_seconds: float | None  # until its deadline; None: no limit
     retry_of: UUID | None = None
+    trace_id: str | None = None  # of the HTTP request that it comes from
 
 
 @dataclass(frozen=True, slots=True)

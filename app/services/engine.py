@@ -170,7 +170,12 @@ class Engine:
 
     async def _run(self, run: JobRun) -> None:
         job = run.job
-        with structlog.contextvars.bound_contextvars(job_id=str(job.claim.job_id), task_id=job.task_id):
+        with structlog.contextvars.bound_contextvars(
+            job_id=str(job.claim.job_id),
+            task_id=job.task_id,
+            request_id=str(job.request_id),
+            trace_id=job.trace_id,
+        ):
             left = job.time_left_seconds
             timer = None if left is None else asyncio.get_running_loop().call_later(max(0.0, left), self._overdue, run)
             try:

@@ -97,6 +97,7 @@ class Generation:
             jobs=plan.jobs,
             assets=plan.assets,
             inputs=[item for resolved in checked if (item := resolved.checked) is not None],
+            trace_id=structlog.contextvars.get_contextvars().get("trace_id"),
         )
         try:
             with boundary(Boundary.ACCEPT, [command.task_id]):
