@@ -36,12 +36,14 @@ PROCESS = (
     Boundary.GIVE_UP,
     Boundary.RING,
 )
-# of a call that goes wrong; each has a story of its own
-TROUBLE = (Boundary.REFUSED, Boundary.UNKNOWN, Boundary.LOOK)
 API = (Boundary.ACCEPT, Boundary.RING)
 
 EXCEPTIONS = {
     Boundary.RELEASE: "a claim whose answer was lost is no state of a job: tests/chaos/test_database_answers_lost.py",
+    # met only by calls that go wrong, which no case of the matrix does yet
+    Boundary.REFUSED: "dead before or after its intent: tests/integration/test_departures.py",
+    Boundary.UNKNOWN: "a lost answer is found again: tests/chaos/test_provider_faults.py",
+    Boundary.LOOK: "asks without writing; the next look is the same: tests/chaos/test_provider_results.py",
     Boundary.REMOVE: "only jobs that ended without their files get there: tests/chaos/test_cancel.py",
 }
 

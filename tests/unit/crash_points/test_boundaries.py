@@ -44,7 +44,7 @@ def test_every_boundary_is_somewhere() -> None:
 def test_every_point_has_a_case_or_a_reason(full: bool) -> None:
     whole = [matrix.cases(some, full=full) for some in (matrix.IMAGES, matrix.MODELS, matrix.BOTH)]
     generated = {case.point for part in whole for case in part}
-    generated |= set(matrix.all_points((*matrix.API, *matrix.PROCESS, *matrix.TROUBLE)))
+    generated |= set(matrix.all_points((*matrix.API, *matrix.PROCESS)))
     assert {point for point in POINTS if point.boundary not in matrix.EXCEPTIONS} <= generated
 
 
