@@ -22,7 +22,8 @@ from app.db.requests import RequestPlan
 from app.db.tasks import StatusRows
 from app.db.workers import WorkerIdentity
 from app.domain.commands import GenerateCommand
-from app.domain.operations import Operation
+from app.domain.operations import ModelOptions, Operation
+from app.domain.params import ObjectRef
 from app.services.plans import PlanInputs, Planner
 from app.storage.memory import MemoryStorage
 
@@ -31,6 +32,7 @@ from tests.integration.factories import make_user, settings_for
 from tests.integration.workshop import BUCKET, INPUTS, RoomBells
 from tests.sandbox_process import SandboxProcess
 
+BARE = ModelOptions(texture=False, pbr=False, face_limit=500)
 PATIENCE = 150.0  # seconds for a table of faults; a limit for a hung test, not a measure
 
 _UNFINISHED = """
@@ -86,12 +88,13 @@ class Bench:
             rows = (await http.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN)).json()
         return Counter(row["provider"] for row in rows)
 
-    async def ask(self, operation: Operation, prompt: str, *, n: int = 1) -> str:
-        """Accept what a client would ask for; the task id."""
+    async def ask(self, operation: Operation, prompt: str, *, n: int = 1, picture: ObjectRef | None = None) -> str:
+        """Accept what a client would ask for; the task id. Models are bare, which is the least work."""
         task_id = str(uuid4())
         planner = Planner(build_providers(self.settings), self.settings)
-        fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else {}
-        plan = planner.plan(GenerateCommand(operation, task_id, prompt=prompt, **fields), PlanInputs(()), self.user)
+        fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else {"options": BARE}
+        inputs = PlanInputs(() if picture is None else (picture,))
+        plan = planner.plan(GenerateCommand(operation, task_id, prompt=prompt, **fields), inputs, self.user)
         request = RequestPlan(
             id=uuid4(),
             task_id=task_id,
@@ -138,6 +141,25 @@ class Bench:
             )
             for case, status in zip(cases, await self.finished(ids), strict=True)
         }
+
+    async def struck_by(
+        self, where: str, kind: str, *, picture: ObjectRef | None = None, count: int = 1, **details: object
+    ) -> tuple[str | None, int]:
+        """One task alone, struck: its code (None: completed), and how many creates were accepted for it."""
+        before = (await self.accepted()).total()
+        await self.arm(where, kind, count=count, **details)
+        operation = Operation.TEXT_TO_MODEL if picture is None else Operation.IMAGE_TO_MODEL
+        [status] = await self.finished([await self.ask(operation, f"a boat for {where} {kind}", picture=picture)])
+        await self.settles()
+        await self.disarm()
+        job, asset = status.jobs[-1], status.assets[-1]
+        assert (job["status"], asset["status"]) in (("completed", "complete"), ("failed", "failed"))
+        assert job["error_code"] == asset["error_code"]
+        return (job["error_code"] if job["status"] == "failed" else None, (await self.accepted()).total() - before)
+
+    async def disarm(self) -> None:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            (await http.delete(f"{self.sandbox.url}/admin/faults", headers=ADMIN)).raise_for_status()
 
     async def settles(self) -> None:
         """Every call is closed, so that no slot is held; files and rows are the same."""
