@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from app.errors import ConfigurationError
 from app.sandbox.providers.faults import KINDS
 
 from tests.unit.sandbox_providers.served import (
+    ADMIN_KEY,
     BARE,
     OPENAI_KEY,
     TRIPO_KEY,
@@ -19,6 +21,7 @@ from tests.unit.sandbox_providers.served import (
     Tripo,
     application,
     sandbox_settings,
+    serving,
     tripo_at,
 )
 
@@ -119,8 +122,22 @@ def test_knobs_at_start(tmp_path: Path) -> None:
         application(sandbox_settings(tmp_path, 1, knobs='{"work_seconds": "soon"}'))
 
 
-def test_calls_under_way_at_a_time_are_counted_by_pool(tripo: Tripo, back: Back, served: str) -> None:
-    back.http.delete("/concurrency").raise_for_status()
+@pytest.fixture
+def quiet(tmp_path: Path) -> Generator[str]:
+    """A sandbox of its own: what other tests began may still be under way in the shared one."""
+    with serving(tmp_path) as url:
+        yield url
+
+
+def test_calls_under_way_at_a_time_are_counted_by_pool(quiet: str) -> None:
+    with (
+        tripo_at(quiet) as tripo,
+        httpx.Client(base_url=f"{quiet}/admin", headers={"X-Admin-Key": ADMIN_KEY}, trust_env=False) as http,
+    ):
+        counted(tripo, Back(http), quiet)
+
+
+def counted(tripo: Tripo, back: Back, served: str) -> None:
     back.turn(work_seconds=1)
     made = [tripo.created("/generation/text-to-model", {"prompt": "a stone", **BARE}) for _ in range(3)]
     order = {"model": "gpt-image-2", "prompt": "a stone", "n": 2, "size": "1024x1024"}
