@@ -67,6 +67,7 @@ class Engine:
         self._time_limits = settings.time_limits
         self._runs: dict[UUID, JobRun] = {}
         self._wake = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._in_shift = False
         self._stopping = False
         self._forwarded = 0.0
@@ -111,7 +112,8 @@ class Engine:
                 if self._stopping:
                     return
                 self._wake.clear()
-                await self._claim_and_start()
+                async with self._claiming:
+                    await self._claim_and_start()
         finally:
             self._in_shift = False
 
@@ -161,6 +163,8 @@ class Engine:
             self._bells.ring(self.identity.lanes)
 
     def _start(self, run: JobRun) -> None:
+        if self._stopping:
+            run.stop()
         self._runs[run.claim.job_id] = run
         CLAIMED.labels(run.job.lane, run.job.type.value).inc()
         RUNNING.set(len(self._runs))
@@ -222,6 +226,7 @@ class Engine:
         if handler is None:
             return Failed(ErrorCode.INTERNAL_ERROR, f"This version does not know the job type {job.type}.")
         try:
+            run.begin()
             return await handler.run(run)
         except ClaimLost:
             return None
@@ -265,11 +270,14 @@ class Engine:
         strangers = ours - here - running
         lasting = strangers & self._strangers  # a claim whose answer is only just on its way is no stranger
         if lasting:
-            log.warning("claims_released", jobs=len(lasting))
-            with boundary(Boundary.RELEASE):
-                await workers.release(self._database, self.identity.id, sorted(lasting))
-            self._bells.ring(self.identity.lanes)
+            await self._release(lasting)
         self._strangers = strangers - lasting
+
+    async def _release(self, claims: set[tuple[UUID, int]]) -> None:
+        log.warning("claims_released", jobs=len(claims))
+        with boundary(Boundary.RELEASE):
+            await workers.release(self._database, self.identity.id, sorted(claims))
+        self._bells.ring(self.identity.lanes)
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -283,9 +291,10 @@ class Engine:
     async def stop(self) -> None:
         """Finish the shutdown within the grace time and leave."""
         self.stop_claiming()
-        tasks = [run.task for run in self._runs.values() if run.task is not None]
         try:
             async with asyncio.timeout(self._grace):
+                async with self._claiming:  # what a claim under way brings is handed back like the rest
+                    tasks = [run.task for run in self._runs.values() if run.task is not None]
                 if tasks:
                     await asyncio.wait(tasks)
                 await self._journal.drain()
@@ -297,8 +306,16 @@ class Engine:
             self._liveness.cancel()
             await asyncio.gather(self._liveness, return_exceptions=True)
         try:
-            with boundary(Boundary.ALIVE):
-                await workers.remove(self._database, self.identity.id)
+            await self._leave()
         except UNREACHABLE as error:
             log.warning("worker_row_left", error=type(error).__name__)  # its time to live ends it
         self._bells.ring(self.identity.lanes)
+
+    async def _leave(self) -> None:
+        """Give back claims whose answer never arrived, and take the process's row away: nobody died here."""
+        here = {(run.claim.job_id, run.claim.attempt) for run in self._runs.values()}
+        unknown = await workers.running_claims(self._database, self.identity.id) - here
+        if unknown:
+            await self._release(unknown)
+        with boundary(Boundary.ALIVE):
+            await workers.remove(self._database, self.identity.id)

@@ -43,6 +43,7 @@ class JobRun:
         self.task: asyncio.Task[None] | None = None
         self.expiry: asyncio.Task[None] | None = None  # ends the job because its time is over
         self.upload_cut = False  # an upload broke off: storage may still store it
+        self._begun = False
         self._protections = 0
         self._stopping = False
         self._lost = False
@@ -59,6 +60,11 @@ class JobRun:
     @property
     def stopping(self) -> bool:
         return self._stopping
+
+    def begin(self) -> None:
+        """The handler is about to run: from now on a stop interrupts it. Raises ClaimLost or HandBack as ``check``."""
+        self._begun = True
+        self.check()
 
     def decide(self) -> bool:
         """How the run ends is decided once, by its handler or by its deadline: True for who comes first."""
@@ -100,7 +106,8 @@ class JobRun:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        if not self._protections and self.task is not None:
+        # a task that is cancelled before its first step never runs at all: nobody would settle the job
+        if self._begun and not self._protections and self.task is not None:
             self.task.cancel()
 
 

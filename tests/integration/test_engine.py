@@ -132,6 +132,46 @@ async def test_a_warm_shutdown_hands_back_what_waits_and_another_goes_on(worksho
     assert await workshop.db.fetchval("select crashes from jobs") == 0
 
 
+async def test_what_a_claim_under_way_brings_during_a_warm_shutdown_is_handed_back(workshop: Workshop) -> None:
+    worker = workshop.workers.pop()
+    async with workshop.db.transaction() as connection:
+        await connection.execute("select from pools for no key update")  # a claim waits for them
+        task = await workshop.ask(Operation.TEXT_TO_IMAGE, "task-engine-13")
+        worker.engine.wake()
+        async with asyncio.timeout(PATIENCE):
+            while not await workshop.db.fetchval(
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            ):
+                await asyncio.sleep(0.02)
+        leaving = asyncio.create_task(worker.aclose())
+        while not worker.engine.stopping:
+            await asyncio.sleep(0.01)
+    await leaving
+    assert await workshop.db.fetchval("select count(*) from workers") == 0
+    job = await workshop.db.fetchrow("select status, attempt, crashes, failures from jobs")
+    assert job is not None
+    assert tuple(job) == ("queued", 1, 0, 0)
+    assert workshop.images.ledger.posts == 0
+    await workshop.start()
+    assert (await workshop.finished(task)).jobs[0]["status"] == "completed"
+    assert await workshop.db.fetchval("select crashes from jobs") == 0
+
+
+async def test_a_warm_shutdown_gives_back_claims_that_the_process_never_heard_of(workshop: Workshop) -> None:
+    """The claim was committed and its answer lost; nobody died, so no crash is counted."""
+    worker = workshop.workers.pop()
+    task = await workshop.ask(Operation.TEXT_TO_IMAGE, "task-engine-14")
+    await workshop.db.execute(
+        "update jobs set status = 'running', worker_id = $1, attempt = 1, started_at = now()", worker.engine.identity.id
+    )
+    await worker.aclose()
+    job = await workshop.db.fetchrow("select status, attempt, crashes, failures from jobs")
+    assert job is not None
+    assert tuple(job) == ("queued", 1, 0, 0)
+    await workshop.start()
+    assert (await workshop.finished(task)).jobs[0]["status"] == "completed"
+
+
 async def test_two_workers_share_a_flood_and_pay_each_job_once(workshop: Workshop) -> None:
     await workshop.start()
     names = [await workshop.ask(Operation.TEXT_TO_MODEL, f"task-flood-{number:02}") for number in range(25)]
