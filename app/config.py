@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app import addresses
 from app.errors import ConfigurationError
 
 # Variables are found by alias alone: code may use field names, but HOME or PORT of a shell must never be ours.
@@ -135,6 +136,7 @@ class Settings(BaseSettings):
         "user_max_in_flight",
         "user_max_unfinished",
         "user_daily_budget_usd",
+        "database_listen_url",
         "metrics_token",
         "worker_metrics_port",
         mode="before",
@@ -145,22 +147,41 @@ class Settings(BaseSettings):
 
     @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")
     @classmethod
-    def _no_trailing_slash(cls, value: str) -> str:
+    def _web_address(cls, value: str) -> str:
+        addresses.refuse(addresses.web_fault, value)
         return value.rstrip("/")
+
+    @field_validator("database_url", "database_listen_url")
+    @classmethod
+    def _database_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            addresses.refuse(addresses.database_fault, value.get_secret_value())
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _broker_address(cls, value: SecretStr) -> SecretStr:
+        addresses.refuse(addresses.broker_fault, value.get_secret_value())
+        return value
 
     @classmethod
     def load(cls) -> Self:
         """Settings of this process. Raises ConfigurationError naming each setting that is missing or wrong."""
+        settings = cls.read()
+        settings.refuse_sandbox_in_production()
+        return settings
+
+    @classmethod
+    def read(cls) -> Self:
+        """As ``load``, also where production would use the sandbox: for whoever examines them."""
         files: tuple[Path, ...] = (Path(".env"),)
         if not files[0].exists() and "SUPABASE_URL" not in os.environ:
             # nothing was configured: the embedded stack of this directory says where it is
             files = (Path(os.environ.get("MAKEIT3D_HOME", ".makeit3d")) / "settings.env",)
         try:
-            settings = cls(_env_file=files)  # pyright: ignore[reportCallIssue]
+            return cls(_env_file=files)  # pyright: ignore[reportCallIssue]
         except ValidationError as error:
             raise _explained(error) from None
-        settings.refuse_sandbox_in_production()
-        return settings
 
     def refuse_sandbox_in_production(self) -> None:
         """A production start with a stand-in's address or key is refused by name."""
@@ -340,8 +361,11 @@ def child_environment(*settings: BaseSettings) -> dict[str, str]:
 
 def _explained(error: ValidationError) -> ConfigurationError:
     """Names each setting that is missing or wrong; never shows a value."""
-    faults = "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
-    return ConfigurationError(f"{faults}. Set these in the environment or in .env (see .env.example).")
+    faults = [
+        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors()
+    ]
+    return ConfigurationError(f"{'; '.join(faults)}. Set these in the environment or in .env (see .env.example).")
 
 
 def _environment_of(kind: type[BaseSettings]) -> dict[str, str]:

@@ -105,9 +105,9 @@ def test_an_embedded_stack_is_found_only_when_nothing_else_is_configured(environ
 
 
 def test_variables_of_a_shell_are_not_ours(environment: pytest.MonkeyPatch) -> None:
-    for kind in KINDS:
-        for name in kind.model_fields:
-            environment.setenv(name.upper(), "7")
+    ours = {str(field.alias) for kind in KINDS for field in kind.model_fields.values()}
+    for name in {name.upper() for kind in KINDS for name in kind.model_fields} - ours:
+        environment.setenv(name, "7")
     assert EmbeddedSettings().home == Path(".makeit3d")  # pyright: ignore[reportCallIssue]
     assert ClientSettings().token is None  # pyright: ignore[reportCallIssue]
     assert Settings.load().home == Path(".makeit3d")
