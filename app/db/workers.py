@@ -27,6 +27,7 @@ class WorkerIdentity:
     pid: int
     lanes: tuple[Lane, ...]
     slots: int
+    version: str = ""  # of the code
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class SweepResult:
 async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -> None:
     """Say that the process lives; also registers it, so that a row lost to a sweep comes back."""
     await database.execute(
-        "insert into workers (id, name, host, pid, lanes, slots, stopping) values ($1, $2, $3, $4, $5, $6, $7)"
+        "insert into workers (id, name, host, pid, lanes, slots, stopping, version)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8)"
         " on conflict (id) do update set seen_at = now(), stopping = excluded.stopping",
         worker.id,
         worker.name,
@@ -54,6 +56,7 @@ async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -
         list(worker.lanes),
         worker.slots,
         stopping,
+        worker.version,
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
+from importlib.metadata import version
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -38,6 +39,7 @@ class Runtime:
             pid=os.getpid(),
             lanes=lanes,
             slots=settings.worker_slots,
+            version=version("makeit3d-bff"),
         )
         self.celery: Celery = create_celery(settings, self)
         self._loop = asyncio.new_event_loop()
