@@ -27,6 +27,7 @@ from app.sandbox.providers.openai_prices import PARTIAL_TOKENS, Usage, picture_t
 from app.sandbox.providers.openai_replies import Stream, Told, whole_reply
 from app.sandbox.providers.openai_strict import ImageOrder, OpenAIRefusal, check_markup, read_order
 from app.sandbox.providers.rates import Rates
+from app.sandbox.providers.stock import stock_picture
 from app.sandbox.providers.strikes import OPENAI_RUBBISH, CutShort, Streamed, reset, strike
 
 _AUTO_QUALITY = "medium"
@@ -150,7 +151,7 @@ class ImageCalls:
             await asyncio.sleep(self._work_seconds(asked))  # nobody will see the pictures
             self._ledger.release(asked.id)
             raise moderation("output")
-        draws = asyncio.gather(*self._draws(paid))
+        draws = asyncio.gather(*self._draws(asked, paid))
         pictures, _ = await asyncio.gather(draws, asyncio.sleep(self._work_seconds(asked)))
         shown = encoded(pictures) if fault is None else await self._builders.run(spoil, fault, pictures)
         usage = None if fault is not None and fault.kind == "no_usage" else paid.usage
@@ -166,7 +167,7 @@ class ImageCalls:
             order=paid.order,
             told=paid.told,
             usage=paid.usage,
-            pictures=self._draws(paid),
+            pictures=self._draws(asked, paid),
             work_seconds=self._work_seconds(asked),
             partial=lambda picture, share: self._builders.run(partial_of, picture, paid.order, share),
             cut=partial(reset, asked.request.scope),
@@ -184,13 +185,13 @@ class ImageCalls:
 
         return Streamed(blocks(), headers={"content-type": "text/event-stream; charset=utf-8"})
 
-    def _draws(self, paid: Accepted) -> list[asyncio.Task[bytes]]:
-        return [
-            asyncio.create_task(
-                self._builders.run(draw, paid.order, paid.inputs, paid.size, self._seed + index),
-            )
-            for index in range(paid.order.n)
-        ]
+    def _draws(self, asked: Asked, paid: Accepted) -> list[asyncio.Task[bytes]]:
+        return [asyncio.create_task(self._draw(asked, paid, self._seed + index)) for index in range(paid.order.n)]
+
+    async def _draw(self, asked: Asked, paid: Accepted, seed: int) -> bytes:
+        if self._board.of(asked.account.id).drawing == "stock":
+            return stock_picture(paid.size, paid.order.output_format)
+        return await self._builders.run(draw, paid.order, paid.inputs, paid.size, seed)
 
     def _work_seconds(self, asked: Asked) -> float:
         return self._board.of(asked.account.id).draw_work_seconds(self._chance)

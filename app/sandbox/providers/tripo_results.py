@@ -14,6 +14,7 @@ from app.sandbox.media.images import paint_prompt, render_sketch, transform_phot
 from app.sandbox.media.models import build_model
 from app.sandbox.media.preview import render_preview
 from app.sandbox.media.retexture import retexture_model
+from app.sandbox.providers.stock import PREVIEW_SIZE, stock_image, stock_model
 from app.sandbox.providers.tripo_files import sniff_file
 from app.sandbox.providers.tripo_meshes import Placing, as_glb, export, turned
 from app.sandbox.providers.tripo_prices import is_textured
@@ -47,10 +48,12 @@ class Maker:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def make(self, job: Job) -> dict[str, str]:
+    def make(self, job: Job, *, stock: bool = False) -> dict[str, str]:
         """Names of the written files by the keys of ``output``. Raises ValueError or OSError for bad input."""
         body = job.task.body
         match job.task.kind:
+            case "text-to-model" | "image-to-model" | "multiview-to-model" | "texture" if stock:
+                return self._keep(job, stock_model(), preview=stock_image(PREVIEW_SIZE))
             case "text-to-model":
                 seed = int(body.get("image_seed") or body.get("model_seed") or 0)
                 size = _CONCEPT if is_textured(body) else _BARE_CONCEPT
@@ -69,7 +72,7 @@ class Maker:
             case "texture":
                 return self._texture(job)
             case "import":
-                return self._keep(job, _model(job), preview=False)
+                return self._keep(job, _model(job), preview=None)
             case _:
                 return self._export(job)
 
@@ -90,7 +93,7 @@ class Maker:
             texture_size=_texture_side(body),
             seed=int(body.get("model_seed") or 0),
         )
-        return self._keep(job, glb, preview=True)
+        return self._keep(job, glb, preview=render_preview(glb))
 
     def _texture(self, job: Job) -> dict[str, str]:
         body = job.task.body
@@ -103,7 +106,7 @@ class Maker:
             texture_size=_texture_side(body),
             seed=int(body.get("texture_seed") or 0),
         )
-        return self._keep(job, glb, preview=True)
+        return self._keep(job, glb, preview=render_preview(glb))
 
     def _export(self, job: Job) -> dict[str, str]:
         body = job.task.body
@@ -111,13 +114,13 @@ class Maker:
         content, suffix = export(_model(job), body["format"], placing)
         return {"model_url": self._write(f"{job.task.id}{suffix}", content)}
 
-    def _keep(self, job: Job, glb: bytes, *, preview: bool) -> dict[str, str]:
+    def _keep(self, job: Job, glb: bytes, *, preview: Image.Image | None) -> dict[str, str]:
         name = f"{job.task.id}.glb"
         if job.task.fault == "wrong_format":
             return {"model_url": self._write(name, _FBX + glb[:4096])}
         output: dict[str, str] = {}
-        if preview:
-            output["rendered_image_url"] = self._save(f"{job.task.id}.webp", render_preview(glb))
+        if preview is not None:
+            output["rendered_image_url"] = self._save(f"{job.task.id}.webp", preview)
         heavy = _padded(glb, _HEAVY_BYTES) if job.task.fault == "heavy" else glb
         return {"model_url": self._write(name, heavy), **output}
 

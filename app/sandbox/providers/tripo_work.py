@@ -91,7 +91,8 @@ class TripoWork:
             self._tasks.start(task.id)
             started = task.started_at or time.time()
             if task.fault not in _ENDS:
-                output = await self._builders.run(self._maker.make, self._inputs.job(task))
+                stock = self._board.of(task.account).drawing == "stock"
+                output = await self._builders.run(self._maker.make, self._inputs.job(task), stock=stock)
         await _sleep_until(started + task.work_seconds)
         if task.fault in STUCK:
             await _sleep_until(task.created_at + task.fault_seconds)
