@@ -190,11 +190,14 @@ def migrate() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Check settings, database, broker, storage and providers, and say what to fix."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
+    patience: Annotated[float, typer.Option(help="Seconds that each check may take.", min=1)] = 10.0,
+) -> None:
+    """Look for what is misconfigured, and say what to do; exit 1 on an error, 0 with warnings only. Writes nothing."""
     from app.cli_doctor import run_doctor
 
-    if not asyncio.run(run_doctor(console)):
+    if not asyncio.run(run_doctor(console, as_json=as_json, patience_seconds=patience)):
         sys.exit(1)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app import addresses
+from app import urls
 from app.errors import ConfigurationError
 
 # Variables are found by alias alone: code may use field names, but HOME or PORT of a shell must never be ours.
@@ -148,20 +148,20 @@ class Settings(BaseSettings):
     @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")
     @classmethod
     def _web_address(cls, value: str) -> str:
-        addresses.refuse(addresses.web_fault, value)
+        urls.refuse(urls.web_fault, value)
         return value.rstrip("/")
 
     @field_validator("database_url", "database_listen_url")
     @classmethod
     def _database_address(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            addresses.refuse(addresses.database_fault, value.get_secret_value())
+            urls.refuse(urls.database_fault, value.get_secret_value())
         return value
 
     @field_validator("redis_url")
     @classmethod
     def _broker_address(cls, value: SecretStr) -> SecretStr:
-        addresses.refuse(addresses.broker_fault, value.get_secret_value())
+        urls.refuse(urls.broker_fault, value.get_secret_value())
         return value
 
     @classmethod

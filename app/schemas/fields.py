@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
@@ -79,5 +79,3 @@ Provider = Annotated[
     str | None, Field(pattern=r"^[a-z0-9_-]{1,32}$", description="Default: the operation's own provider.")
 ]
 ImageSize = Annotated[str, AfterValidator(_image_size)]
-ModelVersion = Literal["v3.1-20260211", "v3.0-20250812", "v2.5-20250123", "P1-20260311", "P2-20260801"]
-TextureVersion = Literal["v3.5-20260815", "v3.0-20250812", "v2.5-20250123"]

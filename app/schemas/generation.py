@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from app.domain.commands import GenerateCommand
 from app.domain.operations import ModelOptions, Operation
 from app.domain.prompts import OPENAI_PROMPT_LIMIT, TRIPO_PROMPT_LIMIT, compose
+from app.domain.provider_limits import ModelVersion, TextureVersion
 from app.schemas import fields
 from app.schemas.examples import DRAFT_ID, MODEL_URL, PHOTO_URL, SKETCH_URL, TASK_ID
 
@@ -97,7 +98,7 @@ class ImageToImage(_ImageBody):
 class _ModelBody(_Body):
     texture: bool | None = Field(None, strict=True, description="false also leaves out PBR maps.")
     pbr: bool | None = Field(None, strict=True)
-    model_version: fields.ModelVersion | None = Field(None, description="Default: as the gateway is configured.")
+    model_version: ModelVersion | None = Field(None, description="Default: as the gateway is configured.")
     face_limit: Annotated[int | None, fields.Whole] = Field(
         None, strict=True, ge=_FEWEST_FACES, le=max(_MOST_FACES.values())
     )
@@ -177,7 +178,7 @@ class RefineModel(_Body):
     prompt: fields.OptionalModelPrompt = None
     texture: Literal[True] | None = None
     pbr: bool | None = Field(None, strict=True)
-    model_version: fields.TextureVersion | None = None
+    model_version: TextureVersion | None = None
     texture_quality: Literal["fast", "standard", "detailed", "extreme"] | None = None
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ StorageError
 ├── ObjectNotFound
 ├── ObjectExists
 ├── ObjectTooLarge
+├── StorageDenied
 └── StorageUnavailable
 """
 
@@ -33,6 +34,10 @@ class ObjectExists(StorageError):
 
 class ObjectTooLarge(StorageError):
     """More bytes than the caller or the bucket allows."""
+
+
+class StorageDenied(StorageError):
+    """Storage does not accept the key."""
 
 
 class StorageUnavailable(StorageError):

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,7 @@ from app.storage.base import (
     ObjectInfo,
     ObjectNotFound,
     ObjectTooLarge,
+    StorageDenied,
     StorageError,
     StorageUnavailable,
     check_key,
@@ -48,7 +50,17 @@ _CONNECTIONS = 100
 # the ``error`` word of the body, where Storage itself says so; a 404 of a proxy or of an unknown route has others
 _MISSING = frozenset({"not_found", "Not found", "Bucket not found", "NoSuchKey", "NoSuchBucket"})
 _EXISTS = frozenset({"Duplicate", "KeyAlreadyExists"})
+_DENIED = frozenset({401, 403})
 _PASSING = frozenset({408, 423, 429})  # timeout, locked, too many: over soon
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """``max_bytes`` and ``content_types`` bound its objects; None where the bucket itself sets no bound."""
+
+    public: bool
+    max_bytes: int | None
+    content_types: frozenset[str] | None
 
 
 class SupabaseStorage:
@@ -170,6 +182,16 @@ class SupabaseStorage:
         self._public[bucket] = (time.monotonic(), public)
         return public
 
+    async def bucket(self, name: str) -> Bucket:
+        """What holds for the bucket's objects. Raises ObjectNotFound, StorageDenied, StorageUnavailable."""
+
+        async def read() -> Bucket:
+            found = await self._client.storage.get_bucket(name)
+            types = found.allowed_mime_types
+            return Bucket(found.public, found.file_size_limit, None if types is None else frozenset(types))
+
+        return await self._read(read)
+
     async def check(self, bucket: str) -> None:
         try:
             async with asyncio.timeout(self._answer):
@@ -270,6 +292,8 @@ def _classify(status: str, word: str) -> StorageError:
         return ObjectExists(text)
     if number == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return ObjectTooLarge(text)
+    if number in _DENIED:
+        return StorageDenied(text)
     if number in _PASSING or number >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return StorageUnavailable(text)
     return StorageError(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from app.addresses import broker_fault, database_fault, place, web_fault
+from app.urls import broker_fault, database_fault, place, web_fault
 from app.config import Settings
 from app.errors import ConfigurationError
 

@@ -1,0 +1,97 @@
+"""Runs the groups of checks side by side: each check has its own time, and none stops the others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from app.config import Settings
+from app.services.doctor.findings import Code, Finding, Ill
+
+T = TypeVar("T")
+
+# findings, and facts worth a word when nothing is wrong
+Seen = Sequence[Finding | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[T]):
+    """Checks of one thing, which is opened once for all of them. ``open`` raises Ill."""
+
+    name: str
+    open: Callable[[Settings], AbstractAsyncContextManager[T]]
+    checks: tuple[Callable[[T], Awaitable[Seen]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What one group saw."""
+
+    group: str
+    findings: tuple[Finding, ...]
+    facts: tuple[str, ...]
+    seconds: float
+
+
+async def examine(
+    settings: Settings, groups: Sequence[Group[object]], *, patience_seconds: float
+) -> AsyncGenerator[Examined]:
+    """What each group saw, as they end; all end within three times the patience, which each check has."""
+    tasks = [asyncio.create_task(_examine(group, settings, patience_seconds)) for group in groups]
+    try:
+        for done in asyncio.as_completed(tasks):
+            yield await done
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _examine(group: Group[object], settings: Settings, patience: float) -> Examined:
+    begun = time.monotonic()
+    seen: list[Finding | str] = []
+    try:
+        async with asyncio.timeout(3 * patience):  # opening and closing included
+            await _look(group, settings, patience, seen)
+    except Ill as error:
+        seen += [] if error.finding is None else [error.finding]
+    except TimeoutError:
+        seen.append(_no_answer(group.name, patience))
+    except Exception as error:  # noqa: BLE001 - the other groups have more to tell
+        seen.append(Finding(Code.CHECK_BROKE, f"{group.name}: {type(error).__name__}"))
+    findings = tuple(item for item in seen if isinstance(item, Finding))
+    facts = tuple(item for item in seen if isinstance(item, str))
+    return Examined(group.name, findings, facts, time.monotonic() - begun)
+
+
+async def _look(group: Group[object], settings: Settings, patience: float, seen: list[Finding | str]) -> None:
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(patience):
+            patient = await stack.enter_async_context(group.open(settings))
+        for result in await asyncio.gather(
+            *(_patiently(f"{group.name}: {_name(check)}", check(patient), patience) for check in group.checks)
+        ):
+            seen += result
+
+
+async def _patiently(name: str, check: Awaitable[Seen], patience: float) -> Seen:
+    try:
+        async with asyncio.timeout(patience):
+            return await check
+    except Ill as error:
+        return [] if error.finding is None else [error.finding]
+    except TimeoutError:
+        return [_no_answer(name, patience)]
+    except Exception as error:  # noqa: BLE001 - the other checks have more to tell
+        return [Finding(Code.CHECK_BROKE, f"{name}: {type(error).__name__}")]
+
+
+def _name(check: Callable[..., object]) -> str:
+    return getattr(check, "__name__", "check").strip("_").replace("_", " ")
+
+
+def _no_answer(name: str, patience: float) -> Finding:
+    return Finding(Code.NO_ANSWER, f"{name}: nothing within {patience:.0f} s")

@@ -1,0 +1,28 @@
+"""All groups, and where settings come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.config import Settings
+from app.errors import ConfigurationError
+from app.services.doctor.broker import BROKER
+from app.services.doctor.database import DATABASE
+from app.services.doctor.examination import Examined, Group
+from app.services.doctor.findings import Code, Finding
+from app.services.doctor.identity import IDENTITY
+from app.services.doctor.providers import PROVIDERS
+from app.services.doctor.schema import SCHEMA
+from app.services.doctor.settings import SETTINGS
+from app.services.doctor.storage import STORAGE
+from app.services.doctor.workers import WORKERS
+
+GROUPS: tuple[Group[Any], ...] = (SETTINGS, DATABASE, SCHEMA, BROKER, STORAGE, IDENTITY, PROVIDERS, WORKERS)
+
+
+def read_settings() -> Settings | Examined:
+    """The settings, or, where they can not be read, all that can be said."""
+    try:
+        return Settings.read()
+    except ConfigurationError as error:
+        return Examined(SETTINGS.name, (Finding(Code.SETTINGS_INVALID, error.detail or ""),), (), 0.0)

@@ -1,0 +1,169 @@
+"""Settings that can be read and still do not fit each other, the account or this machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from tempfile import TemporaryFile
+from typing import get_args
+from urllib.parse import parse_qs, urlsplit
+
+from app.ai_clients.registry import pools
+from app.config import LOOPBACK, Settings
+from app.domain.provider_limits import TRIPO_CALLS_AT_A_TIME, TRIPO_POLL_SECONDS, ModelVersion, TextureVersion
+from app.errors import ConfigurationError
+from app.services.doctor.examination import Group, Seen
+from app.services.doctor.findings import Code, Finding
+
+_POOLER_PORTS = frozenset({6543, 6432})  # Supabase's transaction pooler, pgbouncer
+_ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
+
+
+@asynccontextmanager
+async def _open(settings: Settings) -> AsyncGenerator[Settings]:
+    yield settings
+
+
+async def _environment(settings: Settings) -> Seen:
+    if settings.is_sandbox:
+        return ["complete (sandbox)"]
+    try:
+        settings.refuse_sandbox_in_production()
+    except ConfigurationError as error:
+        return [Finding(Code.SANDBOX_IN_PRODUCTION, error.detail or "")]
+    return ["complete (production)"]
+
+
+async def _addresses(settings: Settings) -> Seen:
+    """What is harmless on one machine and is not in production."""
+    if settings.is_sandbox:
+        return []
+    seen: list[Finding] = []
+    urls = {
+        "PUBLIC_BASE_URL": settings.public_base_url,
+        "SUPABASE_URL": settings.supabase_url,
+        "OPENAI_BASE_URL": settings.openai_base_url,
+        "TRIPO_BASE_URL": settings.tripo_base_url,
+    }
+    if _is_local(settings.public_base_url):
+        seen.append(Finding(Code.PUBLIC_URL_LOCAL, f"PUBLIC_BASE_URL is {settings.public_base_url}"))
+    plain = [name for name, url in urls.items() if url.startswith("http:") and not _is_local(url)]
+    if plain:
+        seen.append(Finding(Code.PLAIN_HTTP, ", ".join(plain)))
+    if settings.metrics_token is None:
+        seen.append(Finding(Code.METRICS_OPEN, "BFF_METRICS_TOKEN is not set"))
+    return seen
+
+
+async def _transport(settings: Settings) -> Seen:
+    if settings.is_sandbox:
+        return []
+    seen: list[Finding] = []
+    plain = [
+        name
+        for name, url in _database_urls(settings).items()
+        if _is_remote(url) and parse_qs(urlsplit(url).query).get("sslmode", ["prefer"])[-1] not in _ENCRYPTED
+    ]
+    if plain:
+        seen.append(Finding(Code.DATABASE_PLAIN, f"{', '.join(plain)} without sslmode=require"))
+    broker = settings.redis_url.get_secret_value()
+    if _is_remote(broker) and urlsplit(broker).password is None:
+        seen.append(Finding(Code.BROKER_OPEN, "REDIS_URL has no password"))
+    return seen
+
+
+async def _times(settings: Settings) -> Seen:
+    seen: list[Finding] = []
+    timeouts = {
+        "BFF_OPENAI_TIMEOUT_SECONDS": settings.openai_timeout_seconds,
+        "BFF_TRIPO_TIMEOUT_SECONDS": settings.tripo_timeout_seconds,
+    }
+    name, longest = max(timeouts.items(), key=lambda item: item[1])
+    if settings.shutdown_grace_seconds < longest:
+        grace = f"BFF_SHUTDOWN_GRACE_SECONDS is {settings.shutdown_grace_seconds:.0f}"
+        seen.append(Finding(Code.GRACE_SHORT, f"{grace}, {name} is {longest:.0f}"))
+    short = [
+        f"BFF_TIME_LIMIT_{kind.upper()}_SECONDS is {seconds:.0f}"
+        for kind, seconds in settings.time_limits.items()
+        if seconds <= longest
+    ]
+    if short:
+        seen.append(Finding(Code.TIME_LIMIT_SHORT, f"{', '.join(short)}; {name} is {longest:.0f}"))
+    return seen
+
+
+async def _account(settings: Settings) -> Seen:
+    """What is known of the providers' accounts and versions."""
+    seen: list[Finding] = [
+        Finding(Code.SLOTS_ABOVE_ACCOUNT, f"BFF_{name.upper()}_SLOTS is {pool.slots}, an account usually has {usual}")
+        for name, pool in pools(settings).items()
+        if (usual := TRIPO_CALLS_AT_A_TIME.get(name, pool.slots)) < pool.slots
+    ]
+    versions = {
+        "TRIPO_MODEL_VERSION": (settings.tripo_model_version, get_args(ModelVersion)),
+        "TRIPO_TEXTURE_VERSION": (settings.tripo_texture_version, get_args(TextureVersion)),
+    }
+    seen += [
+        Finding(Code.MODEL_UNKNOWN, f"{name} is {value!r}; known: {', '.join(known)}")
+        for name, (value, known) in versions.items()
+        if value not in known
+    ]
+    if not settings.is_sandbox and settings.tripo_poll_seconds < TRIPO_POLL_SECONDS:
+        seen.append(Finding(Code.POLLING_FAST, f"BFF_TRIPO_POLL_SECONDS is {settings.tripo_poll_seconds:g}"))
+    return seen
+
+
+async def _poolers(settings: Settings) -> Seen:
+    urls = _database_urls(settings)
+    seen: list[Finding] = []
+    if _is_pooled(urls["DATABASE_URL"]) and settings.database_statement_cache_size:
+        cache = f"BFF_DATABASE_STATEMENT_CACHE_SIZE is {settings.database_statement_cache_size}"
+        seen.append(Finding(Code.POOLER_CACHE, f"DATABASE_URL is a transaction pooler, {cache}"))
+    name, listen = list(urls.items())[-1]
+    if _is_pooled(listen):
+        seen.append(Finding(Code.LISTEN_POOLED, f"the address to listen at, {name}, is a transaction pooler"))
+    return seen
+
+
+async def _spool(settings: Settings) -> Seen:
+    """Whether this machine can take results."""
+    directory = settings.spool_directory.absolute()
+    there = next(path for path in (directory, *directory.parents) if path.exists())  # a start makes the rest
+    try:
+        with TemporaryFile(dir=there) as probe:
+            probe.write(b"0")
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return [Finding(Code.SPOOL_NOT_WRITABLE, f"{there}: {error.strerror or type(error).__name__}")]
+    needed = max(settings.max_model_bytes, settings.max_image_bytes)
+    if free < needed:
+        return [Finding(Code.SPOOL_SHORT, f"{there} has {free:,} bytes free; one result may have {needed:,}")]
+    return []
+
+
+def _database_urls(settings: Settings) -> dict[str, str]:
+    """The address to listen at comes last."""
+    urls = {"DATABASE_URL": settings.database_url, "DATABASE_LISTEN_URL": settings.database_listen_url}
+    return {name: url.get_secret_value() for name, url in urls.items() if url is not None}
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname
+    return host in LOOPBACK or host == "0.0.0.0"
+
+
+def _is_remote(url: str) -> bool:
+    """Whether a network lies between: a name or number in the host's place that is not this machine's."""
+    host = urlsplit(url.replace(",", "/", 1)).hostname  # of several the first
+    return host is not None and host not in LOOPBACK
+
+
+def _is_pooled(url: str) -> bool:
+    """Of several hosts any one."""
+    hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
+    return any(port.isdecimal() and int(port) in _POOLER_PORTS for port in ports)
+
+
+SETTINGS = Group("settings", _open, (_environment, _addresses, _transport, _times, _account, _poolers, _spool))

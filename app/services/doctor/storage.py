@@ -1,0 +1,129 @@
+"""Storage: the key, and buckets that take what the gateway puts into them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import asyncpg
+
+from app import urls
+from app.config import Settings
+from app.db import doctor
+from app.db.pool import UNREACHABLE
+from app.errors import ConfigurationError
+from app.services.doctor.examination import Group, Seen
+from app.services.doctor.findings import Code, Finding, Ill
+from app.services.doctor.opening import open_migrated
+from app.storage.base import ObjectNotFound, StorageDenied, StorageError
+from app.storage.supabase_storage import Bucket, SupabaseStorage
+
+_RESULT_TYPES = ("image/png", "image/jpeg", "image/webp", "model/gltf-binary")
+_INPUT_TYPES = ("image/png", "image/jpeg", "image/webp")
+
+
+@dataclass(frozen=True, slots=True)
+class _StoragePatient:
+    settings: Settings
+    storage: SupabaseStorage
+
+
+@asynccontextmanager
+async def _open(settings: Settings) -> AsyncGenerator[_StoragePatient]:
+    """Raises Ill."""
+    if _is_browsers_key(settings.supabase_service_key.get_secret_value()):
+        raise Ill(Finding(Code.PUBLISHABLE_KEY, "it is a publishable or anon key"))
+    try:
+        storage = await SupabaseStorage.open(settings)
+    except ConfigurationError as error:
+        raise Ill(Finding(Code.STORAGE_KEY_REFUSED, error.detail or "the client does not take the key")) from None
+    try:
+        yield _StoragePatient(settings, storage)
+    finally:
+        await storage.aclose()
+
+
+def _is_browsers_key(key: str) -> bool:
+    """By its name, or, of a legacy one, by the role that it carries."""
+    if key.startswith("sb_publishable_"):
+        return True
+    parts = key.split(".")
+    if len(parts) != 3:
+        return False
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return claims["role"] in ("anon", "authenticated")
+    except (binascii.Error, ValueError, KeyError, TypeError):
+        return False
+
+
+async def _results(patient: _StoragePatient) -> Seen:
+    settings = patient.settings
+    name = settings.generated_assets_bucket_name
+    bucket = await _look(patient, name)
+    largest = max(settings.max_model_bytes, settings.max_image_bytes)
+    seen: list[Finding | str] = [
+        f"{name} is {'public' if bucket.public else 'private'}",
+        *_bounds(name, bucket, largest, _RESULT_TYPES),
+    ]
+    if not bucket.public and await _has_public_links(patient):
+        seen.append(Finding(Code.RESULTS_UNREADABLE, f"{name} is private"))
+    return seen
+
+
+async def _inputs(patient: _StoragePatient) -> Seen:
+    settings = patient.settings
+    seen: list[Finding | str] = []
+    for name in settings.input_bucket_names:
+        try:
+            bucket = await _look(patient, name)
+        except Ill as error:
+            seen += [] if error.finding is None or error.finding.code is not Code.BUCKET_MISSING else [error.finding]
+            continue  # else the check of the results says it
+        if bucket.public and name != settings.generated_assets_bucket_name:
+            seen.append(Finding(Code.INPUT_BUCKET_PUBLIC, name))
+        # the first takes what comes through the API
+        if name == settings.input_bucket_names[0]:
+            seen += _bounds(name, bucket, settings.max_input_bytes, _INPUT_TYPES)
+    return seen
+
+
+async def _look(patient: _StoragePatient, name: str) -> Bucket:
+    """Raises Ill."""
+    where = urls.place(patient.settings.supabase_url)
+    try:
+        return await patient.storage.bucket(name)
+    except ObjectNotFound:
+        raise Ill(Finding(Code.BUCKET_MISSING, name)) from None
+    except StorageDenied as error:
+        raise Ill(Finding(Code.STORAGE_KEY_REFUSED, f"{where} answered {error}")) from None
+    except StorageError as error:
+        raise Ill(Finding(Code.STORAGE_UNREACHABLE, f"{where}: {error}")) from None
+
+
+def _bounds(name: str, bucket: Bucket, largest: int, types: tuple[str, ...]) -> list[Finding]:
+    seen: list[Finding] = []
+    if bucket.max_bytes is not None and bucket.max_bytes < largest:
+        seen.append(Finding(Code.BUCKET_LIMIT_SMALL, f"{name} takes {bucket.max_bytes:,} bytes, not {largest:,}"))
+    if bucket.content_types is not None:
+        allowed = bucket.content_types
+        if refused := [kind for kind in types if not any(fnmatch(kind, pattern) for pattern in allowed)]:
+            seen.append(Finding(Code.BUCKET_TYPES, f"{name} refuses {', '.join(refused)}"))
+    return seen
+
+
+async def _has_public_links(patient: _StoragePatient) -> bool:
+    prefix = patient.storage.public_url(patient.settings.generated_assets_bucket_name, "")
+    try:
+        async with open_migrated(patient.settings) as gateway:
+            return await doctor.has_links(gateway.database, prefix)
+    except (Ill, *UNREACHABLE, asyncpg.PostgresError):
+        return False  # the groups of the database tell it
+
+
+STORAGE = Group("storage", _open, (_results, _inputs))
