@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from app.urls import broker_fault, database_fault, place, web_fault
 from app.config import Settings
 from app.errors import ConfigurationError
+from app.urls import broker_fault, database_fault, place, web_fault
 
 SECRET = "hunter2"
 
