@@ -10,10 +10,10 @@ import os
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import urls
@@ -130,20 +130,12 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator(
-        "openai_requests_per_minute",
-        "tripo_requests_per_minute",
-        "user_max_in_flight",
-        "user_max_unfinished",
-        "user_daily_budget_usd",
-        "database_listen_url",
-        "metrics_token",
-        "worker_metrics_port",
-        mode="before",
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return None if value == "" else value
+    def _empty_is_none(cls, value: object, info: ValidationInfo) -> object:
+        """An empty variable is no value, where a setting may have none."""
+        field = cls.model_fields[str(info.field_name)]
+        return None if value == "" and type(None) in get_args(field.annotation) else value
 
     @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")
     @classmethod
@@ -344,17 +336,14 @@ class ClientSettings(BaseSettings):
 
 
 def variables(settings: BaseSettings) -> dict[str, str]:
-    """Every setting that has a value, as environment variables."""
-    values = {str(field.alias): getattr(settings, name) for name, field in type(settings).model_fields.items()}
-    return {name: _plain(value) for name, value in values.items() if value is not None}
+    """Every setting as an environment variable. One without a value is empty: left out, it would get its default."""
+    return {str(field.alias): _plain(getattr(settings, name)) for name, field in type(settings).model_fields.items()}
 
 
 def child_environment(*settings: BaseSettings) -> dict[str, str]:
-    """The environment of a child process: ours, with every setting of these spelled out or, without a value, unset."""
+    """The environment of a child process: ours, with every setting of these spelled out."""
     env = dict(os.environ)
     for part in settings:
-        for field in type(part).model_fields.values():
-            env.pop(str(field.alias), None)
         env |= variables(part)
     return env
 
@@ -374,6 +363,8 @@ def _environment_of(kind: type[BaseSettings]) -> dict[str, str]:
 
 
 def _plain(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, tuple):

@@ -63,7 +63,7 @@ def test_production_variables_do_not_reach_the_embedded_gateway(
     for name, value in production.items():
         assert environment.get(name) != value
     assert environment["BFF_OPENAI_SLOTS"] == "7"
-    assert "SUPABASE_JWT_SECRET" not in environment
+    assert environment["SUPABASE_JWT_SECRET"] == ""
     assert settings.tripo_download_hosts == ("127.0.0.1",)
     write_settings(tmp_path / "settings.env", settings)
     written = (tmp_path / "settings.env").read_text()

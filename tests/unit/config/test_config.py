@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from app.config import ClientSettings, EmbeddedSettings, SandboxSettings, Settings
+from app.config import ClientSettings, EmbeddedSettings, SandboxSettings, Settings, child_environment
 from app.container import user_limits
 from app.domain.user_limits import UserLimits
 from app.errors import ConfigurationError
@@ -123,3 +123,22 @@ def test_a_limit_without_a_value_is_none(environment: pytest.MonkeyPatch) -> Non
     environment.setenv("BFF_USER_DAILY_BUDGET_USD", "-1")
     with pytest.raises(ConfigurationError, match="BFF_USER_DAILY_BUDGET_USD"):
         Settings.load()
+
+
+def test_children_have_the_settings_of_their_parent(environment: pytest.MonkeyPatch) -> None:
+    nothing = {
+        str(field.alias): ""
+        for field in Settings.model_fields.values()
+        if type(None) in get_args(field.annotation) and not field.is_required()
+    }
+    assert {"BFF_OPENAI_REQUESTS_PER_MINUTE", "BFF_TRIPO_REQUESTS_PER_MINUTE", "SUPABASE_JWT_SECRET"} <= set(nothing)
+    for name, value in nothing.items():
+        environment.setenv(name, value)
+    parent = Settings.load()
+    assert parent.openai_requests_per_minute is None
+    childs = child_environment(parent)
+    for name in nothing:
+        environment.delenv(name)
+    for name, value in childs.items():
+        environment.setenv(name, value)
+    assert Settings.load() == parent
