@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from app.config import ClientSettings, Settings
 from app.embedded.process import ServerFailed
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def fail(message: str) -> NoReturn:
-    console.print(f"[bold red]✗[/] {message}", highlight=False)
+    console.print(f"[bold red]✗[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 
@@ -135,9 +136,10 @@ def api() -> None:
     """Serve the HTTP API."""
     import uvicorn
 
+    from app.cli_start import settings_to_start
     from app.server import BoundedHead
 
-    settings = Settings.load()
+    settings = settings_to_start()
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -154,14 +156,12 @@ def api() -> None:
 @app.command()
 def worker(lane: Annotated[str, typer.Option(help="priority or normal")] = "normal") -> None:
     """Run a Celery worker for a lane. TERM is a warm shutdown."""
-    from app.observability import configure_logging
+    from app.cli_start import settings_to_start
     from app.tasks.worker import run_worker
 
-    settings = Settings.load()
-    configure_logging(settings)
     match lane:
         case "priority" | "normal":
-            run_worker(settings, lane)
+            run_worker(settings_to_start(), lane)
         case _:
             fail("--lane is priority or normal")
 
@@ -169,19 +169,19 @@ def worker(lane: Annotated[str, typer.Option(help="priority or normal")] = "norm
 @app.command()
 def beat() -> None:
     """Ring for a sweep on a schedule. One is enough; two are harmless."""
-    from app.observability import configure_logging
+    from app.cli_start import settings_to_start
     from app.tasks.worker import run_beat
 
-    settings = Settings.load()
-    configure_logging(settings)
-    run_beat(settings)
+    run_beat(settings_to_start(database=False))
 
 
 @app.command()
 def migrate() -> None:
     """Apply what the database lacks of supabase/migrations."""
+    from app.cli_start import require_database
     from app.db.migrate import migrate as apply
 
+    require_database(migrated=False)
     applied = asyncio.run(apply(Settings.load().database_url.get_secret_value()))
     for name in applied:
         console.print(f"applied {name}")
@@ -215,7 +215,9 @@ def audit(
 ) -> None:
     """Hold rows, events, files and payments against each other; exit 0 only if nothing differs. Writes nothing."""
     from app.cli_audit import AuditOptions, run_audit
+    from app.cli_start import require_database
 
+    require_database()
     options = AuditOptions(deep=deep, json=as_json, days=days, grace_seconds=grace, sandbox_ledger=sandbox_ledger)
     if not asyncio.run(run_audit(console, options)):
         sys.exit(1)
@@ -237,7 +239,9 @@ def jobs_failed(
 ) -> None:
     """List requests that failed for good and were not retried."""
     from app.cli_jobs import Choice, list_failed
+    from app.cli_start import require_database
 
+    require_database()
     asyncio.run(list_failed(console, Choice(since, code, user, limit), as_json=as_json))
 
 
@@ -255,7 +259,9 @@ def jobs_retry(
 ) -> None:
     """Run failed requests again, for the same users. Exit code 1 when one was left out."""
     from app.cli_jobs import Choice, retry_failed
+    from app.cli_start import require_database
 
+    require_database()
     choice = Choice(since, code, user, limit)
     if not asyncio.run(retry_failed(console, ids or (), choice, everything=everything, may_pay_again=may_pay_again)):
         sys.exit(1)
@@ -267,7 +273,9 @@ def jobs_show(
 ) -> None:
     """Show what is known of a job: state, paid calls, files, rows, events."""
     from app.cli_jobs import show
+    from app.cli_start import require_database
 
+    require_database()
     asyncio.run(show(console, id_, as_json=as_json))
 
 
@@ -279,7 +287,9 @@ app.add_typer(breaker, name="breaker")
 def breaker_list(as_json: AsJson = False) -> None:
     """Show the breaker of every provider, and why it is open."""
     from app.cli_breaker import list_breakers
+    from app.cli_start import require_database
 
+    require_database()
     asyncio.run(list_breakers(console, as_json=as_json))
 
 
@@ -287,7 +297,9 @@ def breaker_list(as_json: AsJson = False) -> None:
 def breaker_close(provider: Annotated[str, typer.Argument(help="openai or tripo")]) -> None:
     """Let a provider's jobs go on now, once the key, the credits or the model are mended."""
     from app.cli_breaker import close_breaker
+    from app.cli_start import require_database
 
+    require_database()
     asyncio.run(close_breaker(console, provider))
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 
 from rich.console import Console
 
+from app.observability import configure_logging
 from app.services.doctor.examination import Examined, examine
 from app.services.doctor.findings import Finding, Severity
 from app.services.doctor.rounds import GROUPS, read_settings
@@ -26,6 +27,7 @@ async def run_doctor(console: Console, *, as_json: bool, patience_seconds: float
         if not as_json:
             _print(console, settings)
     else:
+        configure_logging(settings.model_copy(update={"log_level": "ERROR"}))  # findings say it better
         waiting = {group.name for group in GROUPS}
         watched = Console(stderr=True) if as_json else console  # a document stays alone
         with watched.status("", spinner="dots") as status:
@@ -50,9 +52,9 @@ def _still(waiting: set[str]) -> str:
 
 def _print(console: Console, examined: Examined) -> None:
     if not examined.findings:
-        facts = " · ".join(examined.facts) or "not looked at: see above and below"
-        mark = "[green]✓[/]" if examined.facts else "[dim]–[/]"
-        console.print(f"{mark} {examined.group:{_WIDTH}}  [dim]{facts}[/]", highlight=False, soft_wrap=True)
+        mark = "[dim]–[/]" if examined.skipped else "[green]✓[/]"
+        said = "needs a migrated database" if examined.skipped else " · ".join(examined.facts)
+        console.print(f"{mark} {examined.group:{_WIDTH}}  [dim]{said}[/]", highlight=False, soft_wrap=True)
     for finding in examined.findings:
         _print_finding(console, examined.group, finding)
 
@@ -72,7 +74,11 @@ def _print_finding(console: Console, group: str, finding: Finding) -> None:
 def _last_line(counts: Counter[Severity], seconds: float) -> str:
     errors, warnings = counts[Severity.ERROR], counts[Severity.WARNING]
     colour = "bold red" if errors else "bold yellow" if warnings else "bold green"
-    return f"[{colour}]doctor: {errors} errors, {warnings} warnings[/] in {seconds:.1f} s"
+    return f"[{colour}]doctor: {_count(errors, 'error')}, {_count(warnings, 'warning')}[/] in {seconds:.1f} s"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _document(done: list[Examined], counts: Counter[Severity], seconds: float) -> dict[str, object]:

@@ -85,24 +85,28 @@ class History:
     unknown: tuple[str, ...]
 
 
+async def is_migrated(database: Database) -> bool:
+    """Whether our tables are there at all."""
+    return await database.fetchval("select to_regclass('public.jobs') is not null")
+
+
 async def history(database: Database) -> History:
-    migrated = await database.fetchval("select to_regclass('public.jobs') is not null")
+    migrated = await is_migrated(database)
     if not await database.fetchval("select to_regclass('supabase_migrations.schema_migrations') is not null"):
         return History(migrated, (), ())  # applied by hand
-    rows = await database.fetch(
-        "select version, name, array_to_string(statements, ' ') as script from supabase_migrations.schema_migrations"
-    )
     files = {version: path.stem for version, _, path in migration_files()}
+    rows = await database.fetch(
+        "select version, name, case when version > $1 then array_to_string(statements, ' ') end as script"
+        " from supabase_migrations.schema_migrations order by version",
+        max(files, default=""),
+    )
     applied = {row["version"] for row in rows}
     # an app keeps its own migrations in the same history
     ours = re.compile(rf"\b(?:{'|'.join((*INTERNAL_TABLES, *READABLE_TABLES, *_assets(database)))})\b")
-    unknown = [
-        f"{row['version']}_{row['name']}"
-        for row in rows
-        if row["version"] > max(files, default="") and ours.search(row["script"] or "")
-    ]
     return History(
-        migrated, tuple(name for version, name in files.items() if version not in applied), tuple(sorted(unknown))
+        migrated,
+        missing=tuple(name for version, name in files.items() if version not in applied),
+        unknown=tuple(f"{row['version']}_{row['name']}" for row in rows if ours.search(row["script"] or "")),
     )
 
 

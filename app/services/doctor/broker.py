@@ -22,7 +22,7 @@ _NEARLY_FULL = 0.9
 
 
 @asynccontextmanager
-async def _open(settings: Settings) -> AsyncGenerator[dict[str, Any]]:
+async def open_broker(settings: Settings) -> AsyncGenerator[dict[str, Any]]:
     """What the server says of itself; empty where it may not be asked. Raises Ill."""
     url = settings.redis_url.get_secret_value()
     client = redis.from_url(
@@ -80,4 +80,4 @@ async def _memory(told: dict[str, Any]) -> Seen:
     return seen
 
 
-BROKER = Group("broker", _open, (_role, _memory))
+BROKER = Group("broker", open_broker, (_role, _memory))

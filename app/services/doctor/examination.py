@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -29,12 +28,12 @@ class Group(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What one group saw."""
+    """What one group saw. ``skipped``: another group's findings are in its way."""
 
     group: str
     findings: tuple[Finding, ...]
-    facts: tuple[str, ...]
-    seconds: float
+    facts: tuple[str, ...] = ()
+    skipped: bool = False
 
 
 async def examine(
@@ -51,12 +50,13 @@ async def examine(
 
 
 async def _examine(group: Group[object], settings: Settings, patience: float) -> Examined:
-    begun = time.monotonic()
+    skipped = False
     seen: list[Finding | str] = []
     try:
         async with asyncio.timeout(3 * patience):  # opening and closing included
             await _look(group, settings, patience, seen)
     except Ill as error:
+        skipped = error.finding is None
         seen += [] if error.finding is None else [error.finding]
     except TimeoutError:
         seen.append(_no_answer(group.name, patience))
@@ -64,7 +64,7 @@ async def _examine(group: Group[object], settings: Settings, patience: float) ->
         seen.append(Finding(Code.CHECK_BROKE, f"{group.name}: {type(error).__name__}"))
     findings = tuple(item for item in seen if isinstance(item, Finding))
     facts = tuple(item for item in seen if isinstance(item, str))
-    return Examined(group.name, findings, facts, time.monotonic() - begun)
+    return Examined(group.name, findings, facts, skipped)
 
 
 async def _look(group: Group[object], settings: Settings, patience: float, seen: list[Finding | str]) -> None:

@@ -32,12 +32,12 @@ async def open_database(settings: Settings) -> AsyncGenerator[DatabasePatient]:
     except ConfigurationError as error:
         raise Ill(Finding(Code.SETTINGS_INVALID, error.detail or "a table's name")) from None
     except (OSError, ValueError, asyncpg.InterfaceError) as error:
-        raise Ill(_refusal(settings, error)) from None
+        raise Ill(refusal(settings, error)) from None
     try:
         try:
             server = await doctor.server(database)
         except (*UNREACHABLE, asyncpg.PostgresError, ValueError) as error:
-            raise Ill(_refusal(settings, error)) from None
+            raise Ill(refusal(settings, error)) from None
         yield DatabasePatient(settings, database, server)
     finally:
         await database.close()
@@ -57,7 +57,7 @@ async def open_migrated(settings: Settings) -> AsyncGenerator[DatabasePatient]:
         raise Ill from None
 
 
-def _refusal(settings: Settings, error: Exception) -> Finding:
+def refusal(settings: Settings, error: Exception) -> Finding:
     """Why the database could not be used. No message of the server or the driver is repeated: it may quote a secret."""
     where = urls.place(settings.database_url.get_secret_value())
     match error:

@@ -25,4 +25,4 @@ def read_settings() -> Settings | Examined:
     try:
         return Settings.read()
     except ConfigurationError as error:
-        return Examined(SETTINGS.name, (Finding(Code.SETTINGS_INVALID, error.detail or ""),), (), 0.0)
+        return Examined(SETTINGS.name, (Finding(Code.SETTINGS_INVALID, error.detail or ""),))

@@ -14,6 +14,7 @@ EXCEPTIONS = {
     ("app/services/breaker.py", "breakers.postpone"): "counted inside the boundary of its caller, a method further up",
     ("app/services/breaker.py", "breakers.close"): "an operator's command, which says when it is done",
     ("app/services/cancellation.py", "tasks.cancel"): "one commit ends it all; tests/chaos/test_cancel.py",
+    ("app/services/doctor/database.py", "doctor.hears"): "a notification that nobody needs: no job is near",
     ("app/services/notifier.py", "events.notify"): "a hint that may be lost; readers look by themselves",
     ("app/services/retries.py", "requests.accept"): "an operator's command, which says when it is done",
     ("app/services/sweeper.py", "events.remove_older_than"): "forgets what is weeks old, round by round",

@@ -1,0 +1,46 @@
+"""Before a process or a command starts: what stands in its way, in one line that says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from app.config import Settings
+from app.errors import ConfigurationError
+from app.observability import configure_logging
+from app.services.doctor.findings import Finding
+from app.services.doctor.starting import broker_obstacle, database_obstacle
+
+log = structlog.get_logger(__name__)
+
+
+def settings_to_start(*, database: bool = True) -> Settings:
+    """The settings of a process, with logging set up. Raises ConfigurationError where it could not work. Without its
+    broker it can, later: that is only said."""
+    settings = Settings.load()
+    configure_logging(settings)
+    obstacle, broker = asyncio.run(_look(settings, database=database))
+    if obstacle is not None:
+        raise ConfigurationError(_sentence(obstacle))
+    if broker is not None:
+        entry = broker.code.value
+        log.error(entry.code, seen=broker.seen, meaning=entry.meaning, do=entry.remedy)
+    return settings
+
+
+def require_database(*, migrated: bool = True) -> None:
+    """For commands that work on the database. Raises ConfigurationError where they could not."""
+    obstacle = asyncio.run(database_obstacle(Settings.load(), migrated=migrated))
+    if obstacle is not None:
+        raise ConfigurationError(_sentence(obstacle))
+
+
+async def _look(settings: Settings, *, database: bool) -> tuple[Finding | None, Finding | None]:
+    broker = asyncio.create_task(broker_obstacle(settings))
+    return await database_obstacle(settings) if database else None, await broker
+
+
+def _sentence(finding: Finding) -> str:
+    entry = finding.code.value
+    return f"{entry.code}: {finding.seen}; {entry.remedy}. `makeit3d doctor` looks further."
