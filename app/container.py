@@ -33,6 +33,7 @@ from app.services.outcomes import RetryPolicy
 from app.services.outputs import Outputs
 from app.services.plans import Planner
 from app.services.poller import Poller
+from app.services.posts import Posts
 from app.services.principals import PrincipalVerifier
 from app.services.rate_limits import RateLimits
 from app.services.reconciler import Reconciler
@@ -112,7 +113,8 @@ class WorkerContainer:
             reconciler = Reconciler(database, vacancies, providers.all_models, settings)
             stack.push_async_callback(reconciler.aclose)
             breakers = Breakers(database, bells, settings)
-            journal = Journal(database, settings, spool, reconciler, breakers)
+            posts = Posts(database, spool, breakers, RetryPolicy.of(settings))
+            journal = Journal(database, settings, spool, reconciler, posts)
             pollers = {
                 name: Poller(
                     database, provider, vacancies, notifier, breakers, give_up_seconds=settings.call_give_up_seconds
@@ -127,7 +129,7 @@ class WorkerContainer:
                 database,
                 identity,
                 _handlers(settings, database, storage, providers, journal, pollers, spool),
-                journal=journal,
+                posts=posts,
                 settler=settler,
                 vacancies=vacancies,
                 leftovers=leftovers,
@@ -142,7 +144,7 @@ class WorkerContainer:
                 leftovers,
                 reconciler,
                 vacancies,
-                journal=journal,
+                posts=posts,
                 worker_id=identity.id,
                 settings=settings,
             )

@@ -21,9 +21,9 @@ from app.domain.jobs import Failed, HandedBack, JobType, Outcome, Settlement
 from app.errors import ErrorCode
 from app.services.bells import Bells
 from app.services.job_run import ClaimLost, HandBack, JobEnded, JobHandler, JobRun
-from app.services.journal import Journal
 from app.services.leftovers import Leftovers
 from app.services.outcomes import RetryPolicy
+from app.services.posts import Posts
 from app.services.settler import Settler
 from app.services.vacancies import Vacancies
 
@@ -46,7 +46,7 @@ class Engine:
         identity: WorkerIdentity,
         handlers: Mapping[JobType, JobHandler],
         *,
-        journal: Journal,
+        posts: Posts,
         settler: Settler,
         vacancies: Vacancies,
         leftovers: Leftovers,
@@ -56,7 +56,7 @@ class Engine:
         self.identity = identity
         self._database = database
         self._handlers = handlers
-        self._journal = journal
+        self._posts = posts
         self._settler = settler
         self._vacancies = vacancies
         self._leftovers = leftovers
@@ -297,7 +297,7 @@ class Engine:
                     tasks = [run.task for run in self._runs.values() if run.task is not None]
                 if tasks:
                     await asyncio.wait(tasks)
-                await self._journal.drain()
+                await self._posts.drain()
                 await self._settler.aclose()
         except TimeoutError:
             # an answer that the database never took: on disk, or to be found in the provider's listing

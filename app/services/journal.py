@@ -1,23 +1,16 @@
-"""Paying once: a paid POST is written ahead, sent exactly once, and its answer recorded whatever happens to the job.
-
-The POST runs in a task of its own that nothing cancels. Whoever waits for it may go away (claim lost, process
-stopping); the answer is recorded all the same, retrying until the database answers.
-"""
+"""Paying once: a job goes on with the call that an earlier run of it paid, and pays one only where there is none."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
 import structlog
-from prometheus_client import Histogram
 
 from app.ai_clients.base import (
     Estimate,
@@ -29,51 +22,36 @@ from app.ai_clients.base import (
     ModelSpec,
     PreparedCall,
 )
-from app.ai_clients.departure import HeldBack, watched
-from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
+from app.ai_clients.errors import OutcomeUnknown, ProviderError
 from app.config import Settings
 from app.db import provider_calls
-from app.db.pool import UNREACHABLE, Database
+from app.db.pool import Database
 from app.db.provider_calls import Call, CallIntent
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import ClaimedJob, Deferred, Failed, Lane, Retry
+from app.domain.jobs import Deferred, Failed, Retry
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
 from app.services.bookings import UNKNOWN_SETTLED, booked
-from app.services.breaker import Breakers
-from app.services.job_run import ClaimLost, JobEnded, JobRun
-from app.services.outcomes import RetryPolicy
+from app.services.job_run import JobEnded, JobRun
+from app.services.posts import UNKNOWN_DETAIL, Posts, until_recorded
 from app.services.reconciler import Absent, Ambiguous, Found, NotYet, Reconciler
 from app.services.spool import Spool
 
 log = structlog.get_logger(__name__)
 
-CALL_SECONDS = Histogram(
-    "makeit3d_provider_call_seconds",
-    "Paid posts, from the first attempt to send to an answer or its loss",
-    ["provider", "operation", "outcome"],
-    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640),
-)
-
-T = TypeVar("T")
-
 _DEADLINE_MARGIN = 30.0  # seconds after the client's own timeout before anybody else may judge the call
-_NOT_SENT = ErrorCode.CALL_NOT_SENT
-_UNKNOWN_DETAIL = "The connection broke after the request was sent. It may have been paid; it was not sent again."
 
 
 class Journal:
     def __init__(
-        self, database: Database, settings: Settings, spool: Spool, reconciler: Reconciler, breakers: Breakers
+        self, database: Database, settings: Settings, spool: Spool, reconciler: Reconciler, posts: Posts
     ) -> None:
         self._database = database
         self._spool = spool
         self._reconciler = reconciler
-        self._breakers = breakers
-        self._retry = RetryPolicy.of(settings)
+        self._posts = posts
         self._first_look = settings.reconcile_first_seconds
         self._paid_retry = settings.openai_paid_retry
-        self._open: set[asyncio.Task[Any]] = set()
 
     # --- a reply that is the result -------------------------------------------------------------------------
 
@@ -84,23 +62,9 @@ class Journal:
 
         Its reply lies at ``spool.reply(call.id)``, unless the call is settled: then ``result`` has the stored files.
         """
-        latest = await self._latest(run)
-        if latest is not None:
-            match latest.state:
-                case CallState.SETTLED if latest.error_code is None:
-                    return latest
-                case CallState.SUBMITTED if self._spool.has_reply(latest.id):
-                    return latest
-                case CallState.INTENT if self._spool.has_reply(latest.id):
-                    await self._replied(latest.id, None)
-                    return latest
-                case CallState.INTENT | CallState.SUBMITTED if not latest.expired:
-                    # the process that sent it may still answer, or another machine has the reply on disk
-                    raise JobEnded(Deferred(None, None, _seconds_left(latest)))
-                case CallState.INTENT | CallState.SUBMITTED | CallState.UNKNOWN:
-                    await self._give_up(run, latest)
-                case _:
-                    pass
+        earlier = await self._replied_earlier(run)
+        if earlier is not None:
+            return earlier
         request = await prepare()
         run.check()
         intent = self._intent(
@@ -120,11 +84,36 @@ class Journal:
             await self._replied(intent.id, receipt.provider_request_id)
 
         try:
-            await self._post(run, intent, send, record)
+            await self._posts.post(run, intent, send, record)
         except OutcomeUnknown:
             await self._give_up(run, await self._current(run, intent.id))
             return await self.reply_for(run, provider, prepare)
         return await self._current(run, intent.id)
+
+    async def _replied_earlier(self, run: JobRun) -> Call | None:
+        """An earlier run's call; None when one may be paid now. Raises JobEnded."""
+        latest = await self._latest(run)
+        if latest is None:
+            return None
+        match latest.state:
+            case CallState.SETTLED if latest.error_code is None:
+                return latest
+            case CallState.SUBMITTED if self._spool.has_reply(latest.id):
+                return latest
+            case CallState.INTENT if self._spool.has_reply(latest.id):
+                await self._replied(latest.id, None)
+                return latest
+            case CallState.INTENT | CallState.SUBMITTED if not latest.expired:
+                # the process that sent it may still answer, or another machine has the reply on disk
+                raise JobEnded(Deferred(None, None, _seconds_left(latest)))
+            case CallState.INTENT | CallState.SUBMITTED | CallState.UNKNOWN:
+                await self._give_up(run, latest)
+            case CallState.SETTLED:
+                # given up by a run that died before it could end the job
+                await self._end_or_pay_again(run)
+            case _:
+                pass
+        return None
 
     async def result_unwanted(self, call: Call, *, cost_micros: int) -> None:
         """The run lost its claim. Where the job is over the reply may go; elsewhere its next run needs it."""
@@ -134,7 +123,7 @@ class Journal:
     async def result_stored(self, call: Call, *, cost_micros: int, result: Mapping[str, Any] | None) -> None:
         """The reply's pictures lie in the bucket (or nobody wants them: no ``result``), and the reply may go."""
         with boundary(Boundary.RESULT):
-            if await self._until_recorded(
+            if await until_recorded(
                 lambda: provider_calls.settled(self._database, call.id, cost_micros=cost_micros, result=result)
             ):
                 booked(call.provider, cost_micros, is_estimate=False)
@@ -168,9 +157,13 @@ class Journal:
                 booked(call.provider, call.estimate_micros, is_estimate=True)
         UNKNOWN_SETTLED.labels("given_up").inc()
         log.error("provider_outcome_unknown", call_id=str(call.id), job_id=str(run.claim.job_id))
+        await self._end_or_pay_again(run)
+
+    async def _end_or_pay_again(self, run: JobRun) -> None:
+        """Raises JobEnded, unless one paid retry is allowed and left."""
         earlier = [c for c in await self._calls(run) if c.error_code == ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code]
         if not self._paid_retry or len(earlier) > 1:
-            raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, _UNKNOWN_DETAIL))
+            raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, UNKNOWN_DETAIL))
 
     # --- an id that is polled -------------------------------------------------------------------------------
 
@@ -187,21 +180,9 @@ class Journal:
         which ``prepare`` readies and is paid now. ``last`` is false for a call that another paid one follows in the
         same job.
         """
-        latest = await self._latest(run, kind.value)
-        if latest is not None:
-            match latest.state:
-                case CallState.SUBMITTED:
-                    return latest
-                case CallState.SETTLED if latest.error_code is None:
-                    return latest
-                case CallState.INTENT if not latest.expired:
-                    raise JobEnded(Deferred(None, None, _seconds_left(latest)))
-                case CallState.INTENT | CallState.UNKNOWN:
-                    found = await self._reconcile(run, provider, latest, last=last)
-                    if found is not None:
-                        return found
-                case _:
-                    pass
+        earlier = await self._submitted_earlier(run, provider, kind, last=last)
+        if earlier is not None:
+            return earlier
         spec = await prepare()
         prepared = await self._prepared(run, provider, spec)
         run.check()
@@ -224,17 +205,44 @@ class Journal:
                 await provider_calls.submitted(self._database, intent.id, last=last, provider_task_id=task_id)
 
         try:
-            await self._post(run, intent, send, record)
+            await self._posts.post(run, intent, send, record)
         except OutcomeUnknown as error:
             raise JobEnded(Deferred(None, None, self._first_look)) from error
         return await self._current(run, intent.id)
+
+    async def _submitted_earlier(
+        self, run: JobRun, provider: ModelProvider, kind: ModelKind, *, last: bool
+    ) -> Call | None:
+        """An earlier run's call; None when one may be paid now. Raises JobEnded."""
+        latest = await self._latest(run, kind.value)
+        if latest is None:
+            return None
+        match latest.state:
+            case CallState.SUBMITTED:
+                return latest
+            case CallState.SETTLED if latest.error_code is None:
+                return latest
+            case CallState.INTENT if not latest.expired:
+                raise JobEnded(Deferred(None, None, _seconds_left(latest)))
+            case CallState.INTENT | CallState.UNKNOWN:
+                found = await self._reconcile(run, provider, latest, last=last)
+                if found is not None:
+                    return found
+            case CallState.SETTLED if latest.error_code != ErrorCode.PROVIDER_TASK_EXPIRED.code:
+                # booked by a run that died before it could end the job
+                error = ErrorCode.of(str(latest.error_code))
+                unknown = error is ErrorCode.PROVIDER_OUTCOME_UNKNOWN
+                raise JobEnded(Failed(error, UNKNOWN_DETAIL if unknown else error.title))
+            case _:
+                pass
+        return None
 
     async def _prepared(self, run: JobRun, provider: ModelProvider, spec: ModelSpec) -> PreparedCall:
         try:
             with boundary(Boundary.PREPARE):
                 return await provider.prepare(spec)
         except ProviderError as error:
-            await self._not_taken(run.job, provider.name, error)
+            await self._posts.not_taken(run.job, provider.name, error)
             raise
 
     async def _reconcile(self, run: JobRun, provider: ModelProvider, call: Call, *, last: bool) -> Call | None:
@@ -263,7 +271,7 @@ class Journal:
                     booked(call.provider, call.estimate_micros, is_estimate=True)
             UNKNOWN_SETTLED.labels("given_up").inc()
             log.error("provider_outcome_unknown", call_id=str(call.id))
-            raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, _UNKNOWN_DETAIL))
+            raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, UNKNOWN_DETAIL))
         with boundary(Boundary.REFUSED):
             await provider_calls.refused(self._database, call.id, error_code=code, provider_code=None, http_status=None)
         UNKNOWN_SETTLED.labels("absent").inc()
@@ -293,159 +301,6 @@ class Journal:
             deadline_seconds=timeout + _DEADLINE_MARGIN,
         )
 
-    async def _post(
-        self,
-        run: JobRun,
-        intent: CallIntent,
-        send: Callable[[], Awaitable[T]],
-        record: Callable[[T], Awaitable[None]],
-    ) -> None:
-        with run.protected():
-            if not await self._intend(run, intent):
-                raise ClaimLost
-            task = asyncio.create_task(self._send_and_record(run.job, intent, send, record))
-            self._open.add(task)
-            task.add_done_callback(self._open.discard)
-            await asyncio.shield(task)
-
-    async def _intend(self, run: JobRun, intent: CallIntent) -> bool:
-        """Whether the call may be sent. Where the database does not say, it is not sent, and the intent is closed."""
-        self._spool.announce(intent.id)
-        try:
-            with boundary(Boundary.INTENT):
-                intended = await provider_calls.intend(self._database, run.claim, intent)
-        except UNREACHABLE:
-            code = ErrorCode.SERVICE_UNAVAILABLE.code
-            with boundary(Boundary.REFUSED):
-                await self._until_recorded(
-                    lambda: provider_calls.withdraw(self._database, run.claim, intent, error_code=code)
-                )
-            self._spool.drop_slip(intent.id)
-            raise
-        if not intended:
-            self._spool.drop_slip(intent.id)
-        return intended
-
-    async def _leave(self, call_id: UUID) -> None:
-        try:
-            await self._spool.depart(call_id)
-        except OSError as error:
-            raise HeldBack("the call was held back") from error
-
-    async def _never_left(self, call_id: UUID) -> None:
-        """The sender died, or was cut off, before the first byte: nothing was paid, whoever comes next may send."""
-        with boundary(Boundary.REFUSED):
-            await provider_calls.refused(
-                self._database, call_id, error_code=_NOT_SENT.code, provider_code=None, http_status=None
-            )
-        self._spool.drop_slip(call_id)
-        log.warning("provider_call_never_left", call_id=str(call_id))
-
-    async def _send_and_record(
-        self,
-        job: ClaimedJob,
-        intent: CallIntent,
-        send: Callable[[], Awaitable[T]],
-        record: Callable[[T], Awaitable[None]],
-    ) -> None:
-        try:
-            await self._send(job, intent, send, record)
-        finally:
-            self._spool.drop_slip(intent.id)
-
-    async def _send(
-        self,
-        job: ClaimedJob,
-        intent: CallIntent,
-        send: Callable[[], Awaitable[T]],
-        record: Callable[[T], Awaitable[None]],
-    ) -> None:
-        begun = time.perf_counter()
-        outcome = "unknown"
-        try:
-            with watched(lambda: self._leave(intent.id)):
-                answer = await send()
-            outcome = "accepted"
-        except Refused as error:
-            outcome = "refused"
-            refusal = error
-            with boundary(Boundary.REFUSED):
-                await self._until_recorded(
-                    lambda: provider_calls.refused(
-                        self._database,
-                        intent.id,
-                        error_code=refusal.code.code,
-                        provider_code=refusal.provider_code,
-                        http_status=refusal.http_status,
-                    )
-                )
-            await self._not_taken(job, intent.provider, error)
-            raise
-        except Exception as error:
-            if self._spool.hold_back(intent.id):
-                outcome = "never_left"
-                await self._until_recorded(lambda: self._never_left(intent.id))
-                raise Refused(_NOT_SENT, _NOT_SENT.title, advice=Advice.RETRY) from error
-            # also a defect of ours: once the request has left, only "unknown" is true
-            status = error.http_status if isinstance(error, OutcomeUnknown) else None
-            code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN
-            with boundary(Boundary.UNKNOWN):
-                await self._until_recorded(
-                    lambda: provider_calls.unknown(self._database, intent.id, error_code=code.code, http_status=status)
-                )
-            if isinstance(error, OutcomeUnknown):
-                await self._breakers.failed(intent.provider, error, job_id=job.claim.job_id, task_id=job.task_id)
-                raise
-            log.exception("paid_call_broke", call_id=str(intent.id))
-            raise OutcomeUnknown(code, _UNKNOWN_DETAIL) from error
-        finally:
-            seconds = time.perf_counter() - begun
-            CALL_SECONDS.labels(intent.provider, intent.kind, outcome).observe(seconds)
-            log.info(
-                "provider_call",
-                call_id=str(intent.id),
-                provider=intent.provider,
-                operation=intent.kind,
-                outcome=outcome,
-                duration_ms=round(seconds * 1000),
-            )
-        await self._until_recorded(lambda: record(answer))
-        await self._breakers.accepted(intent.provider, intent.id, job.task_id)
-
-    async def _not_taken(self, job: ClaimedJob, provider: str, error: ProviderError) -> None:
-        """Tell the breaker. Raises JobEnded when the job waits for it rather than fail an attempt."""
-        waits = await self._breakers.failed(provider, error, job_id=job.claim.job_id, task_id=job.task_id)
-        if waits and isinstance(error, Refused) and error.code is ErrorCode.PROVIDER_UNAVAILABLE:
-            raise JobEnded(self._retry.wait_for_breaker(job, error)) from error
-
-    async def recover(self) -> frozenset[Lane]:
-        """Go on, on this host, with the calls of processes that died: give back what was announced and never left, and
-        wake who waits for a reply that is here.
-
-        Returns the lanes whose jobs became claimable by that.
-        """
-        lanes: set[Lane] = set()
-        for call_id in await provider_calls.abandoned_intents(self._database, self._spool.announced()):
-            if self._spool.hold_back(call_id):
-                with boundary(Boundary.REFUSED):
-                    lanes |= await provider_calls.never_left(self._database, call_id, error_code=_NOT_SENT.code)
-                self._spool.drop_slip(call_id)
-                log.warning("provider_call_never_left", call_id=str(call_id))
-        if replied := self._spool.replied():
-            with boundary(Boundary.PROMOTE):
-                lanes |= await provider_calls.reply_found(self._database, replied)
-        return frozenset(lanes)
-
-    async def _until_recorded(self, write: Callable[[], Awaitable[T]]) -> T:
-        pause = 0.1
-        while True:
-            try:
-                return await write()
-            except UNREACHABLE as error:
-                log.warning("journal_waits_for_database", error=type(error).__name__)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
-
     async def _calls(self, run: JobRun) -> list[Call]:
         return await provider_calls.calls_of(self._database, run.claim.job_id)
 
@@ -453,7 +308,7 @@ class Journal:
         """The job's newest call (of this kind) that left us, or may have."""
         calls = [call for call in await self._calls(run) if kind is None or call.kind == kind]
         if calls and calls[-1].state is CallState.INTENT and self._spool.hold_back(calls[-1].id):
-            await self._never_left(calls.pop().id)
+            await self._posts.never_left(calls.pop().id)
         if calls:
             return calls[-1]
         if kind is None or run.job.retry_of is None:
@@ -462,13 +317,8 @@ class Journal:
 
     async def _current(self, run: JobRun, call_id: UUID) -> Call:
         # what is paid for is in this process: it does not give the job away because the database is away just now
-        calls = await self._until_recorded(lambda: self._calls(run))
+        calls = await until_recorded(lambda: self._calls(run))
         return next(call for call in calls if call.id == call_id)
-
-    async def drain(self) -> None:
-        """Wait for every open POST and for its record."""
-        while self._open:
-            await asyncio.wait(set(self._open))
 
 
 def _seconds_left(call: Call) -> float:

@@ -19,10 +19,10 @@ from app.db.pool import UNREACHABLE, Database
 from app.domain.crash_points import Boundary, boundary
 from app.services import breaker
 from app.services.bells import Bells
-from app.services.journal import Journal
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.poller import Poller
+from app.services.posts import Posts
 from app.services.reconciler import Reconciler
 from app.services.vacancies import Vacancies
 
@@ -47,12 +47,12 @@ class Sweeper:
         reconciler: Reconciler,
         vacancies: Vacancies,
         *,
-        journal: Journal,
+        posts: Posts,
         worker_id: UUID,
         settings: Settings,
     ) -> None:
         self._database = database
-        self._journal = journal
+        self._posts = posts
         self._bells = bells
         self._notifier = notifier
         self._pollers = pollers
@@ -139,7 +139,7 @@ class Sweeper:
             self._bells.ring(result.lanes)
             await self._clean()
             await self._vacancies.repair()
-        self._bells.ring(await self._journal.recover())
+        self._bells.ring(await self._posts.recover())
         for poller in self._pollers:
             with boundary(Boundary.ADOPT):
                 orphans = await provider_calls.adopt_orphans(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -68,7 +69,7 @@ class TripoCreates:
             body, raw = await asked.json()
             call = Call("tripo", kind, asked.account, hashlib.sha256(raw).hexdigest())
             await self._calls.pause(asked.knobs.submit_seconds)
-            early = self._calls.take(asked, "tripo.submit", _EARLY, prompt=body.get("prompt"))
+            early = self._calls.take(asked, "tripo.submit", _EARLY, prompt=_words(body))
             try:
                 answer = await self._calls.struck(asked, early)
                 if answer is not None and early is not None:
@@ -88,7 +89,7 @@ class TripoCreates:
         check_body(call.kind, body)
         fetched = await self._inputs.check(call.kind, body, asked.account, token_seconds=knobs.token_seconds)
         pool = pool_of(call.kind, body)
-        fault = self._calls.take(asked, "tripo.task", prompt=body.get("prompt"))
+        fault = self._calls.take(asked, "tripo.task", prompt=_words(body))
         new = NewTask(
             call=call,
             pool=pool,
@@ -114,7 +115,7 @@ class TripoCreates:
             await self._work.ended(task.id)
             await self._webhooks.sent()
         reply = asked.success({"task_id": task.id, "type": task.kind.replace("-", "_"), "status": "queued"})
-        late = self._calls.take(asked, "tripo.submit", AFTER, prompt=task.body.get("prompt"))
+        late = self._calls.take(asked, "tripo.submit", AFTER, prompt=_words(task.body))
         if late is not None:
             self._ledger.replied(task.id, late.kind)
             if late.kind == "cut_after":
@@ -128,3 +129,9 @@ async def _refine(asked: Asked) -> Response:
     """Every submission to the retired path is refused: 2015 for old drafts, 2006 for current ones."""
     del asked
     raise TripoRefusal(400, 2015, "This version is deprecated")
+
+
+def _words(body: Mapping[str, Any]) -> str:
+    """What a fault may know a create by."""
+    texture = body.get("texture_prompt")
+    return str(body.get("prompt") or (texture.get("text") if isinstance(texture, Mapping) else None) or "")

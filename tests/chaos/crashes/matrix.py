@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from app.domain.crash_points import Boundary, CrashPoint, Side
 from app.domain.operations import Operation
+from app.errors import ErrorCode
 
 IMAGES = (Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE)
 MODELS = (Operation.TEXT_TO_MODEL, Operation.IMAGE_TO_MODEL, Operation.REFINE_MODEL)
 BOTH = (Operation.SKETCH_TO_MODEL,)  # a concept, then a model from it
+
+UNKNOWN = ErrorCode.PROVIDER_OUTCOME_UNKNOWN
 
 EVERY_JOB = (
     Boundary.CLAIM,
@@ -40,12 +43,35 @@ API = (Boundary.ACCEPT, Boundary.RING)
 
 EXCEPTIONS = {
     Boundary.RELEASE: "a claim whose answer was lost is no state of a job: tests/chaos/test_database_answers_lost.py",
-    # met only by calls that go wrong, which no case of the matrix does yet
-    Boundary.REFUSED: "dead before or after its intent: tests/integration/test_departures.py",
-    Boundary.UNKNOWN: "a lost answer is found again: tests/chaos/test_provider_faults.py",
-    Boundary.LOOK: "asks without writing; the next look is the same: tests/chaos/test_provider_results.py",
     Boundary.REMOVE: "only jobs that ended without their files get there: tests/chaos/test_cancel.py",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A fault that the provider has for the job's first paid call, and what a job passes because of it."""
+
+    name: str
+    where: str
+    kind: str
+    boundaries: tuple[Boundary, ...]
+    end: ErrorCode | None = None  # how the job fails; None where it is completed all the same
+
+
+# nobody can look a call of OpenAI's up
+OPENAI_TROUBLES = (
+    Trouble("refused", "openai", "rate_limit", (Boundary.REFUSED,)),
+    Trouble("answer-lost", "openai", "reset_after", (Boundary.UNKNOWN, Boundary.GIVE_UP), end=UNKNOWN),
+)
+# Tripo's are found in its listing, or it proves that nothing was accepted, and it is sent again
+TRIPO_TROUBLES = (
+    Trouble("refused", "tripo.submit", "rate", (Boundary.REFUSED,)),
+    Trouble("answer-lost", "tripo.submit", "reset_after", (Boundary.UNKNOWN, Boundary.LOOK)),
+    Trouble("never-arrived", "tripo.submit", "reset_before", (Boundary.REFUSED,)),
+    Trouble("banned", "tripo.task", "banned", (Boundary.BOOK,), end=ErrorCode.PROVIDER_CONTENT_REFUSED),
+)
+# a call without words of its own can not be struck alone; its way through the engine is that of text-to-model
+WORDLESS = Operation.IMAGE_TO_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +79,20 @@ class Case:
     operation: Operation
     point: CrashPoint
     times: int
+    trouble: Trouble | None = None
 
     def __str__(self) -> str:
-        return f"{self.operation.value}-{self.point}-{self.times}"
+        trouble = "" if self.trouble is None else f"-{self.trouble.name}"
+        return f"{self.operation.value}{trouble}-{self.point}-{self.times}"
+
+    @property
+    def end(self) -> ErrorCode | None:
+        """How the job fails; None where it is completed."""
+        if self.trouble is None:
+            return None
+        if self.trouble.where == "openai" and self.point == CrashPoint(Side.BEFORE, Boundary.REFUSED):
+            return UNKNOWN  # cut after its first byte: nobody is left who knows that it was refused
+        return self.trouble.end
 
 
 def boundaries_of(operation: Operation) -> tuple[Boundary, ...]:
@@ -65,6 +102,12 @@ def boundaries_of(operation: Operation) -> tuple[Boundary, ...]:
     if operation in MODELS:
         return (*EVERY_JOB, *MODEL_JOB)
     return (*EVERY_JOB, *IMAGE_JOB, *MODEL_JOB, *FIRST_STEP)
+
+
+def troubles_of(operation: Operation) -> tuple[Trouble, ...]:
+    if operation is WORDLESS:
+        return ()
+    return TRIPO_TROUBLES if operation in MODELS else OPENAI_TROUBLES
 
 
 NOBODYS = CrashPoint(Side.BEFORE, Boundary.CLAIM)
@@ -79,13 +122,23 @@ def all_points(boundaries: Iterable[Boundary]) -> list[CrashPoint]:
     return [CrashPoint(side, boundary) for boundary in boundaries for side in Side]
 
 
+def ways(operation: Operation) -> list[tuple[CrashPoint, Trouble | None]]:
+    """Every point that a job of the operation can come to, and by what trouble."""
+    plain: list[tuple[CrashPoint, Trouble | None]] = [(point, None) for point in points(boundaries_of(operation))]
+    return plain + [(point, t) for t in troubles_of(operation) for point in points(t.boundaries)]
+
+
 def cases(operations: Sequence[Operation], *, full: bool) -> list[Case]:
-    """All of them once and three times in a row; or each point with one of the operations, in turn, once or thrice."""
-    if full:
-        everything = ((operation, points(boundaries_of(operation))) for operation in operations)
-        return [Case(operation, point, n) for operation, those in everything for point in those for n in (1, 3)]
-    some: list[Case] = []
-    for index, point in enumerate(points(boundaries_of(operations[0]))):
-        turn, again = index % len(operations), (index // len(operations)) % 2
-        some.append(Case(operations[turn], point, 3 if again else 1))
-    return some
+    """Each point with each operation, once and three times in a row; of the latter, in part, each point with one of
+    the operations, in turn, and of requests of two jobs what no others have."""
+    found: list[Case] = []
+    for turn, operation in enumerate(operations):
+        for index, (point, trouble) in enumerate(ways(operation)):
+            found.append(Case(operation, point, 1, trouble))
+            if full or _again(operation, point, in_turn=index % len(operations) == turn):
+                found.append(Case(operation, point, 3, trouble))
+    return found
+
+
+def _again(operation: Operation, point: CrashPoint, *, in_turn: bool) -> bool:
+    return point.boundary in FIRST_STEP if operation in BOTH else in_turn
