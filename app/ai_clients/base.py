@@ -86,6 +86,7 @@ class ImageResult:
     cost_micros: int
     price_version: str
     usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cost_is_estimate: bool = False  # the provider did not say what it took
 
 
 @runtime_checkable

@@ -144,7 +144,9 @@ class OpenAIImages:
             raise _unknown(f"The provider's reply could not be read: {error}.") from None
         cost = openai_settled_micros(request.model or self._model, read.usage)
         if cost is None:
-            cost = self.estimate(request).micros
+            return ImageResult(
+                read.images, self.estimate(request).micros, PRICE_VERSION, read.usage, cost_is_estimate=True
+            )
         return ImageResult(read.images, cost, PRICE_VERSION, read.usage)
 
     async def aclose(self) -> None:

@@ -71,16 +71,14 @@ def compare(
     partners: set[str] = set()
     for call in sorted(recorded, key=lambda call: call.accepted_at):
         row = by_reference.get(call.reference)
-        if row is None:
-            row = next((row for row in nameless if _fits(row, call)), None)
-            if row is not None:
-                nameless.remove(row)
-        if row is None:
-            if call.charged_micros != 0:
-                found.append(_unknown(provider, call))
-            continue
-        partners.add(str(row.id))
-        found += _cost(provider, row, call)
+        if row is not None:
+            partners.add(str(row.id))
+            found += _cost(provider, row, call)
+        elif (row := next((row for row in nameless if _fits(row, call)), None)) is not None:
+            nameless.remove(row)
+            partners.add(str(row.id))  # by its time only: of two such calls each may have cost what the other did
+        elif call.charged_micros != 0:
+            found.append(_unknown(provider, call))
     found += [
         _unpaid(provider, row)
         for row in journalled

@@ -17,6 +17,7 @@ from app.ai_clients.base import (
     ImageProvider,
     ImageReceipt,
     ImageRequest,
+    ImageResult,
     ModelKind,
     ModelProvider,
     ModelSpec,
@@ -115,18 +116,21 @@ class Journal:
                 pass
         return None
 
-    async def result_unwanted(self, call: Call, *, cost_micros: int) -> None:
+    async def result_unwanted(self, call: Call, result: ImageResult) -> None:
         """The run lost its claim. Where the job is over the reply may go; elsewhere its next run needs it."""
         if await provider_calls.job_is_over(self._database, call.id):
-            await self.result_stored(call, cost_micros=cost_micros, result=None)
+            await self.result_stored(call, result, stored=None)
 
-    async def result_stored(self, call: Call, *, cost_micros: int, result: Mapping[str, Any] | None) -> None:
-        """The reply's pictures lie in the bucket (or nobody wants them: no ``result``), and the reply may go."""
+    async def result_stored(self, call: Call, result: ImageResult, *, stored: Mapping[str, Any] | None) -> None:
+        """The reply's pictures lie in the bucket (or nobody wants them: not ``stored``), and the reply may go."""
+        cost, is_estimate = result.cost_micros, result.cost_is_estimate
         with boundary(Boundary.RESULT):
             if await until_recorded(
-                lambda: provider_calls.settled(self._database, call.id, cost_micros=cost_micros, result=result)
+                lambda: provider_calls.settled(
+                    self._database, call.id, cost_micros=cost, is_estimate=is_estimate, result=stored
+                )
             ):
-                booked(call.provider, cost_micros, is_estimate=False)
+                booked(call.provider, cost, is_estimate=is_estimate)
         self._spool.drop_reply(call.id)
 
     async def reply_useless(self, run: JobRun, call: Call) -> None:

@@ -86,13 +86,13 @@ class GenerateImages:
         try:
             files = await self._upload(run, result)
         except ClaimLost:
-            await self._journal.result_unwanted(call, cost_micros=result.cost_micros)
+            await self._journal.result_unwanted(call, result)
             raise
         missing = _missing(run, result)
         await self._journal.result_stored(
             call,
-            cost_micros=result.cost_micros,
-            result={
+            result,
+            stored={
                 "files": [file.as_json() for file in files],
                 "missing": {str(asset_id): error.code for asset_id, error in missing.items()},
             },

@@ -75,7 +75,8 @@ class Saboteur:
         self.last = f"SIGKILL {victim}"
 
     async def arm(self) -> None:
-        """Make the far ends unwell at low rates; a new sandbox process has forgotten."""
+        """Make the far ends quick and, at low rates, unwell; a new sandbox process has forgotten."""
+        await self._tell("POST", "/admin/knobs", {"drawing": "stock"})
         if not self.faults:
             return
         for where, kind, share in PROVIDER_FAULTS:

@@ -42,7 +42,7 @@ SETTINGS = {
     "BFF_TRIPO_H_SLOTS": "4",
 }
 _LINE_SECONDS = 5.0
-_REST_SECONDS = 400.0  # for everything to end after the load; a limit for a hung soak, not a measure
+_STILL_SECONDS = 180.0  # without anything ending after the load: it hangs
 
 _UNREST = """
 select (select count(*) from jobs where status in ('queued', 'running')) as jobs,
@@ -145,14 +145,17 @@ class Soak:
 
     async def _rest(self, clients: list[asyncio.Task[None]]) -> list[str]:
         self._say("the load is over: waiting until everything has ended")
-        unrest: dict[str, int] = {}
-        try:
-            async with asyncio.timeout(_REST_SECONDS):
-                await asyncio.gather(*clients)
-                while (unrest := await self._unrest()) and any(unrest.values()):
-                    await asyncio.sleep(0.5)
-        except TimeoutError:
-            return [f"it never came to rest: {unrest}"]
+        following = asyncio.gather(*clients)
+        last, since = await self._unrest(), time.monotonic()
+        while any(last.values()) or not following.done():
+            await asyncio.sleep(0.5)
+            unrest = await self._unrest()
+            if unrest != last:
+                last, since = unrest, time.monotonic()
+            elif time.monotonic() - since > _STILL_SECONDS:
+                following.cancel()
+                return [f"it never came to rest: {last}"]
+        await following
         return []
 
     async def _unrest(self) -> dict[str, int]:

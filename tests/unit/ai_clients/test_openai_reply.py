@@ -152,6 +152,7 @@ async def test_without_usage_the_estimate_is_booked(openai: OpenAIImages, tmp_pa
         body: dict[str, Any] = {"data": [{"b64_json": b64(PNG)}], "usage": usage}
         result = await decode(openai, tmp_path, json.dumps(body), n=2)
         assert result.cost_micros == openai.estimate(ImageRequest("x", n=2)).micros
+        assert result.cost_is_estimate
 
 
 async def test_ten_large_pictures_stay_out_of_memory(openai: OpenAIImages, tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_an_answer_that_was_lost_is_paired_by_its_time() -> None:
     assert names([call(accepted_at=THEN + timedelta(minutes=30))], [lost]) == [PAID_IS_JOURNALLED.name]
 
 
+def test_what_is_paired_by_its_time_alone_says_nothing_about_prices() -> None:
+    rows = [row(provider_task_id=None, cost_micros=cost) for cost in (52_715, 52_705)]
+    calls = [call(reference=f"task-{cost}", charged_micros=cost) for cost in (52_705, 52_715)]
+    assert names(calls, rows) == []
+
+
 def test_one_lost_answer_does_not_excuse_two_payments() -> None:
     lost = row(provider_task_id=None, error_code="provider_outcome_unknown", cost_is_estimate=True)
     assert names([call(), call(reference="task-2")], [lost]) == [PAID_IS_JOURNALLED.name]
