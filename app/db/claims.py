@@ -65,7 +65,7 @@ from unnest($1::text[]) as p(name)
 """
 
 PICK_NEW = """
-select j.id, j.task_id from jobs j join tasks t on t.id = j.task_id
+select j.id, j.alone from jobs j join tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = $1 and j.pool = $2
 order by j.priority desc, j.fair_tag, j.id
 limit $3
@@ -73,7 +73,7 @@ for no key update of j, t skip locked
 """
 
 PICK_RESUMABLE = """
-select j.id, j.pool from jobs j join tasks t on t.id = j.task_id
+select j.id, j.pool, j.alone from jobs j join tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = $1
 order by j.priority desc, j.fair_tag, j.id
 limit $2
@@ -144,14 +144,15 @@ async def claim(
     limit: int,
     time_limits: Mapping[str, float] | None = None,
 ) -> ClaimResult:
-    """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker. ``time_limits`` are in seconds, by
-    job type; a type without one has none."""
+    """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker; one that runs alone is claimed
+    alone. ``time_limits`` are in seconds, by job type; a type without one has none."""
     waiting = await database.fetch(WAITING, list(lanes))
     resumable = [row["lane"] for row in await database.fetch(RESUMABLE, list(lanes))]
     if not waiting and not resumable:
         return ClaimResult((), more=False, full=False)
     if limit <= 0:
         return ClaimResult((), more=False, full=True)
+    batch = _Batch(limit)
     async with database.transaction() as connection:
         resumed: list[asyncpg.Record] = []
         for lane in resumable:
@@ -159,45 +160,82 @@ async def claim(
         room = await _room(connection, sorted({row["pool"] for row in (*waiting, *resumed)}))
         gated = sorted({row["provider"] for row in waiting if row["gate"] != "all"})
         gates = await breakers.gates(connection, gated) if gated else {}
-        probes: dict[UUID, str] = {}
-        picked = await _resume(connection, [row["id"] for row in resumed])
-        more = bool(resumable) and not picked
-        fresh: list[UUID] = []
-        for row in waiting:
-            provider = row["provider"]
-            gate = gates.get(provider, "all")
-            wanted = min(room.get(row["pool"], 0), limit - len(picked), 1 if gate == "one" else limit)
-            if wanted <= 0 or gate == "none":
-                continue
-            rows = await connection.fetch(PICK_NEW, row["lane"], row["pool"], wanted)
-            more = more or not rows
-            room[row["pool"]] -= len(rows)
-            fresh.extend(found["id"] for found in rows)
-            picked.extend(found["id"] for found in rows)
-            if rows and gate == "one":
-                gates[provider] = "none"
-                probes[rows[0]["id"]] = provider
-        if not picked:
+        batch.take(await _still_paid(connection, resumed))
+        more = bool(resumable) and not batch.job_ids
+        fresh, probes, locked = await _pick_new(connection, batch, waiting, room, gates)
+        more = more or locked
+        if not batch.job_ids:
             return ClaimResult((), more=more, full=False)
         tables = database.tables
         take = _TAKE.format(concepts=tables.concepts, models=tables.models)
-        taken = await connection.fetch(take, picked, worker_id, dict(time_limits or {}), fresh)
+        taken = await connection.fetch(take, batch.job_ids, worker_id, dict(time_limits or {}), fresh)
         for row in taken:
             if row["id"] in probes:
                 await breakers.begin_probe(connection, probes[row["id"]], job_id=row["id"], attempt=row["attempt"])
-    full = len(picked) >= limit
+    full = batch.left <= 0
     return ClaimResult(tuple(_claimed(row) for row in taken), more=more and not full, full=full)
 
 
-async def _resume(connection: Connection, job_ids: list[UUID]) -> list[UUID]:
+class _Batch:
+    """What one claim takes. A job that runs alone comes first and closes it, or waits for a claim of its own."""
+
+    def __init__(self, limit: int) -> None:
+        self.job_ids: list[UUID] = []
+        self._limit = limit
+
+    @property
+    def left(self) -> int:
+        return self._limit - len(self.job_ids)
+
+    def take(self, rows: Sequence[asyncpg.Record]) -> list[UUID]:
+        """Those of the rows that may join."""
+        if rows and rows[0]["alone"] and not self.job_ids:
+            joined = [rows[0]["id"]]
+            self._limit = 1
+        else:
+            joined = [row["id"] for row in rows if not row["alone"]]
+        self.job_ids += joined
+        return joined
+
+
+async def _pick_new(
+    connection: Connection,
+    batch: _Batch,
+    waiting: Sequence[asyncpg.Record],
+    room: dict[str, int],
+    gates: dict[str, str],
+) -> tuple[list[UUID], dict[UUID, str], bool]:
+    """Fill the batch with jobs that need a slot: which, the providers that some of them probe, and whether others were
+    there that could not be locked."""
+    fresh: list[UUID] = []
+    probes: dict[UUID, str] = {}
+    locked = False
+    for row in waiting:
+        provider = row["provider"]
+        gate = gates.get(provider, "all")
+        wanted = min(room.get(row["pool"], 0), batch.left, 1 if gate == "one" else batch.left)
+        if wanted <= 0 or gate == "none":
+            continue
+        rows = await connection.fetch(PICK_NEW, row["lane"], row["pool"], wanted)
+        locked = locked or not rows
+        joined = batch.take(rows)
+        room[row["pool"]] -= len(joined)
+        fresh += joined
+        if joined and gate == "one":
+            gates[provider] = "none"
+            probes[joined[0]] = provider
+    return fresh, probes, locked
+
+
+async def _still_paid(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
     """Those of the locked jobs that still need no slot; the others queue for one."""
-    if not job_ids:
+    if not rows:
         return []
-    paid = {row["id"] for row in await connection.fetch(_STILL_PAID, job_ids)}
-    unpaid = [job_id for job_id in job_ids if job_id not in paid]
+    paid = {row["id"] for row in await connection.fetch(_STILL_PAID, [row["id"] for row in rows])}
+    unpaid = [row["id"] for row in rows if row["id"] not in paid]
     if unpaid:
         await connection.execute(_NEEDS_SLOT, unpaid)
-    return [job_id for job_id in job_ids if job_id in paid]
+    return [row for row in rows if row["id"] in paid]
 
 
 async def _room(connection: Connection, pools: Sequence[str]) -> dict[str, int]:

@@ -113,14 +113,15 @@ where j.status = 'running' and not exists (select from workers w where w.id = j.
 order by j.task_id, j.id limit 500
 """
 
-# An intent that another process may still answer parks the job until the call's deadline.
+# An intent that another process may still answer parks the job until the call's deadline. Of the runs that crashes
+# leave to a job, the last two are alone, not more: whoever is alone keeps a whole process busy.
 _TAKE_BACK = """
 with taken as (
   update jobs j set
     status = case when j.crashes + 1 >= $2 then 'failed' else 'queued' end,
     worker_id = null,
     crashes = j.crashes + 1,
-    alone = j.crashes + 1 >= 2,
+    alone = j.crashes + 1 >= greatest(2, $2 - 2),
     resume = j.calls_done or c.id is not null,
     waiting_for = case when j.crashes + 1 < $2 and c.state = 'intent' and c.deadline > now() then 'retry' end,
     run_after = case when j.crashes + 1 < $2 and c.state = 'intent' and c.deadline > now() then c.deadline end,

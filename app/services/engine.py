@@ -227,6 +227,8 @@ class Engine:
             return Failed(ErrorCode.INTERNAL_ERROR, f"This version does not know the job type {job.type}.")
         try:
             run.begin()
+            if job.alone:
+                await self._others_end(run)
             return await handler.run(run)
         except ClaimLost:
             return None
@@ -242,6 +244,11 @@ class Engine:
             raise
         except Exception as error:  # noqa: BLE001 - every defect of a handler ends its own job only
             return self._retry.outcome_of(job, error)
+
+    async def _others_end(self, run: JobRun) -> None:
+        """A job that was there at several crashes takes nobody with it; nothing is claimed until it has ended."""
+        while others := [other.task for other in self._runs.values() if other is not run and other.task is not None]:
+            await asyncio.wait(others)
 
     # --- liveness -------------------------------------------------------------------------------------------
 
