@@ -70,49 +70,36 @@ where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running'
 for no key update of j
 """
 
-
-async def intend(database: Database, claim: Claim, intent: CallIntent) -> bool:
-    """Commit the intent before the first byte is sent. False when the claim is lost or a call is still open."""
-    try:
-        changed = await database.execute(
-            _INTEND,
-            claim.job_id,
-            claim.worker_id,
-            claim.attempt,
-            intent.id,
-            intent.provider,
-            intent.pool,
-            intent.kind,
-            intent.request_hash,
-            dict(intent.fingerprint),
-            intent.estimate_micros,
-            intent.price_version,
-            intent.deadline_seconds,
-        )
-    except asyncpg.UniqueViolationError:
-        return False
-    return changed == 1
-
-
 # a row even where there was none: an intent that is still on its way finds its id taken
 _WITHDRAW = """
 insert into provider_calls (id, job_id, task_id, user_id, attempt, worker_id, provider, pool, kind, state, request_hash,
   fingerprint, estimate_micros, price_version, deadline, error_code, cost_micros, settled_at)
-select $2, j.id, j.task_id, j.user_id, $3, $4, $5, $6, $7, 'refused', $8, $9, $10, $11, now(), $12, 0, now()
+select $4, j.id, j.task_id, j.user_id, $3, $2, $5, $6, $7, 'refused', $8, $9, $10, $11, now(), $12, 0, now()
 from jobs j where j.id = $1
 on conflict (id) do update set state = 'refused', error_code = excluded.error_code, cost_micros = 0, settled_at = now()
   where provider_calls.state = 'intent'
 """
 
 
+async def intend(database: Database, claim: Claim, intent: CallIntent) -> bool:
+    """Commit the intent before the first byte is sent. False when the claim is lost or a call is still open."""
+    try:
+        return await database.execute(_INTEND, *_values(claim, intent), intent.deadline_seconds) == 1
+    except asyncpg.UniqueViolationError:
+        return False
+
+
 async def withdraw(database: Database, claim: Claim, intent: CallIntent, *, error_code: str) -> None:
     """Close an intent of which nobody knows whether it was committed, and whose request was never sent."""
-    await database.execute(
-        _WITHDRAW,
+    await database.execute(_WITHDRAW, *_values(claim, intent), error_code)
+
+
+def _values(claim: Claim, intent: CallIntent) -> tuple[Any, ...]:
+    return (
         claim.job_id,
-        intent.id,
-        claim.attempt,
         claim.worker_id,
+        claim.attempt,
+        intent.id,
         intent.provider,
         intent.pool,
         intent.kind,
@@ -120,7 +107,6 @@ async def withdraw(database: Database, claim: Claim, intent: CallIntent, *, erro
         dict(intent.fingerprint),
         intent.estimate_micros,
         intent.price_version,
-        error_code,
     )
 
 

@@ -34,7 +34,7 @@ from app.domain.statuses import CallState
 from app.errors import ErrorCode
 from app.services.bookings import UNKNOWN_SETTLED, booked
 from app.services.job_run import JobEnded, JobRun
-from app.services.posts import UNKNOWN_DETAIL, Posts, until_recorded
+from app.services.posts import UNKNOWN_DETAIL, Post, Posts, until_recorded
 from app.services.reconciler import Absent, Ambiguous, Found, NotYet, Reconciler
 from app.services.spool import Spool
 
@@ -85,7 +85,7 @@ class Journal:
             await self._replied(intent.id, receipt.provider_request_id)
 
         try:
-            await self._posts.post(run, intent, send, record)
+            await self._posts.make(run, Post(intent, send, record))
         except OutcomeUnknown:
             await self._give_up(run, await self._current(run, intent.id))
             return await self.reply_for(run, provider, prepare)
@@ -209,7 +209,7 @@ class Journal:
                 await provider_calls.submitted(self._database, intent.id, last=last, provider_task_id=task_id)
 
         try:
-            await self._posts.post(run, intent, send, record)
+            await self._posts.make(run, Post(intent, send, record))
         except OutcomeUnknown as error:
             raise JobEnded(Deferred(None, None, self._first_look)) from error
         return await self._current(run, intent.id)

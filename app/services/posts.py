@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import structlog
@@ -43,6 +44,15 @@ _NOT_SENT = ErrorCode.CALL_NOT_SENT
 UNKNOWN_DETAIL = "The connection broke after the request was sent. It may have been paid; it was not sent again."
 
 
+@dataclass(frozen=True, slots=True)
+class Post(Generic[T]):
+    """What is paid for: ``send`` makes the request under the intent, ``record`` writes down its answer."""
+
+    intent: CallIntent
+    send: Callable[[], Awaitable[T]]
+    record: Callable[[T], Awaitable[None]]
+
+
 class Posts:
     def __init__(self, database: Database, spool: Spool, breakers: Breakers, retry: RetryPolicy) -> None:
         self._database = database
@@ -51,17 +61,13 @@ class Posts:
         self._retry = retry
         self._open: set[asyncio.Task[Any]] = set()
 
-    async def post(
-        self,
-        run: JobRun,
-        intent: CallIntent,
-        send: Callable[[], Awaitable[T]],
-        record: Callable[[T], Awaitable[None]],
-    ) -> None:
+    async def make(self, run: JobRun, post: Post[Any]) -> None:
+        """Returns when the answer is recorded. Raises ClaimLost, JobEnded, ProviderError, and what the database raises
+        where the intent could not be written."""
         with run.protected():
-            if not await self._intend(run, intent):
+            if not await self._intend(run, post.intent):
                 raise ClaimLost
-            task = asyncio.create_task(self._send_and_record(run.job, intent, send, record))
+            task = asyncio.create_task(self._send_and_record(run.job, post))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
             await asyncio.shield(task)
@@ -90,40 +96,24 @@ class Posts:
         except OSError as error:
             raise HeldBack("the call was held back") from error
 
-    async def never_left(self, call_id: UUID) -> None:
-        """The sender died, or was cut off, before the first byte: nothing was paid, whoever comes next may send."""
-        with boundary(Boundary.REFUSED):
-            await provider_calls.refused(
-                self._database, call_id, error_code=_NOT_SENT.code, provider_code=None, http_status=None
-            )
-        self._spool.drop_slip(call_id)
-        log.warning("provider_call_never_left", call_id=str(call_id))
-
-    async def _send_and_record(
-        self,
-        job: ClaimedJob,
-        intent: CallIntent,
-        send: Callable[[], Awaitable[T]],
-        record: Callable[[T], Awaitable[None]],
-    ) -> None:
+    async def _send_and_record(self, job: ClaimedJob, post: Post[T]) -> None:
         try:
-            await self._send(job, intent, send, record)
+            answer = await self._send(job, post)
+            await until_recorded(lambda: post.record(answer))
+            await self._breakers.accepted(post.intent.provider, post.intent.id, job.task_id)
         finally:
-            self._spool.drop_slip(intent.id)
+            self._spool.drop_slip(post.intent.id)
 
-    async def _send(
-        self,
-        job: ClaimedJob,
-        intent: CallIntent,
-        send: Callable[[], Awaitable[T]],
-        record: Callable[[T], Awaitable[None]],
-    ) -> None:
+    async def _send(self, job: ClaimedJob, post: Post[T]) -> T:
+        """Raises Refused where nothing was paid, and OutcomeUnknown; the journal knows either by then."""
+        intent = post.intent
         begun = time.perf_counter()
         outcome = "unknown"
         try:
             with watched(lambda: self._leave(intent.id)):
-                answer = await send()
+                answer = await post.send()
             outcome = "accepted"
+            return answer
         except Refused as error:
             outcome = "refused"
             refusal = error
@@ -167,14 +157,23 @@ class Posts:
                 outcome=outcome,
                 duration_ms=round(seconds * 1000),
             )
-        await until_recorded(lambda: record(answer))
-        await self._breakers.accepted(intent.provider, intent.id, job.task_id)
 
     async def not_taken(self, job: ClaimedJob, provider: str, error: ProviderError) -> None:
         """Tell the breaker. Raises JobEnded when the job waits for it rather than fail an attempt."""
         waits = await self._breakers.failed(provider, error, job_id=job.claim.job_id, task_id=job.task_id)
         if waits and isinstance(error, Refused) and error.code is ErrorCode.PROVIDER_UNAVAILABLE:
             raise JobEnded(self._retry.wait_for_breaker(job, error)) from error
+
+    async def never_left(self, call_id: UUID) -> frozenset[Lane]:
+        """The call was held back before its first byte: nothing was paid, whoever comes next may send.
+
+        Returns the lane of its job where that became claimable.
+        """
+        with boundary(Boundary.REFUSED):
+            lanes = await provider_calls.never_left(self._database, call_id, error_code=_NOT_SENT.code)
+        self._spool.drop_slip(call_id)
+        log.warning("provider_call_never_left", call_id=str(call_id))
+        return lanes
 
     async def recover(self) -> frozenset[Lane]:
         """Go on, on this host, with the calls of processes that died: give back what was announced and never left, and
@@ -185,10 +184,7 @@ class Posts:
         lanes: set[Lane] = set()
         for call_id in await provider_calls.abandoned_intents(self._database, self._spool.announced()):
             if self._spool.hold_back(call_id):
-                with boundary(Boundary.REFUSED):
-                    lanes |= await provider_calls.never_left(self._database, call_id, error_code=_NOT_SENT.code)
-                self._spool.drop_slip(call_id)
-                log.warning("provider_call_never_left", call_id=str(call_id))
+                lanes |= await self.never_left(call_id)
         if replied := self._spool.replied():
             with boundary(Boundary.PROMOTE):
                 lanes |= await provider_calls.reply_found(self._database, replied)
