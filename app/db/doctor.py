@@ -160,8 +160,9 @@ async def unpublished(database: Database) -> list[str] | None:
     if not await database.fetchval("select exists (select from pg_publication where pubname = 'supabase_realtime')"):
         return None
     rows = await database.fetch(
-        "select n as name from unnest($1::text[]) as n where not exists (select from pg_publication_tables"
-        " where pubname = 'supabase_realtime' and schemaname = 'public' and tablename = n) order by n",
+        "select n as name from unnest($1::text[]) as n where to_regclass(format('public.%I', n)) is not null"
+        " and not exists (select from pg_publication_tables where pubname = 'supabase_realtime'"
+        " and schemaname = 'public' and tablename = n) order by n",
         _assets(database),
     )
     return [row["name"] for row in rows]

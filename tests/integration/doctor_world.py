@@ -8,10 +8,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
-import asyncpg
 import httpx
 from app.ai_clients.registry import pools
 from app.config import Settings
@@ -25,6 +24,7 @@ from app.services.doctor.rounds import GROUPS
 from app.tasks.worker import LANES_OF
 from pydantic import SecretStr
 
+from tests.chaos.conftest import run_sql
 from tests.integration.factories import settings_for
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer
@@ -41,73 +41,86 @@ def examined(settings: Settings, groups: Sequence[Group[Any]] = GROUPS) -> list[
     return asyncio.run(run())
 
 
-def codes(settings: Settings, groups: Sequence[Group[Any]] = GROUPS) -> list[str]:
-    return [finding.code.value.code for finding in examined(settings, groups)]
+@dataclass
+class World:
+    """A gateway whose database the doctor finds healthy, with settings that name it."""
 
+    settings: Settings
+    postgres: PostgresServer
 
-def run_sql(dsn: str, *statements: str) -> None:
-    async def run() -> None:
-        connection = await asyncpg.connect(dsn)
-        try:
+    @classmethod
+    @contextlib.contextmanager
+    def built(cls, postgres: PostgresServer, home: Path) -> Generator[World]:
+        with postgres.fresh_database() as dsn:
+            settings = settings_for(dsn, home)
+            asyncio.run(_move_in(settings))
+            yield cls(settings, postgres)
+
+    @property
+    def dsn(self) -> str:
+        return self.settings.database_url.get_secret_value()
+
+    def changed(self, **changes: Any) -> Settings:  # noqa: ANN401 - values of any field
+        return Settings.model_validate(self.settings.model_dump() | changes)
+
+    def at(self, dsn: str) -> Settings:
+        """With another database."""
+        return self.changed(database_url=SecretStr(dsn))
+
+    @contextlib.contextmanager
+    def copied_database(self, *statements: str) -> Generator[str]:
+        """The DSN of a copy of the healthy database, in which the statements were run."""
+        with self.postgres.fresh_database(template=self.dsn.partition("?")[0].rpartition("/")[2]) as dsn:
             for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(run())
+                run_sql(dsn, statement)
+            yield dsn
 
 
 @dataclass
-class World:
-    """What the doctor finds healthy. ``dsn`` is copied for every plant that spoils a database."""
+class Outside:
+    """What is not the gateway's own: a healthy broker, and a sandbox for Supabase and the providers."""
 
-    settings: Settings
-    dsn: str
-    postgres: PostgresServer
+    world: World
     sandbox: SandboxProcess
     valkey: EmbeddedValkey
 
+    @classmethod
     @contextlib.contextmanager
-    def spoilt_database(self, *statements: str) -> Generator[Settings]:
-        with self.postgres.fresh_database(template=self.dsn.partition("?")[0].rpartition("/")[2]) as dsn:
-            run_sql(dsn, *statements)
-            yield self.settings.model_copy(update={"database_url": SecretStr(dsn)})
+    def built(cls, postgres: PostgresServer, valkey: EmbeddedValkey, home: Path) -> Generator[Outside]:
+        with (
+            World.built(postgres, home) as world,
+            postgres.fresh_database() as project,
+            running_sandbox(project, home) as sandbox,
+        ):
+            world.settings = world.changed(
+                supabase_url=sandbox.supabase_url,
+                supabase_service_key=sandbox.settings.supabase_service_key,
+                openai_api_key=sandbox.settings.openai_api_key,
+                openai_base_url=f"{sandbox.url}/openai/v1",
+                tripo_api_key=sandbox.settings.tripo_api_key,
+                tripo_base_url=f"{sandbox.url}/tripo/v3",
+                redis_url=SecretStr(valkey.url()),
+            )
+            outside = cls(world, sandbox, valkey)
+            outside.bucket("POST", world.settings.generated_assets_bucket_name, public=True)
+            outside.bucket("POST", world.settings.input_bucket_names[0], public=False)
+            yield outside
 
-    def storage(self, method: str, path: str, body: dict[str, Any]) -> None:
-        key = self.settings.supabase_service_key.get_secret_value()
-        url = f"{self.settings.supabase_url}/storage/v1{path}"
+    @property
+    def settings(self) -> Settings:
+        return self.world.settings
+
+    def bucket(self, method: Literal["POST", "PUT"], name: str, **properties: Any) -> None:  # noqa: ANN401 - JSON
+        """Make a bucket, or change one."""
+        key = self.sandbox.settings.supabase_service_key.get_secret_value()
+        url = f"{self.sandbox.supabase_url}/storage/v1/bucket{'' if method == 'POST' else f'/{name}'}"
+        body = {"id": name, "name": name, **properties}
         httpx.request(method, url, json=body, headers={"Authorization": f"Bearer {key}"}).raise_for_status()
 
-    def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+        """The sandbox's own interface."""
         headers = {"X-Admin-Key": self.sandbox.settings.admin_key.get_secret_value()}
-        answer = httpx.request(method, f"{self.sandbox.url}/admin{path}", json=body, headers=headers)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-
-@contextlib.contextmanager
-def healthy_world(postgres: PostgresServer, valkey: EmbeddedValkey, home: Path) -> Generator[World]:
-    with (
-        postgres.fresh_database() as dsn,
-        postgres.fresh_database() as project,
-        running_sandbox(project, home) as sandbox,
-    ):
-        settings = settings_for(
-            dsn,
-            home,
-            supabase_url=sandbox.supabase_url,
-            supabase_service_key=sandbox.settings.supabase_service_key,
-            openai_api_key=sandbox.settings.openai_api_key,
-            openai_base_url=f"{sandbox.url}/openai/v1",
-            tripo_api_key=sandbox.settings.tripo_api_key,
-            tripo_base_url=f"{sandbox.url}/tripo/v3",
-            redis_url=SecretStr(valkey.url()),
-        )
-        world = World(settings, dsn, postgres, sandbox, valkey)
-        world.storage("POST", "/bucket", {"name": settings.generated_assets_bucket_name, "public": True})
-        world.storage("POST", "/bucket", {"name": settings.input_bucket_names[0], "public": False})
-        asyncio.run(_move_in(settings))
-        yield world
+        httpx.request(method, f"{self.sandbox.url}/admin{path}", json=body, headers=headers).raise_for_status()
 
 
 async def _move_in(settings: Settings) -> None:

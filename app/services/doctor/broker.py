@@ -47,7 +47,8 @@ async def open_broker(settings: Settings) -> AsyncGenerator[dict[str, Any]]:
 
 def _refusal(where: str, error: Exception) -> Finding:
     """Why the broker could not be used, without the client's message, which may quote the address."""
-    match error:
+    cause = error.__cause__ or error  # a refused login also comes as a connection that failed
+    match cause if isinstance(cause, redis.RedisError) else error:
         case AuthenticationError() | AuthorizationError():
             return Finding(Code.BROKER_LOGIN, f"{where} refuses the login of REDIS_URL")
         case redis.BusyLoadingError():
@@ -57,7 +58,6 @@ def _refusal(where: str, error: Exception) -> Finding:
         case redis.ResponseError():
             return Finding(Code.BROKER_LOGIN, f"{where} does not allow the gateway's commands, or has no such database")
         case _:
-            cause = error.__cause__ or error
             return Finding(Code.BROKER_UNREACHABLE, f"no connection to {where} ({type(cause).__name__})")
 
 

@@ -15,7 +15,7 @@ from app.services.doctor.opening import DatabasePatient, open_database
 
 _OLDEST = 150_000
 _SKEW_SECONDS = 5.0  # half of what tokens may be off
-_HEARING_SECONDS = 3
+_HEARING_SECONDS = 2
 
 
 async def _server(patient: DatabasePatient) -> Seen:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from app.config import Settings
 from app.services.doctor.findings import Code, Finding, Ill
@@ -37,7 +37,7 @@ class Examined:
 
 
 async def examine(
-    settings: Settings, groups: Sequence[Group[object]], *, patience_seconds: float
+    settings: Settings, groups: Sequence[Group[Any]], *, patience_seconds: float
 ) -> AsyncGenerator[Examined]:
     """What each group saw, as they end; all end within three times the patience, which each check has."""
     tasks = [asyncio.create_task(_examine(group, settings, patience_seconds)) for group in groups]
@@ -49,7 +49,7 @@ async def examine(
             task.cancel()
 
 
-async def _examine(group: Group[object], settings: Settings, patience: float) -> Examined:
+async def _examine(group: Group[Any], settings: Settings, patience: float) -> Examined:
     skipped = False
     seen: list[Finding | str] = []
     try:
@@ -67,7 +67,7 @@ async def _examine(group: Group[object], settings: Settings, patience: float) ->
     return Examined(group.name, findings, facts, skipped)
 
 
-async def _look(group: Group[object], settings: Settings, patience: float, seen: list[Finding | str]) -> None:
+async def _look(group: Group[Any], settings: Settings, patience: float, seen: list[Finding | str]) -> None:
     async with AsyncExitStack() as stack:
         async with asyncio.timeout(patience):
             patient = await stack.enter_async_context(group.open(settings))
@@ -94,4 +94,4 @@ def _name(check: Callable[..., object]) -> str:
 
 
 def _no_answer(name: str, patience: float) -> Finding:
-    return Finding(Code.NO_ANSWER, f"{name}: nothing within {patience:.0f} s")
+    return Finding(Code.NO_ANSWER, f"{name}: nothing within {patience:g} s")

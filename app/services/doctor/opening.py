@@ -52,6 +52,8 @@ async def open_migrated(settings: Settings) -> AsyncGenerator[DatabasePatient]:
             found = await doctor.history(patient.database)
             if found.missing or not found.migrated:
                 raise Ill
+            if any(table.hidden_rows or not table.ours for table in await doctor.rights(patient.database)):
+                raise Ill
             yield patient
     except Ill:
         raise Ill from None
