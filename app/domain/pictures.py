@@ -29,7 +29,7 @@ _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, Typ
 _SMALLEST_SIDE = 16
 _MOST_SCANS = 100  # cameras write up to about 12; each costs a pass over all pixels
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])", re.DOTALL)  # all but stuffing and restarts
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_ALONE, _START_OF_SCAN, _END_OF_IMAGE = 0x01, 0xDA, 0xD9  # the first one has no length behind it
 _JPEG_QUALITIES = (95, 85)
 _TOP_16_BITS = 65535
 _GLB_JSON_CHUNK = struct.Struct("<12xI4s")  # after the header: length and type of the first chunk
@@ -143,7 +143,9 @@ def _scans(path: Path) -> int:
         if kind == _END_OF_IMAGE:
             break
         scans += kind == _START_OF_SCAN
-        position = found.end() + max(2, int.from_bytes(content[found.end() : found.end() + 2], "big"))
+        position = found.end()
+        if kind != _ALONE:
+            position += max(2, int.from_bytes(content[position : position + 2], "big"))
     return scans
 
 

@@ -259,6 +259,15 @@ def test_a_jpeg_of_endless_scans_is_refused_undecoded(tmp_path: Path) -> None:
     assert refusal(path) is ErrorCode.INPUT_NOT_IMAGE
 
 
+def test_no_marker_hides_scans(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a", gradient(), "JPEG", progressive=True)
+    content = path.read_bytes()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    alone = b"\xff\x01"  # decoders read on behind it; taken for a length, the marker that follows skips 65,498 bytes
+    path.write_bytes(content[:-2] + alone + last * 200 + b"\x00" * 65_536 + b"\xff\xd9")
+    assert refusal(path) is ErrorCode.INPUT_NOT_IMAGE
+
+
 def test_what_lies_behind_a_jpeg_does_not_count(tmp_path: Path) -> None:
     path = saved(tmp_path / "a", gradient(), "JPEG")
     path.write_bytes(path.read_bytes() + b"\xff\xda\x00\x02" * 500)  # phones append films
