@@ -122,7 +122,7 @@ with taken as (
     worker_id = null,
     crashes = j.crashes + 1,
     alone = j.crashes + 1 >= greatest(2, $2 - 2),
-    resume = j.calls_done or c.id is not null,
+    resume = j.crashes + 1 < $2 and (j.calls_done or c.id is not null),
     waiting_for = case when j.crashes + 1 < $2 and c.state = 'intent' and c.deadline > now() then 'retry' end,
     run_after = case when j.crashes + 1 < $2 and c.state = 'intent' and c.deadline > now() then c.deadline end,
     error_code = case when j.crashes + 1 >= $2 then $3::text else j.error_code end,

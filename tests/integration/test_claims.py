@@ -195,6 +195,20 @@ async def test_a_crash_with_an_intent_parks_the_job_and_with_an_id_resumes_it(db
     assert [c.provider_task_id for c in await provider_calls.calls_of(db, job.claim.job_id)] == ["t-9"]
 
 
+async def test_a_job_that_crashed_for_the_last_time_does_not_go_on(db: Database) -> None:
+    user = await make_user(db)
+    await accept(db, model_plan(user, "task-last-crash"))
+    (job,) = await claim_all(db, await make_worker(db))
+    assert await provider_calls.intend(db, job.claim, intent())
+    await db.execute("delete from workers")
+    await db.execute("update jobs set started_at = started_at - interval '1 minute'")
+    result = await workers.sweep(db, ttl_seconds=10, max_crashes=1)
+    assert result is not None
+    assert result.crashed_out == 1
+    (row,) = await db.fetch("select status, resume, waiting_for, run_after from jobs")
+    assert tuple(row) == ("failed", False, None, None)
+
+
 async def test_cancel_ends_everything_at_once_and_only_for_the_owner(db: Database) -> None:
     user, other = await make_user(db), await make_user(db)
     worker = await make_worker(db)
