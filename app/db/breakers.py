@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from app.db.events import job_columns, job_updates
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import FailedJob, fail_what_hangs_on
@@ -180,23 +181,19 @@ where v.state <> 'closed' and v.opened_at < now() - make_interval(secs => $1)
 limit $2
 """
 
-_FAIL = """
+_FAIL = f"""
 with o as (
   select * from unnest($1::uuid[], $2::text[]) as o(id, error_code)
 ), ended as (
   update jobs j set status = 'failed', waiting_for = null, run_after = null, error_code = o.error_code,
     error_message = $3, finished_at = now()
   from o where j.id = o.id and j.status = 'queued' and not j.resume
-  returning j.id, j.task_id, j.request_id, j.user_id, j.type, j.step, j.progress, j.error_code
+  returning {job_columns("j")}
 ), event as (
-  insert into events (type, user_id, task_id, payload)
-  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', 'failed', 'progress', progress,
-    'waiting_for', null, 'error_code', error_code)
-  from ended
+  {job_updates("ended")}
 )
 select id, task_id, request_id, user_id, error_code from ended
-"""
+"""  # noqa: S608 - constants
 
 
 async def fail_stranded(database: Database, *, max_wait_seconds: float) -> list[tuple[str, UUID | None]]:

@@ -14,6 +14,7 @@ import asyncpg
 
 from app.db import breakers
 from app.db.breakers import GATE
+from app.db.events import select_job_updates
 from app.db.pool import Connection, Database
 from app.domain.jobs import Claim, ClaimedJob, JobType, Lane
 
@@ -88,7 +89,7 @@ select j.id from jobs j where j.id = any($1::uuid[]) and (j.calls_done or exists
 
 _NEEDS_SLOT = "update jobs set resume = false, seconds_left = null where id = any($1::uuid[])"
 
-_TAKE = """
+_TAKE = f"""
 with taken as (
   update jobs set status = 'running', worker_id = $2, attempt = attempt + 1, resume = false,
     started_at = coalesce(started_at, now()),
@@ -96,10 +97,10 @@ with taken as (
   where id = any($1::uuid[])
   returning *
 ), concept as (
-  update {concepts} a set status = 'processing', updated_at = now() from taken
+  update {{concepts}} a set status = 'processing', updated_at = now() from taken
   where a.job_id = taken.id and a.status = 'pending' returning a.id, a.task_id, a.user_id
 ), model as (
-  update {models} a set status = 'processing', updated_at = now() from taken
+  update {{models}} a set status = 'processing', updated_at = now() from taken
   where a.job_id = taken.id and a.status = 'pending' returning a.id, a.task_id, a.user_id
 ), request as (
   update requests r set status = 'running' from taken
@@ -117,10 +118,7 @@ with taken as (
   insert into events (type, user_id, task_id, payload)
   select 'task_update', user_id, id, jsonb_build_object('task_id', id, 'status', 'running') from task
   union all
-  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', 'running', 'progress', progress,
-    'waiting_for', null, 'error_code', null)
-  from taken
+  {select_job_updates("taken", error_code="null")}
   union all
   select 'asset_update', a.user_id, a.task_id, jsonb_build_object('task_id', a.task_id, 'asset_id', a.id,
     'table', a.name, 'status', 'processing', 'asset_url', null, 'error_code', null)
@@ -133,7 +131,7 @@ select *, extract(epoch from now() - created_at)::float8 as age_seconds,
   extract(epoch from deadline - now())::float8 as time_left_seconds
 from taken
 order by array_position($1::uuid[], id)
-"""
+"""  # noqa: S608 - constants
 
 
 async def claim(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from app.db.events import job_columns, job_updates
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import FailedJob, fail_what_hangs_on
@@ -17,21 +18,17 @@ where j.status = 'running' and j.deadline < now() - make_interval(secs => $1)
 order by j.deadline limit 500
 """
 
-_FAIL = """
+_FAIL = f"""
 with ended as (
   update jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null, error_code = $3,
     error_message = $4, finished_at = now(), failures = j.failures + 1
   where j.task_id = any($1) and j.status = 'running' and j.deadline < now() - make_interval(secs => $2)
-  returning j.id, j.task_id, j.request_id, j.user_id, j.type, j.step, j.progress
+  returning {job_columns("j")}
 ), event as (
-  insert into events (type, user_id, task_id, payload)
-  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', 'failed', 'progress', progress,
-    'waiting_for', null, 'error_code', $3::text)
-  from ended
+  {job_updates("ended")}
 )
 select id, task_id, request_id, user_id from ended
-"""
+"""  # noqa: S608 - constants
 
 
 async def fail_overdue(

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from app.db.events import job_columns, job_updates
 from app.db.pool import Database
 from app.domain.jobs import Claim, Lane
 from app.domain.statuses import CallState
@@ -289,22 +290,25 @@ async def settled(
     )
 
 
+_PROGRESS = f"""
+with p as (
+  select * from unnest($1::uuid[], $2::smallint[]) as p(id, progress)
+), c as (
+  update provider_calls set progress = p.progress from p
+  where provider_calls.id = p.id and coalesce(provider_calls.progress, -1) < p.progress
+  returning provider_calls.job_id, p.progress
+), j as (
+  update jobs set progress = c.progress from c
+  where jobs.id = c.job_id and jobs.status = 'running' and jobs.progress < c.progress
+  returning {job_columns("jobs")}
+)
+{job_updates("j", error_code="null")}
+"""  # noqa: S608 - constants
+
+
 async def record_progress(database: Database, progress: Sequence[tuple[UUID, int]]) -> None:
     """Progress of polled calls, for their jobs and readers; one statement for all. Never backwards."""
-    await database.execute(
-        "with p as (select * from unnest($1::uuid[], $2::smallint[]) as p(id, progress)),"
-        " c as (update provider_calls set progress = p.progress from p"
-        "   where provider_calls.id = p.id and coalesce(provider_calls.progress, -1) < p.progress"
-        "   returning provider_calls.job_id, p.progress),"
-        " j as (update jobs set progress = c.progress from c where jobs.id = c.job_id and jobs.status = 'running'"
-        "   and jobs.progress < c.progress returning jobs.*)"
-        " insert into events (type, user_id, task_id, payload)"
-        " select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,"
-        "   'request_id', request_id, 'type', type, 'step', step, 'status', status, 'progress', progress,"
-        "   'waiting_for', null, 'error_code', null) from j",
-        [call for call, _ in progress],
-        [value for _, value in progress],
-    )
+    await database.execute(_PROGRESS, [call for call, _ in progress], [value for _, value in progress])
 
 
 async def adopt_orphans(database: Database, *, worker_id: UUID, provider: str, limit: int) -> list[Call]:

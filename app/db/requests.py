@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from app.db import user_limits
+from app.db.events import job_columns, select_job_updates
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan
@@ -66,7 +67,7 @@ class UnknownUser(Exception):
     """The user does not exist (any more); nothing was written."""
 
 
-_ACCEPT = """
+_ACCEPT = f"""
 with task as (
   insert into tasks (id, user_id, concepts_reserved, models_reserved, refined_models_reserved)
   values ($1, $2, $3, $4, $5)
@@ -95,27 +96,27 @@ with task as (
 ), ready as (
   select p.id, request.user_id, p.lane, p.pool, p.priority, p.step as position
   from planned p, request where p.waiting_for is null
-), {tagging}, job as (
+), {tagging("ready")}, job as (
   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,
     status, waiting_for, estimate_micros, params, retry_of, resume, calls_done, trace_id)
   select p.id, task.id, request.id, $2, p.step, p.type, p.provider, p.pool, p.lane, p.priority,
     coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params, p.retry_of, p.paid, p.paid,
     $18
   from task, request, planned p left join tagged on tagged.id = p.id
-  returning id, task_id, step, type, waiting_for
+  returning {job_columns("jobs")}
 ), plan as (
   select a.*, row_number() over (partition by a.kind order by a.position) - 1 as offset_in_kind
   from jsonb_to_recordset($14) as a(id uuid, kind text, position integer, job_id uuid, prompt text, style text,
     source_input_asset_id uuid, source_concept_image_id uuid, source_model_id uuid, metadata jsonb)
 ), concept as (
-  insert into {concepts} (id, task_id, user_id, source_input_asset_id, source_concept_image_id, prompt, style,
+  insert into {{concepts}} (id, task_id, user_id, source_input_asset_id, source_concept_image_id, prompt, style,
     metadata, request_id, job_id, number)
   select p.id, task.id, $2, p.source_input_asset_id, p.source_concept_image_id, p.prompt, p.style,
     p.metadata, request.id, p.job_id, task.first_concept + p.offset_in_kind
   from plan p, task, request where p.kind = 'concept'
   returning id, status
 ), model as (
-  insert into {models} (id, task_id, user_id, source_input_asset_id, source_concept_image_id, source_model_id,
+  insert into {{models}} (id, task_id, user_id, source_input_asset_id, source_concept_image_id, source_model_id,
     prompt, style, metadata, request_id, job_id, kind, number)
   select p.id, task.id, $2, p.source_input_asset_id, p.source_concept_image_id, p.source_model_id,
     p.prompt, p.style, p.metadata, request.id, p.job_id, p.kind,
@@ -123,7 +124,7 @@ with task as (
   from plan p, task, request where p.kind <> 'concept'
   returning id, status
 ), input as (
-  update {inputs} i
+  update {{inputs}} i
   set status = 'complete', width = coalesce(x.width, i.width), height = coalesce(x.height, i.height),
     updated_at = now()
   from jsonb_to_recordset($15) as x(id uuid, width integer, height integer), request
@@ -135,10 +136,7 @@ with task as (
     jsonb_build_object('task_id', task.id, 'status', task.status, 'request_id', request.id)
   from task, request
   union all
-  select 'job_update', $2, job.task_id, jsonb_build_object('task_id', job.task_id, 'job_id', job.id,
-    'request_id', $6::uuid, 'type', job.type, 'step', job.step, 'status', 'queued', 'progress', 0,
-    'waiting_for', job.waiting_for, 'error_code', null)
-  from job
+  {select_job_updates("job")}
   union all
   select 'asset_update', $2, $1, jsonb_build_object('task_id', $1::text, 'asset_id', changed.id,
     'table', changed.name, 'status', changed.status, 'asset_url', null, 'error_code', null)
@@ -149,7 +147,7 @@ with task as (
   ) as changed
 )
 select exists (select from job where job.waiting_for = 'user_limit') as waits from task, request
-""".replace("{tagging}", tagging("ready"))
+"""  # noqa: S608 - constants
 
 
 async def accept(database: Database, plan: RequestPlan, limits: UserLimits = NO_LIMITS) -> bool:

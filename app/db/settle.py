@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from app.db.events import job_columns, job_updates
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
@@ -32,7 +33,7 @@ class FailedJob:
     message: str
 
 
-_SETTLE_JOBS = """
+_SETTLE_JOBS = f"""
 with o as (
   select * from jsonb_to_recordset($1) as o(id uuid, worker_id uuid, attempt integer, status text, delay float8,
     waiting_for text, failed integer, deferred integer, start_over boolean, error_code text, error_message text,
@@ -59,17 +60,12 @@ with o as (
     finished_at = case when o.status = 'queued' then null else now() end
   from o
   where j.id = o.id and j.worker_id = o.worker_id and j.attempt = o.attempt and j.status = 'running'
-  returning j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.lane, j.status, j.waiting_for, j.progress,
-    j.error_code
+  returning {job_columns("j")}, j.lane
 ), event as (
-  insert into events (type, user_id, task_id, payload)
-  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', status, 'progress', progress,
-    'waiting_for', waiting_for, 'error_code', error_code)
-  from settled
+  {job_updates("settled")}
 )
 select * from settled
-"""
+"""  # noqa: S608 - constants
 
 _STORE_FILES = """
 update files f set state = 'stored', stored_at = now(), content_type = x.content_type, size = x.size,
@@ -85,34 +81,33 @@ from jsonb_to_recordset($1) as x(preview_file_id uuid, preview_size bigint, prev
 where f.id = x.preview_file_id and f.state = 'uploading'
 """
 
-_COMPLETE_ASSETS = """
-with done as (
-  update {table} a set status = 'complete', asset_url = x.url, file_id = x.file_id,
+_TELL_OF_ASSETS = """
+insert into events (type, user_id, task_id, payload)
+select 'asset_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'asset_id', id,
+  'table', $2::text, 'status', status, 'asset_url', asset_url, 'error_code', error_code)
+from changed
+"""
+
+_COMPLETE_ASSETS = f"""
+with changed as (
+  update {{table}} a set status = 'complete', asset_url = x.url, file_id = x.file_id,
     ai_service_task_id = x.provider_task_id, preview_url = x.preview_url, updated_at = now(),
-    error_code = null, error_message = null {size}
+    error_code = null, error_message = null {{size}}
   from jsonb_to_recordset($1) as x(asset_id uuid, url text, file_id uuid, provider_task_id text, preview_url text,
     width integer, height integer)
   where a.id = x.asset_id and a.status in ('pending', 'processing')
-  returning a.id, a.task_id, a.user_id, a.status, a.asset_url
-)
-insert into events (type, user_id, task_id, payload)
-select 'asset_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'asset_id', id,
-  'table', $2::text, 'status', status, 'asset_url', asset_url, 'error_code', null)
-from done
-"""
+  returning a.id, a.task_id, a.user_id, a.status, a.asset_url, a.error_code
+) {_TELL_OF_ASSETS}
+"""  # noqa: S608 - constants
 
-_END_ASSETS = """
-with ended as (
-  update {table} a set status = $3, error_code = x.error_code, error_message = x.error_message, updated_at = now()
+_END_ASSETS = f"""
+with changed as (
+  update {{table}} a set status = $3, error_code = x.error_code, error_message = x.error_message, updated_at = now()
   from jsonb_to_recordset($1) as x(job_id uuid, asset_id uuid, error_code text, error_message text)
   where a.job_id = x.job_id and (x.asset_id is null or a.id = x.asset_id) and a.status in ('pending', 'processing')
-  returning a.id, a.task_id, a.user_id, a.status, a.error_code
-)
-insert into events (type, user_id, task_id, payload)
-select 'asset_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'asset_id', id,
-  'table', $2::text, 'status', status, 'asset_url', null, 'error_code', error_code)
-from ended
-"""
+  returning a.id, a.task_id, a.user_id, a.status, a.asset_url, a.error_code
+) {_TELL_OF_ASSETS}
+"""  # noqa: S608 - constants
 
 # the barrier: a step starts when every earlier step of its request is completed; it takes the place that one held
 _START_NEXT_STEPS = f"""
@@ -127,22 +122,18 @@ update jobs n set waiting_for = null, fair_tag = tagged.fair_tag from tagged whe
 returning n.lane
 """  # noqa: S608 - constants
 
-_FAIL_NEXT_STEPS = """
+_FAIL_NEXT_STEPS = f"""
 with ended as (
   update jobs n set status = 'failed', waiting_for = null, error_code = x.error_code,
     error_message = x.error_message, finished_at = now()
   from jsonb_to_recordset($1) as x(request_id uuid, error_code text, error_message text)
   where n.request_id = x.request_id and n.status = 'queued' and n.waiting_for = 'step'
-  returning n.id, n.task_id, n.request_id, n.user_id, n.type, n.step, n.error_code, n.error_message
+  returning {job_columns("n")}, n.error_message
 ), event as (
-  insert into events (type, user_id, task_id, payload)
-  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', 'failed', 'progress', 0,
-    'waiting_for', null, 'error_code', error_code)
-  from ended
+  {job_updates("ended")}
 )
 select id as job_id, error_code, error_message from ended
-"""
+"""  # noqa: S608 - constants
 
 
 async def settle(database: Database, settlements: Sequence[Settlement]) -> Settled:
@@ -179,7 +170,7 @@ async def _settle_assets(connection: Connection, database: Database, live: Seque
         outcome = item.outcome
         if isinstance(outcome, Completed):
             ended.extend(
-                _ended(item.job.claim.job_id, error.code, error.title, asset_id)
+                ended_by(item.job.claim.job_id, error.code, error.title, asset_id)
                 for asset_id, error in outcome.missing.items()
             )
         elif isinstance(outcome, Failed):
@@ -220,8 +211,8 @@ async def fail_what_hangs_on(connection: Connection, database: Database, failed:
         for job in failed
     ]
     steps = await connection.fetch(_FAIL_NEXT_STEPS, requests)
-    ended = [_ended(job.id, job.error.code, job.message) for job in failed]
-    ended.extend(_ended(row["job_id"], row["error_code"], row["error_message"]) for row in steps)
+    ended = [ended_by(job.id, job.error.code, job.message) for job in failed]
+    ended.extend(ended_by(row["job_id"], row["error_code"], row["error_message"]) for row in steps)
     await end_assets(connection, database, ended, status="failed")
 
 
@@ -233,7 +224,8 @@ async def end_assets(
         await connection.execute(_END_ASSETS.format(table=table), ended, name, status)
 
 
-def _ended(job_id: UUID, code: str, message: str | None, asset_id: UUID | None = None) -> dict[str, Any]:
+def ended_by(job_id: UUID, code: str, message: str | None, asset_id: UUID | None = None) -> dict[str, Any]:
+    """For ``end_assets``: all unfinished asset rows of the job, or just this one."""
     return {
         "job_id": str(job_id),
         "asset_id": None if asset_id is None else str(asset_id),

@@ -9,9 +9,10 @@ from uuid import UUID
 
 import asyncpg
 
+from app.db.events import job_columns, job_updates
 from app.db.pool import Database
 from app.db.rollup import lock_tasks, roll_up
-from app.db.settle import end_assets
+from app.db.settle import end_assets, ended_by
 from app.errors import ErrorCode
 
 
@@ -162,21 +163,17 @@ async def requests_of(database: Database, task_id: str) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-_CANCEL_JOBS = """
+_CANCEL_JOBS = f"""
 with ended as (
   update jobs set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
     error_code = $2, finished_at = now()
   where task_id = $1 and status in ('queued', 'running')
-  returning id, task_id, request_id, user_id, type, step, progress, pool
+  returning {job_columns("jobs")}, pool
 ), event as (
-  insert into events (type, user_id, task_id, payload)
-  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', 'canceled', 'progress', progress,
-    'waiting_for', null, 'error_code', $2::text)
-  from ended
+  {job_updates("ended")}
 )
-select id, request_id, pool from ended
-"""
+select id as job_id, request_id, pool, error_code from ended
+"""  # noqa: S608 - constants
 
 
 async def cancel(database: Database, task_id: str, user_id: UUID) -> list[str] | None:
@@ -188,15 +185,7 @@ async def cancel(database: Database, task_id: str, user_id: UUID) -> list[str] |
             return None
         rows = await connection.fetch(_CANCEL_JOBS, task_id, ErrorCode.CANCELED.code)
         if rows:
-            ended = [
-                {
-                    "job_id": str(row["id"]),
-                    "asset_id": None,
-                    "error_code": ErrorCode.CANCELED.code,
-                    "error_message": None,
-                }
-                for row in rows
-            ]
+            ended = [ended_by(row["job_id"], row["error_code"], None) for row in rows]
             await end_assets(connection, database, ended, status="canceled")
             await roll_up(connection, request_ids=[row["request_id"] for row in rows], task_ids=[task_id])
     return sorted({row["pool"] for row in rows})

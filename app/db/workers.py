@@ -10,6 +10,7 @@ import asyncpg
 
 from app.db.breakers import GATE
 from app.db.deadlines import fail_overdue
+from app.db.events import job_columns, job_updates
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import FailedJob, fail_what_hangs_on
@@ -70,22 +71,18 @@ async def running_claims(database: Database, worker_id: UUID) -> set[tuple[UUID,
     return {(row["id"], row["attempt"]) for row in rows}
 
 
-_RELEASE = """
+_RELEASE = f"""
 with released as (
   update jobs j set status = 'queued', worker_id = null, resume = j.calls_done or exists (
     select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))
   from unnest($2::uuid[], $3::integer[]) as c(id, attempt)
   where j.id = c.id and j.attempt = c.attempt and j.worker_id = $1 and j.status = 'running'
-  returning j.id, j.task_id, j.request_id, j.user_id, j.type, j.step, j.progress
+  returning {job_columns("j")}
 ), event as (
-  insert into events (type, user_id, task_id, payload)
-  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', 'queued', 'progress', progress,
-    'waiting_for', null, 'error_code', null)
-  from released
+  {job_updates("released", error_code="null")}
 )
 select task_id, request_id from released
-"""
+"""  # noqa: S608 - constants
 
 
 async def release(database: Database, worker_id: UUID, claims: Sequence[tuple[UUID, int]]) -> int:
@@ -115,7 +112,7 @@ order by j.task_id, j.id limit 500
 
 # An intent that another process may still answer parks the job until the call's deadline. Of the runs that crashes
 # leave to a job, the last two are alone, not more: whoever is alone keeps a whole process busy.
-_TAKE_BACK = """
+_TAKE_BACK = f"""
 with taken as (
   update jobs j set
     status = case when j.crashes + 1 >= $2 then 'failed' else 'queued' end,
@@ -131,16 +128,12 @@ with taken as (
   from jobs k left join provider_calls c on c.job_id = k.id and c.state in ('intent', 'submitted', 'unknown')
   where k.id = j.id and j.id = any($1::uuid[]) and j.status = 'running'
     and not exists (select from workers w where w.id = j.worker_id)
-  returning j.id, j.task_id, j.request_id, j.user_id, j.type, j.step, j.status, j.waiting_for, j.progress, j.error_code
+  returning {job_columns("j")}
 ), event as (
-  insert into events (type, user_id, task_id, payload)
-  select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', status, 'progress', progress,
-    'waiting_for', waiting_for, 'error_code', error_code)
-  from taken
+  {job_updates("taken")}
 )
 select * from taken
-"""
+"""  # noqa: S608 - constants
 
 _PROMOTE_DUE = """
 with due as (
