@@ -7,6 +7,8 @@ import base64
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 import redis
-from app.config import Settings
+from app.config import Settings, child_environment
 from app.domain.broker_url import redis_py_url
 from app.embedded.valkey import EmbeddedValkey
 from app.services.doctor.broker import BROKER
@@ -296,6 +298,22 @@ def test_every_code_has_a_plant() -> None:
     elsewhere = {"settings_invalid", "spool_not_writable"}  # tests/unit/doctor
     below = {"no_answer", "check_broke"}
     assert planted | elsewhere | below == {code.value.code for code in Code}
+
+
+def test_warnings_alone_are_no_failure(outside: Outside) -> None:
+    settings = outside.world.changed(tripo_texture_version="v9-20300101")
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "doctor", "--patience", "60"],
+        env=child_environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("✓") == 7  # groups, all but that of settings
+    assert "! settings   model_unknown" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("doctor: 0 errors, 1 warning in")
 
 
 # --- one check never stops the others ---------------------------------------------------------------------------

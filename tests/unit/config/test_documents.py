@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from app.errors import ErrorCode
+from app.services.doctor.findings import Code
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -15,6 +16,14 @@ def test_the_error_table_is_the_catalogue() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.+) \| (yes|no) \|$", text, re.MULTILINE)
     wanted = [(e.code, str(e.status), e.title, "yes" if e.retry_helps else "no") for e in ErrorCode]
     assert rows == wanted
+
+
+def test_the_runbook_has_every_finding_of_the_doctor() -> None:
+    text = (REPOSITORY / "docs" / "runbook.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (error|warning) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+    entries = [code.value for code in Code]
+    assert rows == [(entry.code, str(entry.severity), entry.meaning, entry.remedy) for entry in entries]
+    assert len({entry.code for entry in entries}) == len(entries)
 
 
 def test_codes_are_unique() -> None:
