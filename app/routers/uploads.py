@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 
 from app.deps import Caller, Services
-from app.errors import AppError, ErrorCode
+from app.errors import ErrorCode
 from app.routers.multipart import FormReceiver
+from app.routers.pace import Pace, keep_pace
 from app.schemas.problems import documented
 from app.schemas.uploads import MULTIPART_BODY, UploadedAsset
 
 FORM_BYTES = 64 * 1024  # what a form may have beside its file
 
-_RECEIVE_SECONDS = 600.0
 _TASK, _TYPE = "task_id", "input_asset_type"
 
 router = APIRouter(tags=["assets"])
@@ -37,21 +36,20 @@ router = APIRouter(tags=["assets"])
         ErrorCode.INPUT_TRUNCATED,
         ErrorCode.INPUT_TOO_MANY_PIXELS,
         ErrorCode.INPUT_TOO_SMALL,
+        ErrorCode.TOO_MANY_UPLOADS,
+        ErrorCode.UPLOAD_TOO_SLOW,
         ErrorCode.STORAGE_UNAVAILABLE,
     ),
 )
 async def upload(request: Request, caller: Caller, services: Services) -> UploadedAsset:
     """A picture or a GLB model becomes an input of the caller."""
     declared = request.headers.get("content-length")
-    async with services.uploads.workspace(None if declared is None else int(declared)) as directory:
+    async with services.uploads.workspace(caller.user_id, None if declared is None else int(declared)) as directory:
         receiver = FormReceiver(
             directory / "upload", field_names=frozenset({_TASK, _TYPE}), limit_of=services.uploads.limit_of
         )
-        try:
-            async with asyncio.timeout(_RECEIVE_SECONDS):  # room in the spool is not for those who only trickle
-                form = await receiver.receive(request.headers.get("content-type", ""), request.stream())
-        except TimeoutError:
-            raise AppError(ErrorCode.MALFORMED_REQUEST, "The file did not arrive in time.") from None
+        body = keep_pace(request.stream(), Pace.of(services.settings))
+        form = await receiver.receive(request.headers.get("content-type", ""), body)
         asset = await services.uploads.store(
             form.file,
             user_id=caller.user_id,

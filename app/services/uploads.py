@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -67,6 +68,8 @@ class Uploads:
     ) -> None:
         """``patience_seconds`` is how long an upload may wait for room in the spool."""
         self._patience_seconds = patience_seconds
+        self._under_way: Counter[UUID] = Counter()
+        self._max_per_user = settings.user_max_uploads
         self._database = database
         self._storage = storage
         self._inputs = inputs
@@ -94,11 +97,12 @@ class Uploads:
         raise AppError(ErrorCode.INPUT_NOT_IMAGE, "PNG, JPEG and WebP pictures and GLB models are accepted.")
 
     @asynccontextmanager
-    async def workspace(self, expected_bytes: int | None) -> AsyncGenerator[Path]:
-        """A directory for one upload, removed afterwards. Raises AppError(SERVICE_UNAVAILABLE) while the spool stays
-        full."""
+    async def workspace(self, user_id: UUID, expected_bytes: int | None) -> AsyncGenerator[Path]:
+        """A directory for one upload, removed afterwards. Raises AppError: TOO_MANY_UPLOADS of the user, and
+        SERVICE_UNAVAILABLE while the spool stays full."""
         expected = self.max_bytes if expected_bytes is None else min(expected_bytes, self.max_bytes)
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._place(user_id))
             try:
                 async with asyncio.timeout(self._patience_seconds):
                     directory = await stack.enter_async_context(self._spool.workspace(expected_bytes=expected))
@@ -107,6 +111,21 @@ class Uploads:
                     ErrorCode.SERVICE_UNAVAILABLE, "Too much is being uploaded just now.", retry_after=10
                 ) from None
             yield directory
+
+    @contextmanager
+    def _place(self, user_id: UUID) -> Generator[None]:
+        """One of the user's uploads at a time: nobody has the whole spool."""
+        if self._under_way[user_id] >= self._max_per_user:
+            raise AppError(
+                ErrorCode.TOO_MANY_UPLOADS, f"At most {self._max_per_user} uploads at a time.", retry_after=5
+            )
+        self._under_way[user_id] += 1
+        try:
+            yield
+        finally:
+            self._under_way[user_id] -= 1
+            if not self._under_way[user_id]:
+                del self._under_way[user_id]
 
     async def store(
         self, path: Path, *, user_id: UUID, task_id: str | None, input_asset_type: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -249,4 +250,57 @@ async def test_a_full_spool_is_told(settings: Settings) -> None:
         async with spool.workspace(expected_bytes=1_000):
             answer = await upload(gate, picture())
             assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+        assert (await upload(gate, picture())).status_code == 201
+
+
+async def held_open(begun: asyncio.Event, let_go: asyncio.Event) -> AsyncIterator[bytes]:
+    """The beginning of an upload, whose rest comes only when it is let go."""
+    yield (b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + picture()[:100])
+    begun.set()
+    await let_go.wait()
+
+
+async def test_an_upload_that_stalls_gives_its_room_back(database: str, tmp_path: Path) -> None:
+    settings = settings_for(database, tmp_path, upload_idle_seconds=0.3)
+    async with gateway(settings) as gate:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gate.http.base_url.port)
+        head = {
+            "Host": "127.0.0.1",
+            "Content-Type": "multipart/form-data; boundary=b",
+            "Content-Length": "1000000",
+            **gate.headers(),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+        part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+        writer.write(f"POST /uploads HTTP/1.1\r\n{lines}\r\n".encode() + part + picture()[:100])
+        answer = (await reader.read()).decode()  # until the server closes
+        writer.close()
+        assert answer.startswith("HTTP/1.1 408 ")
+        assert '"code":"upload_too_slow"' in answer
+        assert "retry-after: " in answer.lower()
+        assert list(settings.spool_directory.iterdir()) == []
+        assert (await upload(gate, picture())).status_code == 201
+
+
+async def test_a_user_has_so_many_uploads_at_a_time(database: str, tmp_path: Path) -> None:
+    settings = settings_for(database, tmp_path, user_max_uploads=2)
+    async with gateway(settings) as gate:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        begun, let_go = (asyncio.Event(), asyncio.Event()), asyncio.Event()
+        slow = [
+            asyncio.create_task(gate.post("/uploads", content=held_open(event, let_go), headers=headers))
+            for event in begun
+        ]
+        for event in begun:
+            await event.wait()
+        while len(list(settings.spool_directory.iterdir())) < len(slow):  # both have begun
+            await asyncio.sleep(0.01)
+        answer = await upload(gate, picture())
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many_uploads")
+        assert int(answer.headers["retry-after"]) > 0
+        other = gate.headers(await gate.another_user())
+        theirs = await gate.http.post("/uploads", files={"file": picture()}, headers=other)
+        assert theirs.status_code == 201
+        let_go.set()
+        assert [(await cut).status_code for cut in slow] == [400, 400]  # the form is cut short
         assert (await upload(gate, picture())).status_code == 201
