@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     worker_metrics_host: str = Field("127.0.0.1", alias="BFF_WORKER_METRICS_HOST")
     worker_metrics_port: int | None = Field(None, alias="BFF_WORKER_METRICS_PORT", ge=1, le=65_520)
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field((), alias="BFF_CORS_ORIGINS")
+    # the standard names: collectors and platforms set them for every program of a host
+    otlp_endpoint: str | None = Field(None, alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    otlp_headers: SecretStr | None = Field(None, alias="OTEL_EXPORTER_OTLP_HEADERS")
+    trace_ratio: float = Field(1.0, alias="OTEL_TRACES_SAMPLER_ARG", ge=0, le=1)
 
     # Supabase
     supabase_url: str = Field(alias="SUPABASE_URL")
@@ -141,9 +145,11 @@ class Settings(BaseSettings):
         field = cls.model_fields[str(info.field_name)]
         return None if value == "" and type(None) in get_args(field.annotation) else value
 
-    @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url")
+    @field_validator("supabase_url", "public_base_url", "openai_base_url", "tripo_base_url", "otlp_endpoint")
     @classmethod
-    def _web_address(cls, value: str) -> str:
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         urls.refuse(urls.web_fault, value)
         return value.rstrip("/")
 

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import problems
+from app import problems, tracing
 from app.config import Settings
 from app.container import ApiContainer
 from app.middleware import BodyLimit, RequestContext
@@ -40,6 +40,7 @@ def create_app(
     if settings is None:
         settings = Settings.load()
         configure_logging(settings)
+        tracing.configure(settings, "makeit3d-api")
     app = FastAPI(
         title="MakeIt3D (sandbox)" if settings.is_sandbox else "MakeIt3D",
         version=version("makeit3d-bff"),
@@ -79,6 +80,7 @@ def _lifespan(
                 yield
         finally:
             await services.aclose()
+            await asyncio.to_thread(tracing.close)
 
     return lifespan
 

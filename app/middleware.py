@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from uuid import uuid4
 
 import structlog
@@ -18,12 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import problems
 from app.errors import AppError, ErrorCode
 from app.observability import REQUEST_SECONDS, REQUESTS
+from app.tracing import Kind, Place, span
 
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # W3C trace context: version, trace id, parent id, flags; ids of zeros are none
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _QUIET_PATHS = frozenset({"/health/live", "/health/ready", "/metrics"})
 _WORTH_READING_BYTES = 256 * 1024
 _CLIENT_GONE = 499  # nothing was answered, as proxies log it
@@ -54,6 +56,7 @@ class RequestContext:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
+        place = _place(scope)
         begun = time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
@@ -68,7 +71,10 @@ class RequestContext:
                     headers["Content-Security-Policy"] = _DOCS_POLICY
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=_trace_id(scope), user_id=None):
+        with (
+            structlog.contextvars.bound_contextvars(http_request_id=request_id, trace_id=place.trace_id, user_id=None),
+            _request_span(scope, place) as current,
+        ):
             try:
                 await self._app(scope, receive, send_with_headers)
             except ClientDisconnect:
@@ -80,7 +86,7 @@ class RequestContext:
                 problem = problems.response(Request(scope), AppError(ErrorCode.INTERNAL_ERROR))
                 await problem(scope, receive, send_with_headers)
             finally:
-                _record(scope, status or _CLIENT_GONE, time.perf_counter() - begun)
+                _record(scope, status or _CLIENT_GONE, time.perf_counter() - begun, current)
 
 
 class BodyLimit:
@@ -135,17 +141,24 @@ def _request_id(scope: Scope) -> str:
     return sent if _REQUEST_ID.fullmatch(sent) else str(uuid4())
 
 
-def _trace_id(scope: Scope) -> str:
-    """The caller's, or a new one."""
+def _place(scope: Scope) -> Place:
+    """In the caller's trace, or in a new one."""
     found = _TRACEPARENT.fullmatch(Headers(scope=scope).get("traceparent", ""))
-    return found[1] if found else uuid4().hex
+    return Place(found[1], found[2]) if found else Place(uuid4().hex)
 
 
-def _record(scope: Scope, status: int, seconds: float) -> None:
+def _request_span(scope: Scope, place: Place) -> AbstractContextManager[span | None]:
+    return nullcontext() if scope["path"] in _QUIET_PATHS else span("request", Kind.SERVER, place=place)
+
+
+def _record(scope: Scope, status: int, seconds: float, current: span | None) -> None:
     route = getattr(scope.get("route"), "path", None) or "(none)"
     method = scope["method"] if route != "(none)" else "(any)"  # made-up methods would be endless labels
     REQUESTS.labels(method, route, str(status)).inc()
     REQUEST_SECONDS.labels(method, route).observe(seconds)
+    if current is not None:
+        current.rename(f"{method} {route}")
+        current.set(**{"http.request.method": method, "http.route": route, "http.response.status_code": status})
     write = log.debug if scope["path"] in _QUIET_PATHS else log.info
     write(
         "request",

@@ -41,6 +41,7 @@ _SECRETS = re.compile(
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _QUIET = (
+    "celery",  # two lines per bell
     "httpx",
     "httpcore",
     "openai",
@@ -87,7 +88,8 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
-    for name in _QUIET:  # they log URLs, and chunks of bodies
+    logging.captureWarnings(capture=True)
+    for name in _QUIET:  # they log much, also URLs and chunks of bodies
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)

@@ -101,6 +101,7 @@ class OpenAIImages:
             except OSError as error:
                 log.error("reply_not_written", error=type(error).__name__, errno=error.errno)
                 failure = _unknown("The provider's reply could not be kept.")
+        log.info("openai_exchange", status=failure.http_status, openai_request_id=failure.provider_request_id)
         # raised out here, so that the SDK's exception (with request headers and an echoed prompt) is not its context
         raise failure
 
@@ -115,7 +116,9 @@ class OpenAIImages:
     ) -> ImageReceipt:
         limit = request.n * (self._max_image_bytes * 4 // 3 + 4) + _MAX_REST_BYTES
         await save_body(response.iter_bytes(), reply, max_bytes=limit, head_bytes=0, durable=True)
-        return ImageReceipt(reply, identifier(response.headers.get("x-request-id"), secret=self._key))
+        request_id = identifier(response.headers.get("x-request-id"), secret=self._key)
+        log.info("openai_exchange", status=response.status_code, openai_request_id=request_id)
+        return ImageReceipt(reply, request_id)
 
     def _fields(self, request: ImageRequest) -> dict[str, Any]:
         """Only what was set: the API refuses parameters that a model does not know, even at their default."""

@@ -162,18 +162,23 @@ class TripoApi:
     ) -> TripoReply:
         trace = str(uuid4())
         headers = {"Authorization": f"Bearer {self.key}", "X-Tripo-Trace-ID": trace}
-        async with client.stream(method, f"{self._base}{path}", headers=headers, **arguments) as response:
-            content = await read_body(response, max_bytes=_MAX_REPLY_BYTES)
-            reply = parse_reply(response.status_code, response.headers, content)
-        log.debug(
-            "tripo_exchange",
-            path=path,
-            status=reply.status,
-            code=reply.code,
-            trace_id=trace,
-            request_id=request_id(reply, api_key=self.key),
-        )
-        return reply
+        reply: TripoReply | None = None
+        try:
+            async with client.stream(method, f"{self._base}{path}", headers=headers, **arguments) as response:
+                content = await read_body(response, max_bytes=_MAX_REPLY_BYTES)
+                reply = parse_reply(response.status_code, response.headers, content)
+            return reply
+        finally:
+            # also of an exchange that broke: by this id the provider finds what became of it
+            write = log.info if client is self._paid else log.debug
+            write(
+                "tripo_exchange",
+                path=path,
+                status=None if reply is None else reply.status,
+                code=None if reply is None else reply.code,
+                tripo_trace_id=trace,
+                tripo_request_id=None if reply is None else request_id(reply, api_key=self.key),
+            )
 
     async def aclose(self) -> None:
         for client in (self._paid, self._free, self._elsewhere):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Depends, Header, Response
 
 from app.deps import Caller, Services
@@ -98,6 +99,9 @@ class Acceptance:
 
     async def of(self, command: GenerateCommand) -> TaskAccepted:
         accepted = await self._services.generation.accept(self._caller, command, idempotency_key=self._key)
+        structlog.contextvars.bind_contextvars(
+            task_id=accepted.task_id, request_id=str(accepted.request_id), job_id=str(accepted.job_id)
+        )
         status_url = f"{self._services.settings.public_base_url}/tasks/{accepted.task_id}/status"
         self._response.headers["Location"] = status_url
         self._response.headers["Retry-After"] = str(max(1, math.ceil(accepted.retry_after)))

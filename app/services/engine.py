@@ -17,15 +17,16 @@ from app.db.deadlines import OVERDUE_MESSAGE
 from app.db.pool import UNREACHABLE, Database
 from app.db.workers import WorkerIdentity
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Failed, HandedBack, JobType, Outcome, Settlement
+from app.domain.jobs import ClaimedJob, Failed, HandedBack, JobType, Outcome, Settlement
 from app.errors import ErrorCode
 from app.services.bells import Bells
 from app.services.job_run import ClaimLost, HandBack, JobEnded, JobHandler, JobRun
 from app.services.leftovers import Leftovers
 from app.services.outcomes import RetryPolicy
 from app.services.posts import Posts
-from app.services.settler import Settler
+from app.services.settler import Settler, code, word
 from app.services.vacancies import Vacancies
+from app.tracing import Place, detached, span, span_id_of
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +95,7 @@ class Engine:
         if self._in_shift or self._stopping:
             self._wake.set()
         elif self._local_shift is None or self._local_shift.done():
-            self._local_shift = asyncio.create_task(self.run_shift())
+            self._local_shift = detached(self.run_shift())
 
     # --- the shift ------------------------------------------------------------------------------------------
 
@@ -174,16 +175,19 @@ class Engine:
 
     async def _run(self, run: JobRun) -> None:
         job = run.job
-        with structlog.contextvars.bound_contextvars(
-            job_id=str(job.claim.job_id),
-            task_id=job.task_id,
-            request_id=str(job.request_id),
-            trace_id=job.trace_id,
+        with (
+            structlog.contextvars.bound_contextvars(
+                job_id=str(job.claim.job_id),
+                task_id=job.task_id,
+                request_id=str(job.request_id),
+                trace_id=job.trace_id,
+            ),
+            _run_span(job) as current,
         ):
             left = job.time_left_seconds
             timer = None if left is None else asyncio.get_running_loop().call_later(max(0.0, left), self._overdue, run)
             try:
-                await self._end(run, await self._outcome(run))
+                await self._end(run, await self._outcome(run), current)
             except asyncio.CancelledError:
                 if not run.stopping:
                     raise
@@ -194,7 +198,7 @@ class Engine:
                 RUNNING.set(len(self._runs))
                 self._wake.set()
 
-    async def _end(self, run: JobRun, outcome: Outcome | None) -> None:
+    async def _end(self, run: JobRun, outcome: Outcome | None, current: span) -> None:
         """The handler has returned: settle, unless the run's end was decided before."""
         run.close()
         if not run.decide() and run.expiry is not None:
@@ -202,12 +206,20 @@ class Engine:
             outcome = None
         if outcome is None:  # the call that outlived the job may have given its slot back
             await self._vacancies.announce(pools=[run.job.pool], users=[run.job.user_id])
-        settled = outcome is not None and await self._settler.settle(Settlement(run.job, outcome))
+        settled = outcome is not None and await self._settle(Settlement(run.job, outcome))
         if outcome is not None and not settled:
             CLAIMS_LOST.inc()
             log.info("claim_was_lost")
         if not settled or isinstance(outcome, Failed):
             await self._leftovers.discard(run)
+        ended = "lost" if outcome is None or not settled else word(outcome)
+        reason = None if outcome is None else code(outcome) or None
+        current.set(outcome=ended, code=reason)
+        log.info("run_ended", job_type=run.job.type.value, attempt=run.claim.attempt, outcome=ended, code=reason)
+
+    async def _settle(self, settlement: Settlement) -> bool:
+        with span("settle"):
+            return await self._settler.settle(settlement)
 
     def _overdue(self, run: JobRun) -> None:
         if run.decide():
@@ -326,3 +338,18 @@ class Engine:
             await self._release(unknown)
         with boundary(Boundary.ALIVE):
             await workers.remove(self._database, self.identity.id)
+
+
+def _run_span(job: ClaimedJob) -> span:
+    """Under the acceptance of the job's request, which happened in another process."""
+    return span(
+        f"run {job.type}",
+        place=None if job.trace_id is None else Place(job.trace_id, span_id_of(job.request_id)),
+        task_id=job.task_id,
+        request_id=str(job.request_id),
+        job_id=str(job.claim.job_id),
+        attempt=job.claim.attempt,
+        step=job.step,
+        pool=job.pool,
+        lane=job.lane,
+    )

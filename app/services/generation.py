@@ -27,6 +27,7 @@ from app.services.notifier import Notifier
 from app.services.plans import PlanInputs, Planner
 from app.services.rate_limits import RateLimits
 from app.services.vacancies import Vacancies
+from app.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +101,11 @@ class Generation:
             trace_id=structlog.contextvars.get_contextvars().get("trace_id"),
         )
         try:
-            with boundary(Boundary.ACCEPT, [command.task_id]):
+            # the jobs' runs, in other processes, go under this span
+            with (
+                span("accept", own_id=request.id, task_id=command.task_id, jobs=len(plan.jobs)),
+                boundary(Boundary.ACCEPT, [command.task_id]),
+            ):
                 waits = await requests.accept(self._database, request, self._user_limits)
         except DuplicateRequest:
             repeat = await self._repeat(command.task_id, user_id, key, body_hash)
@@ -126,6 +131,7 @@ class Generation:
             "request_accepted",
             task_id=command.task_id,
             request_id=str(request.id),
+            job_id=str(request.job_id),
             operation=request.operation,
             jobs=len(plan.jobs),
         )

@@ -19,6 +19,7 @@ from app.domain.pictures import Picture, PictureLimits
 from app.domain.sniff import GLB, extension_of
 from app.errors import AppError, ErrorCode
 from app.storage.base import ObjectNotFound, ObjectStorage, ObjectTooLarge, StorageError
+from app.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +121,8 @@ class InputFiles:
 
     async def _download(self, ref: ObjectRef, path: Path, max_bytes: int) -> None:
         try:
-            await self._storage.download(ref.bucket, ref.key, path, max_bytes=max_bytes)
+            with span("fetch_input", Kind.CLIENT):
+                await self._storage.download(ref.bucket, ref.key, path, max_bytes=max_bytes)
         except ObjectNotFound:
             raise AppError(ErrorCode.INPUT_NOT_FOUND) from None
         except ObjectTooLarge:

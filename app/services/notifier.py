@@ -10,6 +10,7 @@ import structlog
 
 from app.db import events
 from app.db.pool import UNREACHABLE, Database
+from app.tracing import detached
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,7 @@ class Notifier:
     def changed(self, tasks: Iterable[tuple[str, UUID | None]]) -> None:
         self._keys.update(f"{task_id}/{user_id or ''}" for task_id, user_id in tasks)
         if self._keys and (self._flush is None or self._flush.done()):
-            self._flush = asyncio.create_task(self._send())
+            self._flush = detached(self._send())
 
     async def _send(self) -> None:
         while self._keys:

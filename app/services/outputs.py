@@ -19,6 +19,7 @@ from app.domain.storage_keys import output_key, preview_key
 from app.errors import AppError, ErrorCode
 from app.services.job_run import ClaimLost, JobRun
 from app.storage.base import ObjectExists, ObjectStorage, StorageUnavailable
+from app.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
 
@@ -97,13 +98,13 @@ class Outputs:
 
     async def _upload(self, run: JobRun, key: str, path: Path, content_type: str) -> None:
         try:
-            with boundary(Boundary.UPLOAD):
+            with span("upload", Kind.CLIENT, content_type=content_type), boundary(Boundary.UPLOAD):
                 await self._storage.upload(self._bucket, key, path, content_type=content_type)
         except ObjectExists:
             # an earlier run of this job got as far; it may have been cut, so ours replaces it
             await self._ensure_claim(run)
             log.info("upload_replaced", key=key)
-            with boundary(Boundary.UPLOAD):
+            with span("upload", Kind.CLIENT, content_type=content_type), boundary(Boundary.UPLOAD):
                 await self._storage.upload(self._bucket, key, path, content_type=content_type, overwrite=True)
 
     async def _ensure_claim(self, run: JobRun) -> None:

@@ -22,6 +22,7 @@ from app.services.bookings import booked
 from app.services.breaker import Breakers
 from app.services.notifier import Notifier
 from app.services.vacancies import Vacancies
+from app.tracing import detached, span
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,8 @@ class Poller:
         waiter: asyncio.Future[ProviderTask] = asyncio.get_running_loop().create_future()
         self._watch(task_id, _Watched(call, waiter, call.progress or 0))
         try:
-            return await waiter
+            with span("provider_work", provider=call.provider, operation=call.kind, call_id=str(call.id)):
+                return await waiter
         finally:
             watched = self._watched.get(task_id)
             if watched is not None and watched.waiter is waiter and waiter.cancelled():
@@ -99,7 +101,7 @@ class Poller:
     def _watch(self, task_id: str, watched: _Watched) -> None:
         self._watched[task_id] = watched
         if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run())
+            self._loop = detached(self._run())
 
     async def _run(self) -> None:
         pause = 0.0

@@ -28,6 +28,7 @@ from app.services.breaker import Breakers
 from app.services.job_run import ClaimLost, JobEnded, JobRun
 from app.services.outcomes import RetryPolicy
 from app.services.spool import Spool
+from app.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +111,16 @@ class Posts:
         begun = time.perf_counter()
         outcome = "unknown"
         try:
-            with watched(lambda: self._leave(intent.id)):
+            with (
+                span(
+                    "provider_call",
+                    Kind.CLIENT,
+                    provider=intent.provider,
+                    operation=intent.kind,
+                    call_id=str(intent.id),
+                ),
+                watched(lambda: self._leave(intent.id)),
+            ):
                 answer = await post.send()
             outcome = "accepted"
             return answer

@@ -25,6 +25,7 @@ from app.domain.statuses import CallState
 from app.errors import ErrorCode
 from app.services.bookings import UNKNOWN_SETTLED, booked
 from app.services.vacancies import Vacancies
+from app.tracing import detached
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +95,7 @@ class Reconciler:
     def start_round(self) -> None:
         """Look for calls that no job looks for; at most one round runs at a time."""
         if self._round is None or self._round.done():
-            self._round = asyncio.create_task(self._look_for_orphans())
+            self._round = detached(self._look_for_orphans())
 
     async def aclose(self) -> None:
         if self._round is not None:

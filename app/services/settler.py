@@ -18,6 +18,7 @@ from app.errors import ErrorCode
 from app.services.bells import Bells
 from app.services.notifier import Notifier
 from app.services.vacancies import Vacancies
+from app.tracing import detached
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ class Settler:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((settlement, future))
         if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush())
+            self._flusher = detached(self._flush())
         return await asyncio.shield(future)
 
     async def _flush(self) -> None:
@@ -99,7 +100,7 @@ class Settler:
         BATCH_JOBS.observe(len(settlements))
         for item in settlements:
             if item.job.claim.job_id in settled.jobs:
-                ENDED.labels(item.job.type.value, _word(item.outcome), _code(item.outcome)).inc()
+                ENDED.labels(item.job.type.value, word(item.outcome), code(item.outcome)).inc()
         await self._tell(settled, settlements)
         return settled.jobs
 
@@ -116,11 +117,12 @@ class Settler:
             await self._flusher
 
 
-def _word(outcome: Outcome) -> str:
+def word(outcome: Outcome) -> str:
+    """One of a few, for labels."""
     return type(outcome).__name__.lower()
 
 
-def _code(outcome: Outcome) -> str:
+def code(outcome: Outcome) -> str:
     """Of the catalogue, so that there are only so many."""
     match outcome:
         case Failed() | Retry():

@@ -25,6 +25,7 @@ from app.services.poller import Poller
 from app.services.posts import Posts
 from app.services.reconciler import Reconciler
 from app.services.vacancies import Vacancies
+from app.tracing import detached
 
 log = structlog.get_logger(__name__)
 
@@ -174,7 +175,7 @@ class Sweeper:
             self._notifier.changed(stranded)
         await breaker.look(self._database)
         if self._removing is None or self._removing.done():
-            self._removing = asyncio.create_task(self._remove_leftovers())
+            self._removing = detached(self._remove_leftovers())
         self._rounds += 1
         if self._rounds % _CLEAN_EVERY_ROUNDS == 0:
             await events.remove_older_than(self._database, days=_EVENT_DAYS)

@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Lane
 from app.tasks.celery_app import ring
+from app.tracing import detached
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,7 @@ class CeleryBells:
             if self._locally is not None:
                 self._locally(lane)
         if self._wanted and (self._publisher is None or self._publisher.done()):
-            self._publisher = asyncio.create_task(self._publish())
+            self._publisher = detached(self._publish())
 
     async def _publish(self) -> None:
         while self._wanted:

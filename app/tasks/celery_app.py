@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celery import Celery
+from celery import Celery, signals
 
 from app.config import Settings
 from app.domain.broker_url import celery_url
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 SHIFT_TASK = "makeit3d.run_shift"
 SWEEP_TASK = "makeit3d.sweep"
+
+
+@signals.setup_logging.connect
+def _logging_is_ours(**_: object) -> None:
+    """Who takes this signal keeps Celery from setting the level of all loggers."""
 
 
 def create_celery(settings: Settings, runtime: Runtime | None = None) -> Celery:

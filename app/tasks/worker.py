@@ -10,6 +10,7 @@ from celery import signals
 from celery.utils.nodenames import host_format
 from prometheus_client import start_http_server
 
+from app import tracing
 from app.config import Settings
 from app.domain.jobs import Lane
 from app.tasks.celery_app import create_celery
@@ -26,6 +27,7 @@ _METRICS_PORTS = 16
 
 def run_worker(settings: Settings, lane: Lane) -> None:
     """Work until a signal ends the process. TERM is a warm shutdown, QUIT a cold one."""
+    tracing.configure(settings, "makeit3d-worker")
     runtime = Runtime(settings, LANES_OF[lane])
     # here and not in a signal of Celery's, which would swallow the failure and take bells that nobody answers
     runtime.start()
@@ -36,6 +38,7 @@ def run_worker(settings: Settings, lane: Lane) -> None:
 
     def shut_down(**_: Any) -> None:  # noqa: ANN401
         runtime.stop()
+        tracing.close()
 
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(shut_down, weak=False)

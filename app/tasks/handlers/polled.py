@@ -18,6 +18,7 @@ from app.services.job_run import JobEnded, JobRun
 from app.services.journal import Journal
 from app.services.outcomes import RetryPolicy
 from app.services.poller import Poller
+from app.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +85,7 @@ class PolledCalls:
             if task.output_url is None:
                 raise Refused(ErrorCode.PROVIDER_RESULT_MISSING, "The provider says success but names no result.")
             try:
-                with boundary(Boundary.DOWNLOAD):
+                with span("download", Kind.CLIENT, provider=provider.name), boundary(Boundary.DOWNLOAD):
                     return await provider.download(task.output_url, target, max_bytes=max_bytes)
             except Refused as error:
                 if error.advice is not Advice.RETRY or attempt == _FRESH_LINKS - 1:
