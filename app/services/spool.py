@@ -10,6 +10,7 @@ sender died before. No slip proves nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
@@ -39,8 +40,9 @@ class Spool:
         self._directory.mkdir(parents=True, exist_ok=True)
         horizon = time.time() - _LEFTOVER_SECONDS
         for path in self._directory.iterdir():
-            if path.stat().st_mtime < horizon:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # other processes of this host are at work here
+                if path.stat().st_mtime < horizon:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def reply(self, call_id: UUID) -> Path:
         """Where the reply of a paid call is put when it is whole."""

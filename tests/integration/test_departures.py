@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ from app.ai_clients.fake import FakeImages
 from app.db import claims, provider_calls
 from app.db.provider_calls import CallIntent
 from app.domain.operations import Operation
+from app.errors import ErrorCode
 from app.services.spool import Spool
 
 from tests.integration.workshop import PATIENCE, Workshop, workshop
@@ -110,6 +112,18 @@ async def test_a_call_that_may_have_left_is_not(workshop: Workshop) -> None:
     assert workshop.images.ledger.posts == 0
 
 
+async def test_a_call_given_up_before_a_crash_is_not_paid_again(workshop: Workshop) -> None:
+    call_id = await intend_and_die(workshop, "task-departure-7", deadline_seconds=3600)
+    await spool_of(workshop).depart(call_id)
+    unknown = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
+    await provider_calls.settled(workshop.db, call_id, cost_micros=40_000, is_estimate=True, error_code=unknown)
+    await workshop.start()  # and the job was not ended yet
+    status = await workshop.finished("task-departure-7")
+    assert (status.jobs[0]["status"], status.jobs[0]["error_code"]) == ("failed", unknown)
+    assert workshop.images.ledger.posts == 0
+    assert await workshop.calls() == [("settled", unknown, 40_000)]
+
+
 async def test_of_a_late_sender_and_its_successor_only_one_sends(workshop: Workshop) -> None:
     hesitant = workshop.images = Hesitant()
     await workshop.workers.pop().aclose()
@@ -153,3 +167,12 @@ async def test_a_slip_is_moved_or_taken_by_one_alone(tmp_path: Path) -> None:
     for call_id in (held, gone):
         spool.drop_slip(call_id)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_may_vanish_while_the_spool_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "work-of-another-process").symlink_to(tmp_path / "gone")  # listed, and not there when looked at
+    old = tmp_path / "left-long-ago.reply"
+    old.touch()
+    os.utime(old, (0, 0))
+    Spool(tmp_path, max_bytes=1).open()
+    assert not old.exists()

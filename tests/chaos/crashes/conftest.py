@@ -31,6 +31,5 @@ def town(request: pytest.FixtureRequest) -> Generator[Town]:
     valkey: EmbeddedValkey = request.getfixturevalue("valkey_server")
     with running_town(postgres, valkey) as found:
         if hasattr(request.module, "OPERATIONS"):
-            for case in cases_of(request.module, request.config):
-                found.start(case)
+            found.start_all(cases_of(request.module, request.config))
         yield found

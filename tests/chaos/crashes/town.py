@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 from app.config import Settings, child_environment
+from app.domain.crash_points import Boundary
 from app.domain.operations import Operation
 from app.embedded.process import Child
 from app.embedded.valkey import EmbeddedValkey
@@ -30,6 +31,7 @@ from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer, free_port, server_home
 
 WORKERS = 6
+WORK_SECONDS = 0.2
 _PATIENCE = 900.0  # seconds for a task among all the others; a limit for a hung suite, not a measure
 
 PAID_CALLS = dict.fromkeys(Operation, 1) | {Operation.SKETCH_TO_MODEL: 2}
@@ -87,6 +89,19 @@ class Town:
             self.fault(case.trouble.where, case.trouble.kind, words=task_id)
         self.ask(case.operation, task_id)
 
+    def start_all(self, cases: Sequence[Case]) -> None:
+        """At once; but first those that die when they see progress, with work that lasts until it was seen."""
+        watching = [case for case in cases if case.point.boundary is Boundary.PROGRESS]
+        self.knobs(work_seconds=8.0)
+        for case in watching:
+            self.start(case)
+        for case in watching:
+            wait_for(lambda case=case: self.plan("worker").deaths(self.tasks[case]) or None)
+        self.knobs(work_seconds=WORK_SECONDS)
+        for case in cases:
+            if case not in watching:
+                self.start(case)
+
     def ended(self, task_id: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             try:
@@ -114,6 +129,9 @@ class Town:
     def ledger(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = httpx.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN).json()
         return [row for row in rows if row["kind"] != "import"]
+
+    def knobs(self, **changes: object) -> None:
+        httpx.post(f"{self.sandbox.url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
 
     def fault(self, where: str, kind: str, **details: object) -> None:
         body = {"where": where, "kind": kind, **details}
@@ -189,7 +207,13 @@ class Town:
         )
         assert paid["least"] <= len(self.ledger()) <= paid["most"]
         report = self.directory / UNEXPECTED
-        assert not report.exists(), report.read_text() + self.log.read_text()[-4000:]
+        assert not report.exists(), report.read_text() + self.last_words()
+
+    def last_words(self) -> str:
+        """What processes logged that ended by themselves."""
+        log = self.log.read_text()
+        first = min((at for word in ("Traceback", "Unrecoverable") if (at := log.find(word)) >= 0), default=-1)
+        return log[max(0, first - 500) : first + 4000] if first >= 0 else log[-2000:]
 
     def audit(self) -> None:
         """The product's own."""
@@ -211,8 +235,6 @@ def running_town(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: An
         home = stack.enter_context(server_home("town"))
         dsn = stack.enter_context(postgres.fresh_database())
         sandbox = stack.enter_context(running_sandbox(dsn, home))
-        knobs = {"work_seconds": 0.2, "drawing": "stock"}
-        httpx.post(f"{sandbox.url}/admin/knobs", json=knobs, headers=ADMIN).raise_for_status()
         port = free_port()
         values: dict[str, Any] = {
             "api_port": port,
@@ -235,6 +257,7 @@ def running_town(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: An
             "retry_base_seconds": 0.2,
             "reconcile_first_seconds": 0.5,
             "reconcile_window_seconds": 10.0,
+            "database_pool_size": 4,
             "log_level": "WARNING",
         }
         settings = settings_for(dsn, home, **(values | changes))
@@ -264,6 +287,7 @@ def running_town(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: An
         headers = {"Authorization": f"Bearer {key}", "X-User-Id": user_id}
         http = stack.enter_context(httpx.Client(base_url=settings.public_base_url, headers=headers, timeout=30))
         town = Town(dsn, settings, sandbox, directory, nursery.log, http)
+        town.knobs(work_seconds=WORK_SECONDS, drawing="stock")
         wait_for(lambda: _is_ready(town, nursery) or None)
         with sample("coffee.png").open("rb") as picture:
             answer = http.post("/uploads", files={"file": ("coffee.png", picture, "image/png")})
