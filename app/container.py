@@ -109,7 +109,7 @@ class WorkerContainer:
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings)
-            vacancies = Vacancies(database, bells, user_limits(settings))
+            vacancies = Vacancies(database, bells, notifier, user_limits(settings))
             reconciler = Reconciler(database, vacancies, providers.all_models, settings)
             stack.push_async_callback(reconciler.aclose)
             breakers = Breakers(database, bells, settings)
@@ -223,7 +223,7 @@ class ApiContainer:
             stack.push_async_callback(notifier.aclose)
             redis_url = settings.redis_url.get_secret_value()
             user = user_limits(settings)
-            vacancies = Vacancies(database, bells, user)
+            vacancies = Vacancies(database, bells, notifier, user)
             limits = RateLimits(
                 redis_url,
                 {"openai": settings.openai_requests_per_minute, "tripo": settings.tripo_requests_per_minute},

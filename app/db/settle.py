@@ -11,6 +11,7 @@ from app.db.events import job_columns, job_updates
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
+from app.db.waking import WOKEN, telling
 from app.domain.jobs import AssetKind, Completed, Deferred, Failed, HandedBack, Lane, Outcome, Retry, Settlement
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
@@ -117,9 +118,11 @@ with ready as (
     and not exists (
       select from jobs o where o.request_id = n.request_id and o.step < n.step and o.status <> 'completed')
   for no key update of n
-), {tagging("ready")}
-update jobs n set waiting_for = null, fair_tag = tagged.fair_tag from tagged where n.id = tagged.id
-returning n.lane
+), {tagging("ready")}, woken as (
+  update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
+  returning {WOKEN}
+), {telling("woken")}
+select lane from woken
 """  # noqa: S608 - constants
 
 _FAIL_NEXT_STEPS = f"""

@@ -7,10 +7,14 @@ every job that runs or could run, a retry included, and by the open call of a jo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
+
+import asyncpg
 
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
+from app.db.waking import WOKEN, telling
 from app.domain.jobs import Lane
 from app.domain.user_limits import UserLimits, UserLoad
 
@@ -55,9 +59,11 @@ with ready as (
     limit greatest(0, $2::bigint - {_IN_FLIGHT})
     for no key update skip locked
   ) as j
-), {tagging("ready")}
-update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-returning j.lane
+), {tagging("ready")}, woken as (
+  update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
+  returning {WOKEN}
+), {telling("woken")}
+select lane, task_id, user_id from woken
 """  # noqa: S608 - constants
 
 # hops from user to user: one who has thousands waiting costs one look
@@ -79,10 +85,21 @@ with ready as (
   select j.id, j.user_id, j.lane, j.pool, j.priority, 1 as position from jobs j
   where j.user_id is null and j.status = 'queued' and j.waiting_for = 'user_limit'
   for no key update skip locked
-), {tagging("ready")}
-update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-returning j.lane
+), {tagging("ready")}, woken as (
+  update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
+  returning {WOKEN}
+), {telling("woken")}
+select lane, task_id, user_id from woken
 """  # noqa: S608 - constants
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Lanes to ring, and the (task id, user id) whose readers have news."""
+
+    lanes: frozenset[Lane] = frozenset()
+    tasks: frozenset[tuple[str, UUID | None]] = frozenset()
+
 
 _NO_LIMIT = 2**31  # places; more than there are jobs
 
@@ -100,12 +117,12 @@ async def load(connection: Connection, user_id: UUID, limits: UserLimits) -> Use
     return UserLoad(**dict(row))
 
 
-async def release(database: Database, user_id: UUID, *, in_flight: int | None) -> frozenset[Lane]:
-    """Give the user's free places to waiting jobs, the most urgent and then the oldest first; lanes to ring."""
+async def release(database: Database, user_id: UUID, *, in_flight: int | None) -> Released:
+    """Give the user's free places to waiting jobs, the most urgent and then the oldest first."""
     async with database.transaction() as connection:
         await lock(connection, user_id)
         rows = await connection.fetch(RELEASE, user_id, _NO_LIMIT if in_flight is None else in_flight)
-    return frozenset(row["lane"] for row in rows)
+    return _released(rows)
 
 
 async def waiting(database: Database, among: Sequence[UUID]) -> list[UUID]:
@@ -124,5 +141,9 @@ async def all_waiting(database: Database) -> list[UUID]:
     return [row["user_id"] for row in await database.fetch(WAITING_USERS)]
 
 
-async def release_ownerless(database: Database) -> frozenset[Lane]:
-    return frozenset(row["lane"] for row in await database.fetch(_RELEASE_OWNERLESS))
+async def release_ownerless(database: Database) -> Released:
+    return _released(await database.fetch(_RELEASE_OWNERLESS))
+
+
+def _released(rows: Sequence[asyncpg.Record]) -> Released:
+    return Released(frozenset(row["lane"] for row in rows), frozenset((row["task_id"], row["user_id"]) for row in rows))

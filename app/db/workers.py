@@ -14,6 +14,7 @@ from app.db.events import job_columns, job_updates
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import FailedJob, fail_what_hangs_on
+from app.db.waking import WOKEN, telling
 from app.domain.jobs import Lane
 from app.errors import ErrorCode
 
@@ -39,7 +40,6 @@ class SweepResult:
     taken_back: int
     crashed_out: int
     overdue: int
-    due: int
     lanes: tuple[Lane, ...]
     tasks: frozenset[tuple[str, UUID | None]]  # (task id, user id) that readers may be waiting for
 
@@ -135,13 +135,15 @@ with taken as (
 select * from taken
 """  # noqa: S608 - constants
 
-_PROMOTE_DUE = """
+_PROMOTE_DUE = f"""
 with due as (
   select id from jobs where status = 'queued' and run_after <= now()
   order by run_after limit 5000 for no key update skip locked
-)
-update jobs set waiting_for = null, run_after = null from due where jobs.id = due.id
-"""
+), woken as (
+  update jobs j set waiting_for = null, run_after = null from due where j.id = due.id returning {WOKEN}
+), {telling("woken")}
+select distinct task_id, user_id from woken
+"""  # noqa: S608 - constants
 
 CLAIMABLE_LANES = f"""
 select l.name as lane from unnest(array['priority', 'normal']) as l(name)
@@ -155,9 +157,9 @@ where exists (
 """  # noqa: S608 - constants
 
 
-async def promote_due(database: Database) -> int:
-    """Make jobs claimable whose waiting time is over; how many."""
-    return await database.execute(_PROMOTE_DUE)
+async def promote_due(database: Database) -> frozenset[tuple[str, UUID | None]]:
+    """Make jobs claimable whose waiting time is over; the (task id, user id) whose readers have news."""
+    return frozenset((row["task_id"], row["user_id"]) for row in await database.fetch(_PROMOTE_DUE))
 
 
 async def next_due_seconds(database: Database) -> float | None:
@@ -181,16 +183,15 @@ async def sweep(database: Database, *, ttl_seconds: float, max_crashes: int, bur
         taken = await _take_back(connection, database, max_crashes)
         # a process that lives may still end its own
         overdue = await fail_overdue(connection, database, patience_seconds=ttl_seconds)
-        due = await connection.execute(_PROMOTE_DUE)
+        due = await connection.fetch(_PROMOTE_DUE)
         lanes = await connection.fetch(CLAIMABLE_LANES)
     return SweepResult(
         dead_workers=len(dead),
         taken_back=sum(row["status"] == "queued" for row in taken),
         crashed_out=sum(row["status"] == "failed" for row in taken),
         overdue=len(overdue),
-        due=int(due.rsplit(" ", 1)[-1]),
         lanes=tuple(row["lane"] for row in lanes),
-        tasks=frozenset(overdue) | {(row["task_id"], row["user_id"]) for row in taken},
+        tasks=frozenset(overdue) | {(row["task_id"], row["user_id"]) for row in (*taken, *due)},
     )
 
 

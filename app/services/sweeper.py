@@ -106,6 +106,7 @@ class Sweeper:
                     await asyncio.sleep(soonest + 0.005)
                     with boundary(Boundary.PROMOTE):
                         promoted = await workers.promote_due(self._database)
+                    self._notifier.changed(promoted)
                     if promoted or soonest == probe:
                         self._bells.ring(("priority", "normal"))
                         continue

@@ -9,18 +9,21 @@ import structlog
 
 from app.db import claims, user_limits
 from app.db.pool import UNREACHABLE, Database
+from app.db.user_limits import Released
 from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Lane
 from app.domain.user_limits import UserLimits
 from app.services.bells import Bells
+from app.services.notifier import Notifier
 
 log = structlog.get_logger(__name__)
 
 
 class Vacancies:
-    def __init__(self, database: Database, bells: Bells, limits: UserLimits) -> None:
+    def __init__(self, database: Database, bells: Bells, notifier: Notifier, limits: UserLimits) -> None:
         self._database = database
         self._bells = bells
+        self._notifier = notifier
         self._in_flight = limits.in_flight
 
     async def announce(self, *, pools: Iterable[str] = (), users: Iterable[UUID | None] = ()) -> None:
@@ -42,7 +45,7 @@ class Vacancies:
         database raises."""
         lanes = await self._release(await user_limits.all_waiting(self._database))
         with boundary(Boundary.FREE):
-            lanes |= await user_limits.release_ownerless(self._database)
+            lanes |= self._told(await user_limits.release_ownerless(self._database))
         self._bells.ring(lanes)
 
     async def _places_freed(self, users: set[UUID]) -> set[Lane]:
@@ -54,5 +57,9 @@ class Vacancies:
         lanes: set[Lane] = set()
         for user_id in users:
             with boundary(Boundary.FREE):
-                lanes |= await user_limits.release(self._database, user_id, in_flight=self._in_flight)
+                lanes |= self._told(await user_limits.release(self._database, user_id, in_flight=self._in_flight))
         return lanes
+
+    def _told(self, released: Released) -> frozenset[Lane]:
+        self._notifier.changed(released.tasks)
+        return released.lanes

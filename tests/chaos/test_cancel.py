@@ -104,7 +104,7 @@ async def stage(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[S
         )
         notifier = Notifier(db)
         stack.push_async_callback(notifier.aclose)
-        vacancies = Vacancies(db, RoomBells(shop.workers), user_limits(shop.settings))
+        vacancies = Vacancies(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
         cancellation = Cancellation(db, vacancies, notifier)
         yield Stage(shop, images, models, cast("GatedStorage", shop.storage), cancellation)
         for gate in (images.post, models.preparing, models.post, models.downloading):

@@ -71,7 +71,7 @@ async def open_services(settings: Settings, *, public: bool = True) -> ApiContai
         stack.push_async_callback(health.aclose)
         bells = DeafBells()
         user = user_limits(settings)
-        vacancies = Vacancies(database, bells, user)
+        vacancies = Vacancies(database, bells, notifier, user)
         resolver = InputResolver(database, inputs, settings)
         return ApiContainer(
             settings=settings,

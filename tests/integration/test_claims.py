@@ -144,7 +144,7 @@ async def test_retries_wait_and_deferrals_give_the_attempt_back(db: Database) ->
     await settle(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "m", 3600))])
     assert await claim_all(db, worker) == []
     await db.execute("update jobs set run_after = now()")
-    assert await workers.promote_due(db) == 1
+    assert await workers.promote_due(db) == {("task-retry-1", user)}
     (job,) = await claim_all(db, worker)
     assert (job.failures, job.deferrals) == (1, 0)
     await settle(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_RATE_LIMITED, "slow", 3600))])

@@ -62,10 +62,10 @@ async def test_a_place_that_came_free_goes_to_the_oldest_and_racing_releases_giv
     await settle(db, [Settlement(jobs[1], Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await user_limits.waiting(db, [user]) == [user]
     lanes = await asyncio.gather(*(user_limits.release(db, user, in_flight=3) for _ in range(5)))
-    assert [set(found) for found in lanes if found] == [{"normal"}]
+    assert [set(found.lanes) for found in lanes if found.lanes] == [{"normal"}]
     assert [job.task_id for job in await claim_all(db)] == ["task-order-3"]
     await tasks.cancel(db, "task-order-0", user)
-    assert await user_limits.release(db, user, in_flight=3) == {"normal"}
+    assert (await user_limits.release(db, user, in_flight=3)).lanes == {"normal"}
     assert [job.task_id for job in await claim_all(db)] == ["task-order-4"]
 
 
@@ -98,16 +98,16 @@ async def test_a_retry_keeps_its_place_and_an_open_call_of_a_canceled_job_holds_
     await requests.accept(db, model_plan(user, "task-keeps-02"), one)
     (job,) = await claim_all(db)
     await settle(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "later", 3600))])
-    assert await user_limits.release(db, user, in_flight=1) == frozenset()
+    assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
     await db.execute("update jobs set run_after = null, waiting_for = null where waiting_for = 'retry'")
     (job,) = await claim_all(db)
     call = CallIntent(uuid4(), "tripo", "tripo_h", "text-to-model", "hash", {}, 200_000, "v", 60.0)
     assert await provider_calls.intend(db, job.claim, call)
     assert await provider_calls.submitted(db, call.id, last=True, provider_task_id="t-1")
     await tasks.cancel(db, "task-keeps-01", user)
-    assert await user_limits.release(db, user, in_flight=1) == frozenset()
+    assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
     await provider_calls.settled(db, call.id, cost_micros=200_000)
-    assert await user_limits.release(db, user, in_flight=1) == {"normal"}
+    assert (await user_limits.release(db, user, in_flight=1)).lanes == {"normal"}
 
 
 async def test_the_next_step_takes_the_place_of_the_one_before(db: Database) -> None:
@@ -118,7 +118,7 @@ async def test_the_next_step_takes_the_place_of_the_one_before(db: Database) -> 
     assert await waiting_for(db, "task-step-002") == "user_limit"
     (job,) = await claim_all(db)
     await settle(db, [Settlement(job, Completed(()))])
-    assert await user_limits.release(db, user, in_flight=1) == frozenset()
+    assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
     (job,) = await claim_all(db)
     assert (job.task_id, job.step) == ("task-step-001", 2)
 
@@ -140,7 +140,7 @@ async def test_jobs_of_a_deleted_user_are_held_back_by_nobody(db: Database) -> N
     for number in range(3):
         await requests.accept(db, image_plan(user, f"task-gone-{number}"), UserLimits(in_flight=1))
     await db.execute("delete from auth.users where id = $1", user)
-    assert await user_limits.release_ownerless(db) == {"normal"}
+    assert (await user_limits.release_ownerless(db)).lanes == {"normal"}
     assert len(await claim_all(db)) == 3
 
 
