@@ -18,17 +18,16 @@ from app.container import WorkerContainer, user_limits
 from app.db import pools as pool_rows
 from app.db import requests, tasks
 from app.db.pool import Database
-from app.db.requests import RequestPlan
 from app.db.tasks import StatusRows
 from app.db.workers import WorkerIdentity
 from app.domain.commands import GenerateCommand
 from app.domain.operations import ModelOptions, Operation
 from app.domain.params import ObjectRef
-from app.services.plans import PlanInputs, Planner
+from app.services.plans import Planner
 from app.storage.memory import MemoryStorage
 
 from tests.e2e.gateway import ADMIN
-from tests.integration.factories import make_user, settings_for
+from tests.integration.factories import make_user, planned, settings_for
 from tests.integration.workshop import BUCKET, INPUTS, RoomBells
 from tests.sandbox_process import SandboxProcess
 
@@ -93,21 +92,8 @@ class Bench:
         task_id = str(uuid4())
         planner = Planner(build_providers(self.settings), self.settings)
         fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else {"options": BARE}
-        inputs = PlanInputs(() if picture is None else (picture,))
-        plan = planner.plan(GenerateCommand(operation, task_id, prompt=prompt, **fields), inputs, self.user)
-        request = RequestPlan(
-            id=uuid4(),
-            task_id=task_id,
-            user_id=self.user,
-            operation=operation.value,
-            scope=task_id,
-            idempotency_key=f"key:{uuid4()}",
-            explicit_key=True,
-            body_hash="hash",
-            job_id=plan.main_job_id,
-            jobs=plan.jobs,
-            assets=plan.assets,
-        )
+        command = GenerateCommand(operation, task_id, prompt=prompt, **fields)
+        request = planned(planner, command, () if picture is None else (picture,), self.user)
         await requests.accept(self.db, request, user_limits(self.settings))
         for worker in self.workers:
             worker.engine.wake()

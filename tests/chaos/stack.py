@@ -19,7 +19,7 @@ from app.embedded.process import Child
 from app.embedded.valkey import EmbeddedValkey
 from pydantic import SecretStr
 
-from tests.chaos.conftest import run_sql, socket_of, tcp_dsn
+from tests.chaos.databases import run_sql, socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.e2e.gateway import ADMIN, REPOSITORY, wait_for
 from tests.integration.factories import settings_for

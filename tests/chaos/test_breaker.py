@@ -9,13 +9,12 @@ import subprocess
 import sys
 from collections.abc import Generator
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.chaos.conftest import run_sql
-from tests.e2e.gateway import ADMIN, REPOSITORY, Gateway, User, gateway_in_new_home, wait_for
+from tests.chaos.databases import run_sql
+from tests.e2e.gateway import ADMIN, REPOSITORY, Gateway, gateway_in_new_home, wait_for
 
 pytestmark = pytest.mark.chaos
 
@@ -34,18 +33,6 @@ def gateway() -> Generator[Gateway]:
     with gateway_in_new_home(**SETTINGS) as running, running.more_workers(1):
         wait_for(lambda: True if len(run_sql(running.dsn(), "select from workers")) >= 3 else None)
         yield running
-
-
-def ask(user: User, operation: str) -> str:
-    task_id = str(uuid4())
-    answer = user.post(f"/generate/{operation}", {"task_id": task_id, "prompt": "a small wooden boat"})
-    assert answer.status_code == 202, answer.text
-    return task_id
-
-
-def status(user: User, task_id: str) -> dict[str, Any]:
-    body: dict[str, Any] = user.http.get(f"/tasks/{task_id}/status").json()
-    return body
 
 
 def refusals(gateway: Gateway, provider: str) -> int:
@@ -83,15 +70,15 @@ def test_a_rejected_key_costs_one_call_per_probe_and_no_job(gateway: Gateway) ->
     user = gateway.new_user()
     before = len(gateway.paid())
     gateway.fault("tripo.submit", "bad_key", count=None)
-    orders = [ask(user, "text-to-model") for _ in range(12)]
+    orders = [user.ask("text-to-model") for _ in range(12)]
     wait_for(lambda: True if row(gateway, "tripo")["trips"] >= 4 else None)
     assert ready(gateway)["status"] == "degraded"
     assert "provider_key_rejected" in ready(gateway)["providers"]["tripo"]
     assert ready(gateway)["providers"]["openai"] == "closed"
     metrics = httpx.get(f"{gateway.api_url}/metrics").text
     assert 'makeit3d_breaker_open{provider="tripo"} 1.0' in metrics
-    assert all(status(user, task_id)["status"] in ("pending", "processing") for task_id in orders)
-    assert "breaker" in {status(user, task_id)["waiting_for"] for task_id in orders}
+    assert all(user.status(task_id)["status"] in ("pending", "processing") for task_id in orders)
+    assert "breaker" in {user.status(task_id)["waiting_for"] for task_id in orders}
     assert wait_for(lambda: one_refusal_per_opening(gateway))
     gateway.fault("tripo.task", "failed", count=None)  # cheap work; that it is accepted is what counts
     clear_submit_faults(gateway)
@@ -125,13 +112,13 @@ def test_an_operator_closes_it_when_the_credits_are_there_again(gateway: Gateway
     user = gateway.new_user()
     gateway.clear_faults()
     gateway.fault("openai", "quota", count=None)
-    task_id = ask(user, "text-to-image")
+    task_id = user.ask("text-to-image")
     wait_for(lambda: True if row(gateway, "openai")["state"] == "open" else None)
     # as after a long outage
     run_sql(
         gateway.dsn(), "update providers set state = 'open', probe_at = now() + interval '1 hour' where name = 'openai'"
     )
-    wait_for(lambda: True if status(user, task_id)["waiting_for"] == "breaker" else None)
+    wait_for(lambda: True if user.status(task_id)["waiting_for"] == "breaker" else None)
     gateway.clear_faults()
     found = {item["provider"]: item for item in json.loads(breaker(gateway, "list", "--json"))}
     assert (found["openai"]["state"], found["openai"]["error_code"]) == ("open", "provider_credits_exhausted")

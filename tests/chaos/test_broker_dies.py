@@ -32,12 +32,6 @@ def shared(postgres18: PostgresServer, broker: EmbeddedValkey) -> Generator[Stac
         yield stack
 
 
-@pytest.fixture
-def stack(shared: Stack) -> Generator[Stack]:
-    yield shared
-    shared.heal()
-
-
 def bells_are_heard(stack: Stack, broker: EmbeddedValkey) -> None:
     """A bell of the API reaches the queue, and the worker takes it from there."""
     with redis.Redis(unix_socket_path=str(valkey_socket(broker))) as client:

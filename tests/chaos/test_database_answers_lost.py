@@ -15,7 +15,7 @@ from app.db.pool import Database
 from app.domain.operations import Operation
 from app.storage.memory import MemoryStorage
 
-from tests.chaos.conftest import tcp_dsn
+from tests.chaos.databases import tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.integration.factories import make_user, settings_for
 from tests.integration.workshop import BUCKET, PATIENCE, Workshop

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from app.db.pool import UNREACHABLE, Database
 
-from tests.chaos.conftest import tcp_dsn
+from tests.chaos.databases import tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.integration.factories import settings_for
 

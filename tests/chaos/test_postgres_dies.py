@@ -31,12 +31,6 @@ def shared(server: PostgresServer, valkey_server: EmbeddedValkey) -> Generator[S
         yield stack
 
 
-@pytest.fixture
-def stack(shared: Stack) -> Generator[Stack]:
-    yield shared
-    shared.heal()
-
-
 def under_way(stack: Stack) -> list[str]:
     """Image jobs whose paid calls are open."""
     stack.knobs(work_seconds=2.0)

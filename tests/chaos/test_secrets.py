@@ -18,7 +18,7 @@ import pytest
 import redis
 from app.domain.broker_url import redis_py_url
 
-from tests.chaos.conftest import run_sql
+from tests.chaos.databases import run_sql
 from tests.e2e.gateway import REPOSITORY, Gateway, User, gateway_in_new_home, sample, wait_for
 
 pytestmark = pytest.mark.chaos

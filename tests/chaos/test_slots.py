@@ -10,8 +10,6 @@ import json
 import os
 import signal
 from collections.abc import Generator
-from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -38,20 +36,8 @@ def gateway() -> Generator[Gateway]:
         yield running
 
 
-def ask(user: User, operation: str) -> str:
-    task_id = str(uuid4())
-    answer = user.post(f"/generate/{operation}", {"task_id": task_id, "prompt": "a small wooden boat"})
-    assert answer.status_code == 202, answer.text
-    return task_id
-
-
-def status(user: User, task_id: str) -> dict[str, Any]:
-    body: dict[str, Any] = user.http.get(f"/tasks/{task_id}/status").json()
-    return body
-
-
 def is_under_way(user: User, task_id: str) -> bool:
-    return status(user, task_id)["status"] == "processing"
+    return user.status(task_id)["status"] == "processing"
 
 
 def cancel_one_under_way(orders: list[tuple[User, str]]) -> str:
@@ -71,7 +57,7 @@ def test_models_over_processes_that_die_and_tasks_that_are_canceled(gateway: Gat
     gateway.concurrency()
     before = len(gateway.paid())
     with gateway.more_workers(2) as workers:
-        orders = [(users[number % 3], ask(users[number % 3], "text-to-model")) for number in range(24)]
+        orders = [(users[number % 3], users[number % 3].ask("text-to-model")) for number in range(24)]
         canceled: set[str] = set()
         for worker in workers:
             paid = len(gateway.paid())
@@ -90,7 +76,7 @@ def test_pictures_whose_calls_outlive_their_tasks(gateway: Gateway) -> None:
     user = gateway.new_user()
     gateway.concurrency()
     with gateway.more_workers(1):
-        orders = [(user, ask(user, "text-to-image")) for _ in range(16)]
+        orders = [(user, user.ask("text-to-image")) for _ in range(16)]
         canceled = {cancel_one_under_way(orders) for _ in range(3)}
         for _, task_id in orders:
             assert user.finished(task_id)["status"] == ("canceled" if task_id in canceled else "failed")
@@ -103,7 +89,7 @@ def test_pictures_whose_calls_outlive_their_process(gateway: Gateway) -> None:
     gateway.concurrency()
     paid = len(gateway.paid())
     gateway.knobs(work_seconds=20)
-    held = [ask(user, "text-to-image") for _ in range(2)]
+    held = [user.ask("text-to-image") for _ in range(2)]
     wait_for(lambda: True if len(gateway.paid()) == paid + len(held) else None)
     gateway.knobs(work_seconds=0.6)
     known = worker_pids(gateway)
@@ -111,7 +97,7 @@ def test_pictures_whose_calls_outlive_their_process(gateway: Gateway) -> None:
         wait_for(lambda: worker_pids(gateway) - known or None)
         (served_by,) = gateway.pids("worker --lane normal")
         os.kill(served_by, signal.SIGKILL)
-        for task_id in [ask(user, "text-to-image") for _ in range(8)]:
+        for task_id in [user.ask("text-to-image") for _ in range(8)]:
             assert user.finished(task_id)["status"] == "failed"
         assert gateway.concurrency()["openai"] == OPENAI_SLOTS
         for task_id in held:

@@ -29,12 +29,6 @@ def shared(postgres18: PostgresServer, valkey_server: EmbeddedValkey) -> Generat
         yield stack
 
 
-@pytest.fixture
-def stack(shared: Stack) -> Generator[Stack]:
-    yield shared
-    shared.heal()
-
-
 @pytest.fixture(scope="module")
 def picture_url(shared: Stack) -> str:
     """An input that was uploaded while all was well."""

@@ -80,6 +80,20 @@ class User:
         name = f"{self.id}/{uuid4()}{path.suffix}"
         return self.put_object("user_input_files_bucket", name, path.read_bytes(), content_type)
 
+    def ask(self, operation: str, prompt: str = "a small wooden boat") -> str:
+        """A request that is accepted; its task's id."""
+        task_id = str(uuid4())
+        answer = self.post(f"/generate/{operation}", {"task_id": task_id, "prompt": prompt})
+        assert answer.status_code == 202, answer.text
+        return task_id
+
+    def status(self, id_: str) -> dict[str, Any]:
+        """Of a task or job, as it is now."""
+        answer = self.http.get(f"/tasks/{id_}/status")
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
     def finished(self, id_: str) -> dict[str, Any]:
         """Long-poll a task or job until it is over."""
 

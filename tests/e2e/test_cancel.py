@@ -19,12 +19,6 @@ LOOKS = 20
 FINAL = ("complete", "failed", "canceled")
 
 
-def status_of(user: User, task: str) -> dict[str, Any]:
-    answer = user.http.get(f"/tasks/{task}/status")
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
 def storage_fault(gateway: Gateway, **fault: object) -> None:
     httpx.post(f"{gateway.sandbox_url}/admin/storage-faults", json=fault, headers=ADMIN).raise_for_status()
 
@@ -69,7 +63,7 @@ def test_canceled_at_many_moments_everything_adds_up(gateway: Gateway, user: Use
         assert answer.status_code == 202
 
         def come() -> bool | None:
-            status = status_of(user, task)
+            status = user.status(task)
             return moment(status) or status["status"] in FINAL or None
 
         wait_for(come)
@@ -82,14 +76,14 @@ def test_canceled_at_many_moments_everything_adds_up(gateway: Gateway, user: Use
         httpx.delete(f"{gateway.sandbox_url}/admin/storage-faults", headers=ADMIN).raise_for_status()
     assert {code for _, code in lives} <= {200, 409}
     for task, code in lives:
-        status = status_of(user, task)
+        status = user.status(task)
         assert status["status"] == ("canceled" if code == 200 else "complete")
         assert (status["asset_url"] is None) is (code == 200)
 
     def costs_are_told() -> bool | None:
         """As many jobs as the providers accepted calls say what they cost."""
         accepted = [row for row in gateway.paid() if row["reference"] not in before]
-        told = sum(job["cost_micros"] > 0 for task, _ in lives for job in status_of(user, task)["jobs"])
+        told = sum(job["cost_micros"] > 0 for task, _ in lives for job in user.status(task)["jobs"])
         return told == len(accepted) or None
 
     wait_for(costs_are_told)

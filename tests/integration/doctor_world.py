@@ -24,7 +24,7 @@ from app.services.doctor.rounds import GROUPS
 from app.tasks.worker import LANES_OF
 from pydantic import SecretStr
 
-from tests.chaos.conftest import run_sql
+from tests.chaos.databases import run_sql
 from tests.integration.factories import settings_for
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer

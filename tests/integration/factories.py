@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +14,10 @@ from app.db.pool import Database
 from app.db.provider_calls import CallIntent
 from app.db.requests import RequestPlan
 from app.db.workers import WorkerIdentity, renew
+from app.domain.commands import GenerateCommand
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
+from app.domain.params import ObjectRef
+from app.services.plans import PlanInputs, Planner
 from pydantic import SecretStr
 
 
@@ -60,7 +65,16 @@ def sketch_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> Reque
     return _plan(user_id, task_id, [first, second], [concept, model], key)
 
 
-def _plan(user_id: UUID, task_id: str, jobs: list[JobPlan], assets: list[AssetPlan], key: str | None) -> RequestPlan:
+def planned(planner: Planner, command: GenerateCommand, pictures: Sequence[ObjectRef], user_id: UUID) -> RequestPlan:
+    """What accepting a client's request would write."""
+    plan = planner.plan(command, PlanInputs(pictures), user_id)
+    request = _plan(user_id, command.task_id, plan.jobs, plan.assets, f"key:{uuid4()}")
+    return replace(request, operation=command.operation.value, job_id=plan.main_job_id)
+
+
+def _plan(
+    user_id: UUID, task_id: str, jobs: Sequence[JobPlan], assets: Sequence[AssetPlan], key: str | None
+) -> RequestPlan:
     return RequestPlan(
         id=uuid4(),
         task_id=task_id,

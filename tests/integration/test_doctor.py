@@ -28,7 +28,7 @@ from app.services.doctor.providers import PROVIDERS
 from app.services.doctor.storage import STORAGE
 from pydantic import SecretStr
 
-from tests.chaos.conftest import run_sql
+from tests.chaos.databases import run_sql
 from tests.integration import test_doctor_database
 from tests.integration.doctor_world import Outside, examined
 from tests.servers import PostgresServer, free_port

@@ -19,7 +19,7 @@ from app.services.doctor.schema import SCHEMA
 from app.services.doctor.workers import WORKERS
 from pydantic import SecretStr
 
-from tests.chaos.conftest import run_sql, socket_of, tcp_dsn
+from tests.chaos.databases import run_sql, socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.integration.doctor_world import World, examined
 from tests.servers import PostgresServer, free_port

@@ -25,11 +25,11 @@ from app.domain.commands import GenerateCommand
 from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
-from app.services.plans import PlanInputs, Planner
+from app.services.plans import Planner
 from app.storage.memory import MemoryStorage
 from PIL import Image
 
-from tests.integration.factories import make_user, settings_for
+from tests.integration.factories import make_user, planned, settings_for
 
 PATIENCE = 20.0
 BUCKET = "makeit3d_app_assets"
@@ -102,20 +102,7 @@ class Workshop:
         """What accepting it would write."""
         planner = Planner(Providers(images=[self.images], models=[self.models]), self.settings)
         command = GenerateCommand(operation, task_id, prompt=fields.pop("prompt", "a fox"), **fields)
-        plan = planner.plan(command, PlanInputs(pictures), self.user)
-        return RequestPlan(
-            id=uuid4(),
-            task_id=task_id,
-            user_id=self.user,
-            operation=operation.value,
-            scope=task_id,
-            idempotency_key=f"key:{uuid4()}",
-            explicit_key=True,
-            body_hash="hash",
-            job_id=plan.main_job_id,
-            jobs=plan.jobs,
-            assets=plan.assets,
-        )
+        return planned(planner, command, pictures, self.user)
 
     async def status(self, task_id: str) -> StatusRows:
         status = await tasks.status_of_task(self.db, task_id, self.user)

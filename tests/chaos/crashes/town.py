@@ -20,10 +20,10 @@ from app.embedded.process import Child
 from app.embedded.valkey import EmbeddedValkey
 from app.errors import ErrorCode
 
-from tests.chaos.conftest import run_sql
 from tests.chaos.crashes.matrix import IMAGES, UNKNOWN, Case
 from tests.chaos.crashes.nursery import UNEXPECTED
 from tests.chaos.crashes.plan import Plan
+from tests.chaos.databases import run_sql
 from tests.chaos.stack import BUCKET, ENDED, make_buckets
 from tests.e2e.gateway import ADMIN, REPOSITORY, sample, wait_for
 from tests.integration.factories import settings_for
