@@ -15,12 +15,13 @@ from app.db.audit.claims import CLAIM_CHECKS
 from app.db.audit.events import EVENT_CHECKS
 from app.db.audit.files import FILE_CHECKS, OutputRow
 from app.db.audit.statuses import STATUS_CHECKS
+from app.db.audit.waits import WAIT_CHECKS
 from app.db.pool import Connection, Database
 from app.domain.audit import Area, Difference, Findings, Invariant
 from app.domain.sniff import extension_of
 from app.domain.storage_keys import output_key
 
-ROW_CHECKS: tuple[Check, ...] = (*STATUS_CHECKS, *CLAIM_CHECKS, *FILE_CHECKS, *EVENT_CHECKS)
+ROW_CHECKS: tuple[Check, ...] = (*STATUS_CHECKS, *CLAIM_CHECKS, *WAIT_CHECKS, *FILE_CHECKS, *EVENT_CHECKS)
 
 OUTPUT_KEY = Invariant(
     "output_key",
@@ -68,12 +69,14 @@ def _patience(settings: Settings) -> Patience:
         leftovers=settings.supabase_timeout_seconds + settings.worker_ttl_seconds,
         unowned=_UNOWNED_SECONDS,
         unknowns=settings.reconcile_window_seconds + _ROUNDS_SECONDS,
+        longest_wait=settings.max_wait_seconds + _ROUNDS_SECONDS,
+        places=settings.user_max_in_flight,
     )
 
 
 def _tables(database: Database) -> list[str]:
     tables = database.tables
-    ours = ["tasks", "requests", "jobs", "provider_calls", "files", "events", "workers", "pools"]
+    ours = ["tasks", "requests", "jobs", "provider_calls", "files", "events", "workers", "pools", "providers"]
     return [*ours, tables.inputs, tables.concepts, tables.models]
 
 

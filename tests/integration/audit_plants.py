@@ -97,6 +97,15 @@ PLANTS = {
     "calls_are_watched": """
         OPEN_CALL - interval '3 hours' from jobs j where j.id = REFUSED_JOB
         """,
+    "user_place": "update jobs set waiting_for = 'user_limit' where id = FIRST_STEP",
+    "breaker_exists": "delete from providers where name = 'openai'",
+    "breaker_state": "update providers set trips = 1 where name = 'openai'",
+    "breaker_wait": """
+        update providers set state = 'open', failures = 5, trips = 3, error_code = 'provider_unavailable',
+          opened_at = now() - interval '3 hours', tripped_at = now() - interval '1 minute', probe_at = now()
+        where name = 'openai';
+        update jobs set created_at = now() - interval '3 hours' where id = FIRST_STEP
+        """,
     "asset_has_file": "update concept_images set asset_url = asset_url || '.bak' where id = FIRST_IMAGE",
     "input_has_file": """
         insert into files (id, bucket, key, task_id, user_id, kind, content_type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ import pytest
 from app.ai_clients.errors import Advice, Refused
 from app.ai_clients.registry import pools
 from app.config import Settings
+from app.container import user_limits
 from app.db import pools as pool_rows
-from app.db import tasks
+from app.db import requests, tasks
 from app.db.pool import Database
 from app.domain.audit import Findings
 from app.domain.operations import Operation
@@ -23,13 +25,18 @@ from app.errors import ErrorCode
 from app.services.audit import OUTPUT_KEY, ROW_CHECKS, audit_rows, look
 
 from tests.integration.audit_plants import PLANTS, plant_of
-from tests.integration.factories import accept, model_plan, settings_for, sketch_plan
+from tests.integration.factories import accept, make_user, model_plan, settings_for, sketch_plan
 from tests.integration.majors import database
 from tests.integration.workshop import open_workshop
 from tests.servers import PostgresServer
 
 __all__ = ["database"]
 
+_OPEN = (
+    "state = 'open', failures = 1, trips = 1, error_code = 'provider_unavailable', opened_at = now(),"
+    " tripped_at = now(), probe_at = now()"
+)
+_HALF_OPEN = _OPEN.replace("'open'", "'half_open'") + ", probe_job = gen_random_uuid()"
 WORKER = "00000000-0000-0000-0000-00000000000a"
 
 
@@ -115,6 +122,45 @@ async def test_a_planted_violation_is_the_one_difference(name: str, shop_databas
 
 def test_every_invariant_has_a_planted_violation() -> None:
     assert set(PLANTS) == {check.invariant.name for check in ROW_CHECKS} | {OUTPUT_KEY.name}
+
+
+async def test_the_places_of_a_user_are_those_of_the_setting(database: str, tmp_path: Path) -> None:
+    settings = settings_for(database, tmp_path, user_max_in_flight=1)
+    async with _opened(settings) as db:
+        user = await make_user(db)
+        for number in range(3):
+            await requests.accept(db, sketch_plan(user, f"audit-place-{number}"), user_limits(settings))
+        assert (await audit_rows(db, settings)).differences == []
+        more = settings.model_copy(update={"user_max_in_flight": 2})
+        found = (await audit_rows(db, more)).differences
+    assert [(item.invariant.name, item.ids) for item in found] == [("user_place", {"user": str(user)})]
+    assert found[0].found == "2 jobs wait, 1 of 2 places are taken"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sound"),
+    [
+        ("failures = 3, error_code = 'x'", "failures = 3"),
+        (f"{_OPEN}, trips = 0", _OPEN),
+        (f"{_OPEN}, probe_job = gen_random_uuid()", _OPEN),
+        (f"{_OPEN}, state = 'half_open'", f"{_HALF_OPEN}, probe_attempt = 1"),
+        (_HALF_OPEN, f"{_HALF_OPEN}, probe_attempt = 1"),
+    ],
+)
+async def test_a_breaker_that_contradicts_itself_is_found(
+    wrong: str, sound: str, shop_database: Database, lived_in: LivedIn
+) -> None:
+    for columns, names in ((wrong, {"breaker_state"}), (sound, set[str]())):
+        findings = Findings()
+        with contextlib.suppress(Undo):
+            async with shop_database.transaction() as connection:
+                # the last word for a column counts
+                words = dict(part.split(" = ", 1) for part in columns.split(", "))
+                changes = ", ".join(f"{name} = {value}" for name, value in words.items())
+                await connection.execute(f"update providers set {changes} where name = 'tripo'")  # noqa: S608
+                findings = await look(connection, shop_database, lived_in.settings)
+                raise Undo
+        assert {difference.invariant.name for difference in findings.differences} == names
 
 
 @pytest.mark.parametrize("repaired", [True, False])

@@ -27,18 +27,21 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """What is not yet a difference, in seconds."""
+    """What is not yet a difference; times in seconds."""
 
     worker_ttl: float  # a process that was seen so lately lives
     leftovers: float  # an ended job's unfinished upload may stay so long
     unowned: float  # a client's unfinished upload may stay so long
     unknowns: float  # past its deadline, a call may be looked for so long
+    longest_wait: float  # an outage may keep a job waiting so long
+    places: int | None  # jobs that a user may have in flight
 
 
 _FRAME = """
 with patience as (
   select make_interval(secs => $1) as worker_ttl, make_interval(secs => $2) as leftovers,
-    make_interval(secs => $3) as unowned, make_interval(secs => $4) as unknowns
+    make_interval(secs => $3) as unowned, make_interval(secs => $4) as unknowns,
+    make_interval(secs => $5) as longest_wait, $6::bigint as places
 ), asset as (
   select id, task_id, user_id, job_id, request_id, 'concept' as kind, number, status, asset_url, file_id, preview_url,
     error_code, 'concept_images' as table_name from {concepts} where job_id is not null
@@ -48,7 +51,7 @@ with patience as (
 ), difference as (
   {sql}
 )
-select ids, found, count(*) over () as total from difference, patience limit $5
+select ids, found, count(*) over () as total from difference, patience limit $7
 """
 
 
@@ -78,6 +81,8 @@ async def run(
             patience.leftovers,
             patience.unowned,
             patience.unknowns,
+            patience.longest_wait,
+            patience.places,
             _SHOWN,
             timeout=_PATIENCE,
         )
