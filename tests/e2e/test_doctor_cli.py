@@ -22,6 +22,7 @@ def doctor(home: Path, *arguments: str, **changes: Any) -> subprocess.CompletedP
         "supabase_url": f"http://{nobody}/supabase",
         "openai_base_url": f"http://{nobody}/openai/v1",
         "tripo_base_url": f"http://{nobody}/tripo/v3",
+        "public_base_url": f"http://{nobody}",
         "redis_url": f"redis://:hunter2@{nobody}/0",
     }
     settings = settings_for(f"postgresql://app:hunter2@{nobody}/postgres", home, **(nowhere | changes))
@@ -47,8 +48,9 @@ def test_everything_that_is_wrong_is_in_the_document(tmp_path: Path) -> None:
         "storage_unreachable",
         "jwks_unreachable",
         "provider_unreachable",
+        "api_unreachable",
     }
-    assert (document["errors"], document["warnings"]) == (6, 1)  # two providers
+    assert (document["errors"], document["warnings"]) == (6, 2)  # two providers
     assert {"group", "code", "severity", "meaning", "seen", "do"} == set(document["findings"][0])
     assert "hunter2" not in done.stdout + done.stderr
 
@@ -58,6 +60,6 @@ def test_findings_are_printed_with_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "database_unreachable" in done.stdout
     assert "→ look whether it runs, and at host and port of DATABASE_URL" in done.stdout
-    assert "doctor: 6 errors, 0 warnings" in done.stdout.splitlines()[-1]
+    assert "doctor: 6 errors, 1 warning " in done.stdout.splitlines()[-1]
     assert "Traceback" not in done.stdout + done.stderr
     assert "hunter2" not in done.stdout + done.stderr

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +81,7 @@ class World:
 
 @dataclass
 class Outside:
-    """What is not the gateway's own: a healthy broker, and a sandbox for Supabase and the providers."""
+    """What is around the database: a healthy broker, a sandbox for Supabase and the providers, and an API's address."""
 
     world: World
     sandbox: SandboxProcess
@@ -91,6 +94,7 @@ class Outside:
             World.built(postgres, home) as world,
             postgres.fresh_database() as project,
             running_sandbox(project, home) as sandbox,
+            answering({"/health/live": (200, {"status": "ok", "environment": "sandbox"})}) as api,
         ):
             world.settings = world.changed(
                 supabase_url=sandbox.supabase_url,
@@ -100,6 +104,7 @@ class Outside:
                 tripo_api_key=sandbox.settings.tripo_api_key,
                 tripo_base_url=f"{sandbox.url}/tripo/v3",
                 redis_url=SecretStr(valkey.url()),
+                public_base_url=api,
             )
             outside = cls(world, sandbox, valkey)
             outside.bucket("POST", world.settings.generated_assets_bucket_name, public=True)
@@ -121,6 +126,33 @@ class Outside:
         """The sandbox's own interface."""
         headers = {"X-Admin-Key": self.sandbox.settings.admin_key.get_secret_value()}
         httpx.request(method, f"{self.sandbox.url}/admin{path}", json=body, headers=headers).raise_for_status()
+
+
+@contextlib.contextmanager
+def answering(answers: dict[str, tuple[int, object]]) -> Generator[str]:
+    """The address of a service with a JSON answer per path."""
+
+    class Canned(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, document = answers[self.path]
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+            del format, args
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Canned) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 async def _move_in(settings: Settings) -> None:

@@ -9,10 +9,8 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ import redis
 from app.config import Settings, child_environment
 from app.domain.broker_url import redis_py_url
 from app.embedded.valkey import EmbeddedValkey
+from app.services.doctor.api import API
 from app.services.doctor.broker import BROKER
 from app.services.doctor.examination import Examined, Group, Seen, examine
 from app.services.doctor.findings import Code, Finding
@@ -30,11 +29,11 @@ from pydantic import SecretStr
 
 from tests.chaos.databases import run_sql
 from tests.integration import test_doctor_database
-from tests.integration.doctor_world import Outside, examined
+from tests.integration.doctor_world import Outside, answering, examined
 from tests.servers import PostgresServer, free_port
 from tests.unit.doctor import test_settings
 
-GROUPS = (BROKER, STORAGE, IDENTITY, PROVIDERS)
+GROUPS = (BROKER, STORAGE, IDENTITY, PROVIDERS, API)
 
 Plant = Callable[[Outside], AbstractContextManager[Settings]]
 
@@ -131,33 +130,6 @@ def silent_broker(outside: Outside) -> Generator[Settings]:
         yield outside.world.changed(redis_url=SecretStr(f"redis://:hunter2@127.0.0.1:{server.getsockname()[1]}/0"))
 
 
-@contextlib.contextmanager
-def answering(answers: dict[str, tuple[int, object]]) -> Generator[str]:
-    """The address of a service with a JSON answer per path."""
-
-    class Canned(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, document = answers[self.path]
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-            del format, args
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Canned) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def legacy_project(verdict: str, *, keys: int = 0, secret: SecretStr | None = None) -> Plant:
     """A project that signs with a shared secret, and what its Auth says of a token with ours."""
 
@@ -171,6 +143,12 @@ def legacy_project(verdict: str, *, keys: int = 0, secret: SecretStr | None = No
             yield outside.world.changed(supabase_url=url, supabase_jwt_secret=secret)
 
     return plant
+
+
+@contextlib.contextmanager
+def another_gateway(outside: Outside) -> Generator[Settings]:
+    with answering({"/health/live": (200, {"status": "ok", "environment": "production"})}) as url:
+        yield outside.world.changed(public_base_url=url)
 
 
 def openai_says(status: int, code: str) -> Plant:
@@ -259,6 +237,9 @@ PLANTS: list[tuple[str, Plant, tuple[Group[Any], ...], tuple[str, ...]]] = [
     ("balance_empty", balance("0"), GROUPS, ("tripo: 0.00 credits left",)),
     ("balance_empty", openai_says(429, "insufficient_quota"), GROUPS, ("openai",)),
     ("balance_low", balance("599"), GROUPS, ("599.00",)),
+    ("api_unreachable", nowhere(public_base_url="http://127.0.0.1:{port}"), GROUPS, ("ConnectError",)),
+    ("api_unreachable", lambda o: nullcontext(o.world.changed(public_base_url=o.sandbox.url)), GROUPS, ("404",)),
+    ("api_unreachable", another_gateway, GROUPS, ("'production'",)),
 ]
 
 
@@ -311,7 +292,7 @@ def test_warnings_alone_are_no_failure(outside: Outside) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("✓") == 7  # groups, all but that of settings
+    assert done.stdout.count("✓") == 8  # groups, all but that of settings
     assert "! settings   model_unknown" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("doctor: 0 errors, 1 warning in")
 
@@ -349,10 +330,20 @@ async def test_what_hangs_or_breaks_is_said_and_stops_nothing(outside: Outside) 
     assert seen["one"] == Examined(
         "one",
         (
-            Finding(Code.NO_ANSWER, "one: hangs: nothing within 0.2 s"),
-            Finding(Code.CHECK_BROKE, "one: breaks: ZeroDivisionError"),
+            Finding(Code.NO_ANSWER, "hangs: nothing within 0.2 s"),
+            Finding(Code.CHECK_BROKE, "one, breaks: ZeroDivisionError"),
             Finding(Code.BALANCE_LOW, "x"),
         ),
         ("sandbox",),
     )
     assert seen["two"] == Examined("two", (Finding(Code.NO_ANSWER, "two: nothing within 0.2 s"),))
+
+
+@pytest.mark.parametrize("group", [STORAGE, IDENTITY, PROVIDERS, API], ids=lambda group: group.name)
+async def test_silence_is_said_as_what_it_means(outside: Outside, group: Group[Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts and says nothing
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        names = ("supabase_url", "openai_base_url", "tripo_base_url", "public_base_url")
+        settings = outside.world.changed(**dict.fromkeys(names, url))
+        (seen,) = [group async for group in examine(settings, [group], patience_seconds=0.2)]
+    assert {finding.code for finding in seen.findings} == {group.silence}

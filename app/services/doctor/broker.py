@@ -80,4 +80,4 @@ async def _memory(told: dict[str, Any]) -> Seen:
     return seen
 
 
-BROKER = Group("broker", open_broker, (_role, _memory))
+BROKER = Group("broker", open_broker, (_role, _memory), silence=Code.BROKER_UNREACHABLE)

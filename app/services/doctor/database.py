@@ -52,4 +52,4 @@ async def _notifications(patient: DatabasePatient) -> Seen:
     return [Finding(Code.LISTEN_DEAF, f"nothing sent reached {urls.place(dsn)} within {_HEARING_SECONDS} s")]
 
 
-DATABASE = Group("database", open_database, (_server, _clock, _notifications))
+DATABASE = Group("database", open_database, (_server, _clock, _notifications), silence=Code.DATABASE_UNREACHABLE)

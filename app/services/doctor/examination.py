@@ -19,11 +19,13 @@ Seen = Sequence[Finding | str]
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[T]):
-    """Checks of one thing, which is opened once for all of them. ``open`` raises Ill."""
+    """Checks of one thing, which is opened once for all of them. ``open`` raises Ill. ``silence`` is what it means when
+    one does not end in time."""
 
     name: str
     open: Callable[[Settings], AbstractAsyncContextManager[T]]
     checks: tuple[Callable[[T], Awaitable[Seen]], ...]
+    silence: Code = Code.NO_ANSWER
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ async def _examine(group: Group[Any], settings: Settings, patience: float) -> Ex
         skipped = error.finding is None
         seen += [] if error.finding is None else [error.finding]
     except TimeoutError:
-        seen.append(_no_answer(group.name, patience))
+        seen.append(_nothing(group, group.name, patience))
     except Exception as error:  # noqa: BLE001 - the other groups have more to tell
         seen.append(Finding(Code.CHECK_BROKE, f"{group.name}: {type(error).__name__}"))
     findings = tuple(item for item in seen if isinstance(item, Finding))
@@ -72,26 +74,26 @@ async def _look(group: Group[Any], settings: Settings, patience: float, seen: li
         async with asyncio.timeout(patience):
             patient = await stack.enter_async_context(group.open(settings))
         for result in await asyncio.gather(
-            *(_patiently(f"{group.name}: {_name(check)}", check(patient), patience) for check in group.checks)
+            *(_patiently(group, _name(check), check(patient), patience) for check in group.checks)
         ):
             seen += result
 
 
-async def _patiently(name: str, check: Awaitable[Seen], patience: float) -> Seen:
+async def _patiently(group: Group[Any], name: str, check: Awaitable[Seen], patience: float) -> Seen:
     try:
         async with asyncio.timeout(patience):
             return await check
     except Ill as error:
         return [] if error.finding is None else [error.finding]
     except TimeoutError:
-        return [_no_answer(name, patience)]
+        return [_nothing(group, name, patience)]
     except Exception as error:  # noqa: BLE001 - the other checks have more to tell
-        return [Finding(Code.CHECK_BROKE, f"{name}: {type(error).__name__}")]
+        return [Finding(Code.CHECK_BROKE, f"{group.name}, {name}: {type(error).__name__}")]
 
 
 def _name(check: Callable[..., object]) -> str:
     return getattr(check, "__name__", "check").strip("_").replace("_", " ")
 
 
-def _no_answer(name: str, patience: float) -> Finding:
-    return Finding(Code.NO_ANSWER, f"{name}: nothing within {patience:g} s")
+def _nothing(group: Group[Any], name: str, patience: float) -> Finding:
+    return Finding(group.silence, f"{name}: nothing within {patience:g} s")

@@ -341,6 +341,14 @@ class Code(Enum):
     BALANCE_EMPTY = Entry("balance_empty", _ERROR, "a provider's account is out of credits", "top it up")
     BALANCE_LOW = Entry("balance_low", _WARNING, "a provider's credits are soon used up", "top it up")
 
+    # api
+    API_UNREACHABLE = Entry(
+        "api_unreachable",
+        _WARNING,
+        "nothing like this gateway answers at its public address, of which links are made",
+        "start `makeit3d api`, or mend PUBLIC_BASE_URL or the proxy in front",
+    )
+
     # workers
     LANE_UNSERVED = Entry(
         "lane_unserved", _ERROR, "no live worker takes work of a lane", "start `makeit3d worker --lane LANE`"

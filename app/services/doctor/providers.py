@@ -114,4 +114,4 @@ def _word(answer: httpx.Response) -> object:
     return cast("dict[str, Any]", error).get("code") if isinstance(error, dict) else None
 
 
-PROVIDERS = Group("providers", _open, (_openai, _balances))
+PROVIDERS = Group("providers", _open, (_openai, _balances), silence=Code.PROVIDER_UNREACHABLE)

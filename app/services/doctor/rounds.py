@@ -6,6 +6,7 @@ from typing import Any
 
 from app.config import Settings
 from app.errors import ConfigurationError
+from app.services.doctor.api import API
 from app.services.doctor.broker import BROKER
 from app.services.doctor.database import DATABASE
 from app.services.doctor.examination import Examined, Group
@@ -17,7 +18,7 @@ from app.services.doctor.settings import SETTINGS
 from app.services.doctor.storage import STORAGE
 from app.services.doctor.workers import WORKERS
 
-GROUPS: tuple[Group[Any], ...] = (SETTINGS, DATABASE, SCHEMA, BROKER, STORAGE, IDENTITY, PROVIDERS, WORKERS)
+GROUPS: tuple[Group[Any], ...] = (SETTINGS, DATABASE, SCHEMA, BROKER, STORAGE, IDENTITY, PROVIDERS, API, WORKERS)
 
 
 def read_settings() -> Settings | Examined:

@@ -126,4 +126,4 @@ async def _has_public_links(patient: _StoragePatient) -> bool:
         return False  # the groups of the database tell it
 
 
-STORAGE = Group("storage", _open, (_results, _inputs))
+STORAGE = Group("storage", _open, (_results, _inputs), silence=Code.STORAGE_UNREACHABLE)
