@@ -171,7 +171,17 @@ def _print_record(console: Console, record: JobRecord) -> None:
 
 def _facts(job: Mapping[str, Any]) -> Table:
     names = (
-        *("id", "task_id", "request_id", "user_id", "retry_of", "error_code", "error_message", "waiting_for"),
+        *(
+            "id",
+            "task_id",
+            "request_id",
+            "trace_id",
+            "user_id",
+            "retry_of",
+            "error_code",
+            "error_message",
+            "waiting_for",
+        ),
         *("run_after", "worker", "worker_seen_at", "pool", "lane", "priority", "attempt", "failures", "crashes"),
         *("deferrals", "progress", "cost_micros", "created_at", "started_at", "deadline", "finished_at"),
     )

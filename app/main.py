@@ -47,6 +47,8 @@ def create_app(
         description=_DESCRIPTION,
         lifespan=_lifespan(settings, open_services),
         redoc_url=None,
+        # the framework's own would tell what users wrote: inputs that are refused, messages of exceptions
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)

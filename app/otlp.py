@@ -52,8 +52,11 @@ class _WarnsOnce(SpanExporter):
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._failing = False
+        self._closing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if self._closing and self._failing:
+            return SpanExportResult.FAILURE
         result = self._exporter.export(spans)
         failing = result is not SpanExportResult.SUCCESS
         if failing and not self._failing:
@@ -62,6 +65,12 @@ class _WarnsOnce(SpanExporter):
             log.info("traces_exported_again")
         self._failing = failing
         return result
+
+    def close_soon(self) -> None:
+        """Try no more than once for what is left, and not at all where the collector is known to be away."""
+        self._closing = True
+        if self._failing:
+            self._exporter.shutdown()  # ends the pause before a repeat
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
@@ -97,10 +106,12 @@ class OtlpRecorder:
         # its loggers repeat every failure; ours says it once
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         headers = settings.otlp_headers
-        exporter = OTLPSpanExporter(
-            f"{endpoint}/v1/traces",
-            headers=None if headers is None else parse_env_headers(headers.get_secret_value(), liberal=True),
-            timeout=_SEND_SECONDS,
+        self._exporter = _WarnsOnce(
+            OTLPSpanExporter(
+                f"{endpoint}/v1/traces",
+                headers=None if headers is None else parse_env_headers(headers.get_secret_value(), liberal=True),
+                timeout=_SEND_SECONDS,
+            )
         )
         self._provider = TracerProvider(
             # by trace id alone, so that all processes decide alike, and no client decides for us
@@ -109,7 +120,7 @@ class OtlpRecorder:
             id_generator=_Ids(),
             shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(BatchSpanProcessor(_WarnsOnce(exporter)))
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("makeit3d")
 
     def begin(
@@ -125,6 +136,7 @@ class OtlpRecorder:
             _wanted_trace.reset(as_trace)
 
     def close(self) -> None:
+        self._exporter.close_soon()
         self._provider.shutdown()
 
 

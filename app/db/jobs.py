@@ -160,7 +160,7 @@ async def record(database: Database, job_id: UUID, *, events: int) -> JobRecord 
         "select j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.provider, j.pool, j.lane, j.priority,"
         " j.status, j.waiting_for, j.run_after, j.resume, j.calls_done, j.alone, j.worker_id, w.name as worker,"
         " w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress, j.cost_micros,"
-        " j.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of,"
+        " j.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id,"
         " r.operation from jobs j join requests r on r.id = j.request_id left join workers w on w.id = j.worker_id"
         " where j.id = $1",
         job_id,

@@ -87,6 +87,7 @@ class Retries:
             ],
             assets=[_again(asset, job_ids, asset_ids) for asset in old_assets],
             retry_of=failed.request_id,
+            trace_id=uuid4().hex,
         )
 
 

@@ -68,6 +68,9 @@ async def test_poison_ends_is_listed_and_runs_again_when_the_cause_is_gone(shop:
     await retry(retries, str(listed.job_id))
     status = await shop.finished("task-poison-1")
     assert status.retry_of == before.request_id
+    record = await jobs.record(shop.db, status.job_id, events=1)
+    assert record is not None
+    assert record.job["trace_id"], "the retry's log lines would not meet"
     assert [asset["status"] for asset in status.assets] == ["complete"] * 2
     # names are never used twice, and what failed stays as it ended
     assert await shop.keys() == ["concepts/task-poison-1/2.png", "concepts/task-poison-1/3.png"]
