@@ -32,7 +32,7 @@ from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Deferred, Failed, Retry
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
-from app.services.bookings import UNKNOWN_SETTLED, booked
+from app.services import bookings
 from app.services.job_run import JobEnded, JobRun
 from app.services.posts import UNKNOWN_DETAIL, Post, Posts, until_recorded
 from app.services.reconciler import Absent, Ambiguous, Found, NotYet, Reconciler
@@ -130,7 +130,7 @@ class Journal:
                     self._database, call.id, cost_micros=cost, is_estimate=is_estimate, result=stored
                 )
             ):
-                booked(call.provider, cost, is_estimate=is_estimate)
+                bookings.booked(call.provider, cost, is_estimate=is_estimate)
         self._spool.drop_reply(call.id)
 
     async def reply_useless(self, run: JobRun, call: Call) -> None:
@@ -150,17 +150,7 @@ class Journal:
 
     async def _give_up(self, run: JobRun, call: Call) -> None:
         """Nobody can look a synchronous call up. Returns only where one paid retry is allowed and left."""
-        with boundary(Boundary.GIVE_UP):
-            if await provider_calls.settled(
-                self._database,
-                call.id,
-                cost_micros=call.estimate_micros,
-                is_estimate=True,
-                error_code=ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code,
-            ):
-                booked(call.provider, call.estimate_micros, is_estimate=True)
-        UNKNOWN_SETTLED.labels("given_up").inc()
-        log.error("provider_outcome_unknown", call_id=str(call.id), job_id=str(run.claim.job_id))
+        await bookings.give_up_unknown(self._database, call)
         await self._end_or_pay_again(run)
 
     async def _end_or_pay_again(self, run: JobRun) -> None:
@@ -254,12 +244,7 @@ class Journal:
         sighting = await self._reconciler.look(provider, call)
         match sighting:
             case Found(provider_task_id):
-                with boundary(Boundary.SUBMITTED):
-                    await provider_calls.submitted(
-                        self._database, call.id, last=last, provider_task_id=provider_task_id
-                    )
-                UNKNOWN_SETTLED.labels("adopted").inc()
-                log.info("provider_call_adopted", call_id=str(call.id))
+                await bookings.adopt(self._database, call, provider_task_id, last=last)
                 return await self._current(run, call.id)
             case NotYet(seconds):
                 raise JobEnded(Deferred(None, None, seconds))
@@ -268,17 +253,9 @@ class Journal:
         code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
         absent = [c for c in await self._calls(run) if c.state is CallState.REFUSED and c.error_code == code]
         if isinstance(sighting, Ambiguous) or absent:
-            with boundary(Boundary.GIVE_UP):
-                if await provider_calls.settled(
-                    self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=code
-                ):
-                    booked(call.provider, call.estimate_micros, is_estimate=True)
-            UNKNOWN_SETTLED.labels("given_up").inc()
-            log.error("provider_outcome_unknown", call_id=str(call.id))
+            await bookings.give_up_unknown(self._database, call)
             raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, UNKNOWN_DETAIL))
-        with boundary(Boundary.REFUSED):
-            await provider_calls.refused(self._database, call.id, error_code=code, provider_code=None, http_status=None)
-        UNKNOWN_SETTLED.labels("absent").inc()
+        await bookings.never_accepted(self._database, call)
         return None
 
     # --- common ---------------------------------------------------------------------------------------------

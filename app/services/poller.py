@@ -18,7 +18,7 @@ from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
 from app.errors import ErrorCode
-from app.services.bookings import booked
+from app.services import bookings
 from app.services.breaker import Breakers
 from app.services.notifier import Notifier
 from app.services.vacancies import Vacancies
@@ -158,7 +158,7 @@ class Poller:
             watched = self._watched.get(task_id)
             if watched is None:
                 continue
-            await book(self._database, watched.call, task)
+            await bookings.book(self._database, watched.call, task)
             ended.append(watched.call)
             self._watched.pop(task_id, None)
             if watched.waiter is not None and not watched.waiter.done():
@@ -175,11 +175,7 @@ class Poller:
         }
         for task_id, watched in endless.items():
             call, error = watched.call, ErrorCode.DEADLINE_EXCEEDED
-            with boundary(Boundary.GIVE_UP, [call.task_id]):
-                if await provider_calls.settled(
-                    self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=error.code
-                ):
-                    booked(call.provider, call.estimate_micros, is_estimate=True)
+            await bookings.give_up(self._database, call, error)
             log.error(
                 "provider_call_given_up", call_id=str(call.id), provider=self._provider.name, provider_task_id=task_id
             )
@@ -196,16 +192,3 @@ class Poller:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
-
-
-async def book(database: Database, call: Call, task: ProviderTask) -> None:
-    """Settle the journal row of a call that the provider is done with."""
-    succeeded = task.state is ProviderTaskState.SUCCEEDED
-    error = None if succeeded else (task.error or ErrorCode.PROVIDER_TASK_FAILED).code
-    # the provider takes nothing for work that failed, and says what it took for work that did not
-    assumed = call.estimate_micros if succeeded else 0
-    cost = assumed if task.cost_micros is None else task.cost_micros
-    is_estimate = succeeded and task.cost_micros is None
-    with boundary(Boundary.BOOK, [call.task_id]):
-        if await provider_calls.settled(database, call.id, cost_micros=cost, is_estimate=is_estimate, error_code=error):
-            booked(call.provider, cost, is_estimate=is_estimate)

@@ -23,7 +23,7 @@ from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
-from app.services.bookings import UNKNOWN_SETTLED, booked
+from app.services import bookings
 from app.services.vacancies import Vacancies
 from app.tracing import detached
 
@@ -52,9 +52,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
-    """More than one of the listed may be it."""
-
-    candidates: int
+    """More than one of the listed may be it, or the listing can not be had."""
 
 
 Sighting = Found | NotYet | Absent | Ambiguous
@@ -88,7 +86,10 @@ class Reconciler:
         if call.age_seconds < self._window:
             # at growing intervals: a running task may be listed late
             return NotYet(max(self._first_look, call.age_seconds / 2))
-        return Ambiguous(len(found)) if found else Absent()
+        if not found:
+            return Absent()
+        log.warning("provider_call_ambiguous", call_id=str(call.id), candidates=len(found))
+        return Ambiguous()
 
     # --- calls whose job has ended --------------------------------------------------------------------------
 
@@ -117,33 +118,17 @@ class Reconciler:
             sighting = await self.look(self._providers[call.provider], call)
         except ProviderError as error:
             log.warning("reconciling_failed", provider=call.provider, code=error.code.code)
-            sighting = Ambiguous(0) if call.age_seconds > self._give_up else NotYet(self._first_look)
+            sighting = Ambiguous() if call.age_seconds > self._give_up else NotYet(self._first_look)
         match sighting:
             case Found(provider_task_id):
                 # from now on it is polled like every call whose job ended
-                with boundary(Boundary.SUBMITTED, [call.task_id]):
-                    await provider_calls.submitted(
-                        self._database, call.id, last=True, provider_task_id=provider_task_id
-                    )
-                UNKNOWN_SETTLED.labels("adopted").inc()
-                log.info("provider_call_adopted", call_id=str(call.id))
+                await bookings.adopt(self._database, call, provider_task_id, last=True)
                 return
             case NotYet(seconds):
                 self._next_look[call.id] = time.monotonic() + seconds
                 return
             case Absent():
-                with boundary(Boundary.REFUSED, [call.task_id]):
-                    await provider_calls.refused(
-                        self._database, call.id, error_code=_CODE, provider_code=None, http_status=None
-                    )
-                UNKNOWN_SETTLED.labels("absent").inc()
-                log.info("provider_call_absent", call_id=str(call.id))
-            case Ambiguous(candidates):
-                with boundary(Boundary.GIVE_UP, [call.task_id]):
-                    if await provider_calls.settled(
-                        self._database, call.id, cost_micros=call.estimate_micros, is_estimate=True, error_code=_CODE
-                    ):
-                        booked(call.provider, call.estimate_micros, is_estimate=True)
-                UNKNOWN_SETTLED.labels("given_up").inc()
-                log.error("provider_outcome_unknown", call_id=str(call.id), candidates=candidates)
+                await bookings.never_accepted(self._database, call)
+            case Ambiguous():
+                await bookings.give_up_unknown(self._database, call)
         await self._vacancies.announce(pools=[call.pool], users=[call.user_id])
