@@ -204,7 +204,7 @@ async def open_bench(
     storage = MemoryStorage(objects, {BUCKET: True, INPUTS: False})
     bench = Bench(db, settings, sandbox, storage, [], await make_user(db))
     async with httpx.AsyncClient(trust_env=False) as http:
-        knobs = {"work_seconds": 0.2, "pools": {"h": 200}}
+        knobs = {"work_seconds": 0.2, "pools": {"h": 200}, "drawing": "stock"}
         (await http.post(f"{sandbox.url}/admin/knobs", json=knobs, headers=ADMIN)).raise_for_status()
     try:
         for _ in range(2):
