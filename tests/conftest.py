@@ -15,7 +15,7 @@ from tests.servers import PostgresServer, running_valkey
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-examples", type=int, default=15, help="fuzzing: cases per operation and phase")
     parser.addoption(
-        "--matrix", choices=("off", "part", "full"), default="off", help="how much of the crash matrix runs"
+        "--matrix", choices=("off", "part", "full"), default="part", help="how much of the crash matrix runs"
     )
     parser.addoption("--fuzz-seed", type=int, default=1, help="fuzzing: where the random cases begin")
 

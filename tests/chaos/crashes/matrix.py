@@ -39,6 +39,9 @@ PROCESS = (
     Boundary.GIVE_UP,
     Boundary.RING,
 )
+# where part of the matrix has processes die three times running: what is the same for all, the image jobs show
+POLLED = (*MODEL_JOB, Boundary.INTENT, Boundary.SEND, Boundary.SUBMITTED, Boundary.LOOK)
+AGAIN = dict.fromkeys(IMAGES, tuple(Boundary)) | dict.fromkeys(MODELS, POLLED) | dict.fromkeys(BOTH, FIRST_STEP)
 API = (Boundary.ACCEPT, Boundary.RING)
 
 EXCEPTIONS = {
@@ -129,16 +132,20 @@ def ways(operation: Operation) -> list[tuple[CrashPoint, Trouble | None]]:
 
 
 def cases(operations: Sequence[Operation], *, full: bool) -> list[Case]:
-    """Each point with each operation, once and three times in a row; of the latter, in part, each point with one of
-    the operations, in turn, and of requests of two jobs what no others have."""
+    """Each point with each operation, once and three times in a row; of the latter, in part, each point with one
+    operation, in turn, and only where the provider or the number of jobs makes a difference."""
     found: list[Case] = []
     for turn, operation in enumerate(operations):
         for index, (point, trouble) in enumerate(ways(operation)):
             found.append(Case(operation, point, 1, trouble))
-            if full or _again(operation, point, in_turn=index % len(operations) == turn):
+            if full or (index % len(operations) == turn and point.boundary in AGAIN[operation]):
                 found.append(Case(operation, point, 3, trouble))
     return found
 
 
-def _again(operation: Operation, point: CrashPoint, *, in_turn: bool) -> bool:
-    return point.boundary in FIRST_STEP if operation in BOTH else in_turn
+def api_cases(*, full: bool) -> list[Case]:
+    """What is committed is not committed again: after it, a process dies once."""
+    before, after = points([Boundary.ACCEPT])
+    again = list(Operation) if full else [Operation.SKETCH_TO_MODEL]
+    once = [Case(operation, point, 1) for operation in Operation for point in (before, after)]
+    return once + [Case(operation, before, 3) for operation in again]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
@@ -20,7 +22,7 @@ from app.embedded.process import Child
 from app.embedded.valkey import EmbeddedValkey
 from app.errors import ErrorCode
 
-from tests.chaos.crashes.matrix import IMAGES, UNKNOWN, Case
+from tests.chaos.crashes.matrix import IMAGES, MODELS, UNKNOWN, Case
 from tests.chaos.crashes.nursery import UNEXPECTED
 from tests.chaos.crashes.plan import Plan
 from tests.chaos.databases import run_sql
@@ -32,6 +34,7 @@ from tests.servers import PostgresServer, free_port, server_home
 
 WORKERS = 6
 WORK_SECONDS = 0.2
+_LATE = 15.0  # seconds until an answer comes that nobody waits for any more
 _PATIENCE = 900.0  # seconds for a task among all the others; a limit for a hung suite, not a measure
 
 PAID_CALLS = dict.fromkeys(Operation, 1) | {Operation.SKETCH_TO_MODEL: 2}
@@ -152,6 +155,38 @@ class Town:
             self.complete_once(task_id, case.operation)
         else:
             self.failed_once(task_id, status, case.end)
+
+    def cut_in_the_middle(self, operations: Sequence[Operation], *, where: str) -> set[str]:
+        """Kill whoever has a paid call open that the provider has accepted and not answered; the ends of the tasks.
+
+        No call is paid twice. Call it while nothing else is under way.
+        """
+        paid = len(self.ledger())
+        self.fault(where, "late_after", count=len(operations), seconds=_LATE)
+        tasks = {str(uuid4()): operation for operation in operations}
+        for task_id, operation in tasks.items():
+            self.ask(operation, task_id)
+        wait_for(lambda: len(self.ledger()) == paid + len(tasks) or None)
+        for row in self.rows(
+            "select w.pid from jobs j join workers w on w.id = j.worker_id"
+            " where j.task_id = any($1) and j.status = 'running'",
+            list(tasks),
+        ):
+            os.kill(row["pid"], signal.SIGKILL)
+        ends = {self.complete_or_cut(task_id, operation) for task_id, operation in tasks.items()}
+        more = sum(PAID_CALLS[operation] for operation in operations) if ends == {"complete"} else len(tasks)
+        assert len(self.ledger()) == paid + more
+        return ends
+
+    def complete_or_cut(self, task_id: str, operation: Operation) -> str:
+        """The one exception: a call of OpenAI's, cut between its first byte and its stored reply, may end unknown."""
+        status = self.ended(task_id)
+        if status["status"] == "complete" or operation in MODELS:
+            assert status["status"] == "complete", status
+            self.complete_once(task_id, operation)
+        else:
+            self.failed_once(task_id, status, UNKNOWN)
+        return str(status["status"])
 
     def failed_once(self, task_id: str, status: dict[str, Any], error: ErrorCode) -> None:
         """The user is told that it failed, why, and what it cost, or may have; nothing was sent again."""

@@ -1,0 +1,69 @@
+"""A worker dies at every point of a request of two jobs and between jobs; the API around its commit and its bell."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from app.domain.crash_points import Boundary, CrashPoint
+from app.domain.operations import Operation
+
+from tests.chaos.crashes.matrix import BOTH, PROCESS, Case, all_points, points
+from tests.chaos.crashes.plan import ANYBODY
+from tests.chaos.crashes.town import Town
+from tests.e2e.gateway import wait_for
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
+
+OPERATIONS = BOTH
+
+DEATHS = 3
+
+
+def test_a_worker_dies(town: Town, case: Case) -> None:
+    town.holds(case)
+
+
+def test_a_worker_dies_in_the_middle_of_a_post(town: Town) -> None:
+    """Between first byte and reply. Nobody can look the call up: it may have been paid, and is not sent again."""
+    assert town.cut_in_the_middle(OPERATIONS, where="openai") == {"failed"}
+
+
+def test_the_api_dies_around_its_commit(town: Town, api_case: Case) -> None:
+    """The client repeats its request, and one task comes of it."""
+    town.start(api_case, kind="api")
+    town.holds(api_case, kind="api")
+
+
+@pytest.mark.parametrize("point", points([Boundary.RING]), ids=str)
+def test_the_api_dies_around_its_bell(town: Town, point: CrashPoint) -> None:
+    """It is rung by whoever accepts next: each request follows one that was accepted and not told."""
+    plan = town.plan("api")
+    for operation in (Operation.TEXT_TO_IMAGE, Operation.SKETCH_TO_MODEL, Operation.TEXT_TO_MODEL):
+        case = str(uuid4())
+        before = plan.deaths(ANYBODY)
+        plan.condemn(ANYBODY, point, before + 1)
+        town.ask(operation, case)
+        town.ended(case)
+        town.complete_once(case, operation)
+        assert plan.deaths(ANYBODY) == before + 1, "the point was not reached"
+    (plan.directory / ANYBODY).unlink()
+
+
+@pytest.mark.parametrize("point", all_points(PROCESS), ids=str)
+def test_a_process_dies_whatever_it_works_on(town: Town, point: CrashPoint) -> None:
+    """Three times in a row, while a task is under way; one after the other, for five deaths end a job."""
+    plan = town.plan("worker")
+    operation = list(Operation)[all_points(PROCESS).index(point) % len(Operation)]
+    task_id = str(uuid4())
+    before = plan.deaths(ANYBODY)
+    plan.condemn(ANYBODY, point, before + DEATHS)
+    town.ask(operation, task_id)
+    wait_for(lambda: plan.deaths(ANYBODY) == before + DEATHS or None)
+    (plan.directory / ANYBODY).unlink()
+    town.complete_or_cut(task_id, operation)
+
+
+def test_and_nothing_is_left_over(town: Town) -> None:
+    town.nothing_is_left_over()
+    town.audit()
