@@ -16,7 +16,7 @@ SKETCH ?=
 PROMPT ?=
 ONCE ?=
 
-.PHONY: help demo run test check soak fuzz bench lint lock clean
+.PHONY: help demo run test check matrix soak fuzz bench lint lock clean
 
 help: ## List what you can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: $(STAMP) ## Lint, types, import layers and every test suite [MARK=chaos SU
 check: $(STAMP) ## Format the code, then everything that `make test` does
 	@$(BIN)/ruff format app tests bench
 	@$(MAKE) --no-print-directory test
+
+matrix: $(STAMP) ## Kill processes at every crash point, with every operation, once and three times running (`make test`: a part)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --matrix=full tests/chaos/crashes
 
 soak: $(STAMP) ## Random lives of jobs, then load with random kills of every process, then the audit [MINUTES=20 RATE=0.7 KILLS=6 SEED=]
 	@$(BIN)/python -m pytest --quiet --timeout 3600 --hypothesis-profile=soak tests/chaos/test_state_machine.py

@@ -40,8 +40,10 @@ PROCESS = (
     Boundary.RING,
 )
 # where part of the matrix has processes die three times running: what is the same for all, the image jobs show
-POLLED = (*MODEL_JOB, Boundary.INTENT, Boundary.SEND, Boundary.SUBMITTED, Boundary.LOOK)
-AGAIN = dict.fromkeys(IMAGES, tuple(Boundary)) | dict.fromkeys(MODELS, POLLED) | dict.fromkeys(BOTH, FIRST_STEP)
+PAYING = (Boundary.PREPARE, Boundary.INTENT, Boundary.SEND, Boundary.SUBMITTED, Boundary.LOOK, Boundary.BOOK)
+AGAIN = (
+    dict.fromkeys(IMAGES, (*EVERY_JOB, *IMAGE_JOB)) | dict.fromkeys(MODELS, PAYING) | dict.fromkeys(BOTH, FIRST_STEP)
+)
 API = (Boundary.ACCEPT, Boundary.RING)
 
 EXCEPTIONS = {

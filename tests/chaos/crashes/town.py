@@ -32,7 +32,7 @@ from tests.integration.factories import settings_for
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer, free_port, server_home
 
-WORKERS = 6
+WORKERS = 5
 WORK_SECONDS = 0.2
 _LATE = 15.0  # seconds until an answer comes that nobody waits for any more
 _PATIENCE = 900.0  # seconds for a task among all the others; a limit for a hung suite, not a measure
