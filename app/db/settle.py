@@ -11,7 +11,6 @@ from app.db.events import job_columns, job_updates
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
-from app.db.waking import WOKEN, telling
 from app.domain.jobs import AssetKind, Completed, Deferred, Failed, HandedBack, Lane, Outcome, Retry, Settlement
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
@@ -120,8 +119,10 @@ with ready as (
   for no key update of n
 ), {tagging("ready")}, woken as (
   update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-  returning {WOKEN}
-), {telling("woken")}
+  returning {job_columns("j")}, j.lane
+), told as (
+  {job_updates("woken")}
+)
 select lane from woken
 """  # noqa: S608 - constants
 

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import asyncpg
 
+from app.db.events import job_columns, job_updates
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
-from app.db.waking import WOKEN, telling
 from app.domain.jobs import Lane
 from app.domain.user_limits import UserLimits, UserLoad
 
@@ -61,8 +61,10 @@ with ready as (
   ) as j
 ), {tagging("ready")}, woken as (
   update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-  returning {WOKEN}
-), {telling("woken")}
+  returning {job_columns("j")}, j.lane
+), told as (
+  {job_updates("woken")}
+)
 select lane, task_id, user_id from woken
 """  # noqa: S608 - constants
 
@@ -87,8 +89,10 @@ with ready as (
   for no key update skip locked
 ), {tagging("ready")}, woken as (
   update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-  returning {WOKEN}
-), {telling("woken")}
+  returning {job_columns("j")}, j.lane
+), told as (
+  {job_updates("woken")}
+)
 select lane, task_id, user_id from woken
 """  # noqa: S608 - constants
 

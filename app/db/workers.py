@@ -14,7 +14,6 @@ from app.db.events import job_columns, job_updates
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import FailedJob, fail_what_hangs_on
-from app.db.waking import WOKEN, telling
 from app.domain.jobs import Lane
 from app.errors import ErrorCode
 
@@ -140,8 +139,10 @@ with due as (
   select id from jobs where status = 'queued' and run_after <= now()
   order by run_after limit 5000 for no key update skip locked
 ), woken as (
-  update jobs j set waiting_for = null, run_after = null from due where j.id = due.id returning {WOKEN}
-), {telling("woken")}
+  update jobs j set waiting_for = null, run_after = null from due where j.id = due.id returning {job_columns("j")}
+), told as (
+  {job_updates("woken")}
+)
 select distinct task_id, user_id from woken
 """  # noqa: S608 - constants
 
