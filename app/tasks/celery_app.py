@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
+from kombu.connection import Connection
 
 from app.config import Settings
 from app.domain.broker_url import celery_url
@@ -16,10 +17,19 @@ if TYPE_CHECKING:
 SHIFT_TASK = "makeit3d.run_shift"
 SWEEP_TASK = "makeit3d.sweep"
 
+_PAUSES = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}  # seconds between attempts to connect
+
 
 @signals.setup_logging.connect
 def _logging_is_ours(**_: object) -> None:
     """Who takes this signal keeps Celery from setting the level of all loggers."""
+
+
+class BrokerConnection(Connection):
+    """Kombu's own pauses grow to half a minute, and nobody would hear a bell that long after the broker came back."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Connection:  # noqa: ANN401 - kombu's arguments
+        return super().ensure_connection(*args, **(_PAUSES | options))
 
 
 def create_celery(settings: Settings, runtime: Runtime | None = None) -> Celery:
@@ -60,6 +70,7 @@ def create_celery(settings: Settings, runtime: Runtime | None = None) -> Celery:
         },
         beat_schedule_filename=str(settings.home / "beat-schedule"),
     )
+    app.amqp.Connection = BrokerConnection
     if runtime is not None:
         _register(app, runtime)
     return app
