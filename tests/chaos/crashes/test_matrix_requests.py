@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+import asyncio
+from uuid import UUID, uuid4
 
 import pytest
+from app.db import claims
+from app.db.pool import Database
 from app.domain.crash_points import Boundary, CrashPoint
 from app.domain.operations import Operation
 
 from tests.chaos.crashes.matrix import BOTH, PROCESS, Case, all_points, points
 from tests.chaos.crashes.plan import ANYBODY
-from tests.chaos.crashes.town import Town
+from tests.chaos.crashes.town import DEATHS, Town
 from tests.e2e.gateway import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 OPERATIONS = BOTH
-
-DEATHS = 3
 
 
 def test_a_worker_dies(town: Town, case: Case) -> None:
@@ -62,6 +63,31 @@ def test_a_process_dies_whatever_it_works_on(town: Town, point: CrashPoint) -> N
     wait_for(lambda: plan.deaths(ANYBODY) == before + DEATHS or None)
     (plan.directory / ANYBODY).unlink()
     town.complete_or_cut(task_id, operation)
+
+
+@pytest.mark.parametrize("point", all_points([Boundary.RELEASE]), ids=str)
+def test_a_worker_dies_as_it_gives_back_what_it_never_heard_of(town: Town, point: CrashPoint) -> None:
+    """A claim was made in its name, and the answer did not reach it."""
+    plan = town.plan("worker")
+    before = plan.deaths(ANYBODY)
+    plan.condemn(ANYBODY, point, before + 1)
+    task_id = str(uuid4())
+    with town.standstill() as workers:
+        town.ask(Operation.TEXT_TO_MODEL, task_id)
+        asyncio.run(claim_for(town, workers[0]))
+    wait_for(lambda: plan.deaths(ANYBODY) == before + 1 or None)
+    (plan.directory / ANYBODY).unlink()
+    assert town.ended(task_id)["status"] == "complete"
+    town.complete_once(task_id, Operation.TEXT_TO_MODEL)
+
+
+async def claim_for(town: Town, worker_id: UUID) -> None:
+    database = await Database.open(town.settings, application_name="makeit3d test")
+    try:
+        result = await claims.claim(database, worker_id=worker_id, lanes=("priority", "normal"), limit=1)
+    finally:
+        await database.close()
+    assert len(result.jobs) == 1
 
 
 def test_and_nothing_is_left_over(town: Town) -> None:

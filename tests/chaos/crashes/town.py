@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -33,6 +33,7 @@ from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer, free_port, server_home
 
 WORKERS = 5
+DEATHS = 3
 WORK_SECONDS = 0.2
 _LATE = 15.0  # seconds until an answer comes that nobody waits for any more
 _PATIENCE = 900.0  # seconds for a task among all the others; a limit for a hung suite, not a measure
@@ -135,6 +136,22 @@ class Town:
 
     def knobs(self, **changes: object) -> None:
         httpx.post(f"{self.sandbox.url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
+
+    def storage_fault(self, kind: str, **details: object) -> None:
+        body = {"kind": kind, **details}
+        httpx.post(f"{self.sandbox.url}/admin/storage-faults", json=body, headers=ADMIN).raise_for_status()
+
+    @contextlib.contextmanager
+    def standstill(self) -> Generator[list[UUID]]:
+        """All workers are stopped meanwhile, well within their time to live; their ids."""
+        living = self.rows("select id, pid from workers where seen_at > now() - interval '1 minute'")
+        for row in living:
+            os.kill(row["pid"], signal.SIGSTOP)
+        try:
+            yield [row["id"] for row in living]
+        finally:
+            for row in living:
+                os.kill(row["pid"], signal.SIGCONT)
 
     def fault(self, where: str, kind: str, **details: object) -> None:
         body = {"where": where, "kind": kind, **details}
@@ -275,6 +292,7 @@ def running_town(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: An
             "api_port": port,
             "public_base_url": f"http://127.0.0.1:{port}",
             "supabase_url": sandbox.supabase_url,
+            "supabase_timeout_seconds": 10.0,
             "supabase_service_key": sandbox.settings.supabase_service_key,
             "redis_url": valkey.url(),
             "openai_api_key": sandbox.settings.openai_api_key,
