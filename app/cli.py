@@ -134,12 +134,13 @@ def samples(directory: Annotated[Path, typer.Argument(help="Where to put them.")
 @app.command()
 def api() -> None:
     """Serve the HTTP API."""
-    import uvicorn
-
     from app.cli_start import settings_to_start
-    from app.server import BoundedHead
 
     settings = settings_to_start()
+    import uvicorn  # heavy modules come later: who can not start says so soon
+
+    from app.server import BoundedHead
+
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -157,11 +158,13 @@ def api() -> None:
 def worker(lane: Annotated[str, typer.Option(help="priority or normal")] = "normal") -> None:
     """Run a Celery worker for a lane. TERM is a warm shutdown."""
     from app.cli_start import settings_to_start
-    from app.tasks.worker import run_worker
 
     match lane:
         case "priority" | "normal":
-            run_worker(settings_to_start(), lane)
+            settings = settings_to_start()
+            from app.tasks.worker import run_worker
+
+            run_worker(settings, lane)
         case _:
             fail("--lane is priority or normal")
 
@@ -170,9 +173,11 @@ def worker(lane: Annotated[str, typer.Option(help="priority or normal")] = "norm
 def beat() -> None:
     """Ring for a sweep on a schedule. One is enough; two are harmless."""
     from app.cli_start import settings_to_start
+
+    settings = settings_to_start(database=False)
     from app.tasks.worker import run_beat
 
-    run_beat(settings_to_start(database=False))
+    run_beat(settings)
 
 
 @app.command()

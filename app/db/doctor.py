@@ -95,11 +95,14 @@ async def history(database: Database) -> History:
     if not await database.fetchval("select to_regclass('supabase_migrations.schema_migrations') is not null"):
         return History(migrated, (), ())  # applied by hand
     files = {version: path.stem for version, _, path in migration_files()}
-    rows = await database.fetch(
-        "select version, name, case when version > $1 then array_to_string(statements, ' ') end as script"
-        " from supabase_migrations.schema_migrations order by version",
-        max(files, default=""),
-    )
+    try:
+        rows = await database.fetch(
+            "select version, name, case when version > $1 then array_to_string(statements, ' ') end as script"
+            " from supabase_migrations.schema_migrations order by version",
+            max(files, default=""),
+        )
+    except asyncpg.InsufficientPrivilegeError:
+        return History(migrated, (), ())  # not for this role to see
     applied = {row["version"] for row in rows}
     # an app keeps its own migrations in the same history
     ours = re.compile(rf"\b(?:{'|'.join((*INTERNAL_TABLES, *READABLE_TABLES, *_assets(database)))})\b")

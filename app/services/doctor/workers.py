@@ -18,7 +18,7 @@ async def _lanes(patient: DatabasePatient) -> Seen:
     ttl = patient.settings.worker_ttl_seconds
     served = await doctor.lanes_served(patient.database, worker_ttl_seconds=ttl)
     return [
-        f"{alive} for {lane}" if alive else Finding(Code.LANE_UNSERVED, f"{lane}: no live worker")
+        f"{alive} on {lane}" if alive else Finding(Code.LANE_UNSERVED, f"{lane}: no live worker")
         for lane, alive in served.items()
     ]
 
