@@ -10,6 +10,7 @@ import orjson
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,8 @@ from app.errors import AppError, ErrorCode
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+PROBLEMS = Counter("makeit3d_http_problems_total", "Requests refused or failed, by code of the catalogue", ["code"])
 
 _UNREACHABLE_RETRY_SECONDS = 2.0
 _MAX_FAULTS = 50
@@ -66,6 +69,7 @@ def document(
 
 def response(request: Request, error: AppError, *, headers: Mapping[str, str] | None = None) -> Response:
     """The problem response of an error."""
+    PROBLEMS.labels(error.error.code).inc()
     body = document(
         error.error,
         detail=error.detail,

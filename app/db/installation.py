@@ -8,11 +8,13 @@ import asyncpg
 
 from app.db.claims import USED
 from app.db.pool import Database
+from app.domain.statuses import WaitingFor
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Queued jobs of one lane and pool that wait for the same thing: ``slot`` for those that can be claimed.
+    """Queued jobs of one lane and pool that wait for the same thing: ``slot`` for those that can be claimed. Of more
+    than ``COUNTED`` only so many are counted.
 
     ``age_seconds`` is how long the oldest that never ran could have been running: since its request, or the step
     before it, was done. Jobs that wait for their step or a repeat have none.
@@ -48,15 +50,35 @@ class Installation:
     workers: dict[str, int]  # live ones, by lane they serve
 
 
-# Of queued jobs alone, by the partial index on them: what is over is never read.
-QUEUES = """
-select j.lane, j.pool, coalesce(j.waiting_for, 'slot') as waiting_for, count(*) as jobs,
-  extract(epoch from now() - min(case when j.step = 1 then j.created_at else greatest(j.created_at, (
-      select max(p.finished_at) from jobs p where p.request_id = j.request_id and p.step < j.step)) end)
-    filter (where j.waiting_for is null and j.started_at is null))::float8 as age_seconds
-from jobs j where j.status = 'queued'
-group by 1, 2, 3 order by 1, 2, 3
-"""
+# However many wait, so many of each kind are read: lane, pool and reason are a stretch of one index, read in its order.
+# A bitmap would read all of a kind before the first row. The oldest is looked for among a hundred: what is in a later
+# step was asked for long before it could run.
+COUNTED = 500
+NO_BITMAP = "set local enable_bitmapscan = off"
+_KIND = "(j.lane || '/' || j.pool || '/' || coalesce(j.waiting_for, 'slot'))"  # as the index has it
+QUEUES = f"""
+with kinds as (
+  select lane.name as lane, pools.name as pool, w.reason as waiting_for,
+    lane.name || '/' || pools.name || '/' || w.reason as name
+  from unnest(array['normal', 'priority']) as lane(name), pools, unnest($1::text[]) as w(reason)
+)
+select k.lane, k.pool, k.waiting_for, found.jobs, extract(epoch from now() - oldest.since)::float8 as age_seconds
+from kinds k cross join lateral (
+  select count(*) as jobs from (
+    select from jobs j where j.status = 'queued' and {_KIND} = k.name
+    order by {_KIND}, j.created_at limit {COUNTED}) as head) as found
+cross join lateral (
+  select min(case when head.step = 1 then head.created_at else greatest(head.created_at, (
+      select max(f.finished_at) from jobs f where f.request_id = head.request_id and f.step < head.step)) end) as since
+  from (
+    select j.request_id, j.step, j.created_at from jobs j
+    where j.status = 'queued' and {_KIND} = k.name and j.started_at is null and k.waiting_for = 'slot'
+    order by {_KIND}, j.created_at limit 100) as head) as oldest
+where found.jobs > 0
+order by 1, 2, 3
+"""  # noqa: S608 - constants
+
+REASONS = [reason.value for reason in WaitingFor]
 
 CALLS = """
 select provider, state, count(*) as calls, extract(epoch from now() - min(created_at))::float8 as oldest_seconds
@@ -73,7 +95,9 @@ group by 1 order by 1
 async def read(database: Database, *, worker_ttl_seconds: float) -> Installation:
     """One moment of everything. Raises what an unreachable database raises."""
     async with database.snapshot() as connection:
-        queues = await connection.fetch(QUEUES)
+        await connection.execute(NO_BITMAP)
+        queues = await connection.fetch(QUEUES, REASONS)
+        await connection.execute("reset enable_bitmapscan")
         slots = {row["name"]: row["slots"] for row in await connection.fetch("select name, slots from pools")}
         used = {row["name"]: row["used"] for row in await connection.fetch(USED, sorted(slots))}
         calls = await connection.fetch(CALLS)

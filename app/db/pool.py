@@ -31,6 +31,8 @@ CONNECTION_WAIT = Histogram(
     buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 10),
 )
 
+WAITING = Gauge("makeit3d_database_waiting", "Statements and transactions that wait for a connection of the pool")
+
 _T = TypeVar("_T")
 
 _IDENTIFIER = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
@@ -145,7 +147,7 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[Connection]:
-        with CONNECTION_WAIT.time():
+        with WAITING.track_inprogress(), CONNECTION_WAIT.time():
             connection: Connection = await self._pool.acquire(timeout=self._timeout)
         try:
             yield connection

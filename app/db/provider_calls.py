@@ -348,18 +348,19 @@ with over as (
   where c.state in ('intent', 'submitted', 'unknown') and c.provider_task_id is null and c.provider <> all($1)
     and c.deadline < now() - interval '1 minute'
     and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
-  returning c.job_id, c.cost_micros
+  returning c.job_id, c.provider, c.cost_micros
 ), booked as (
   update jobs set cost_micros = jobs.cost_micros + over.cost_micros from over where jobs.id = over.job_id
 )
-select count(*) from over
+select provider, cost_micros from over
 """
 
 
-async def settle_abandoned(database: Database, *, looked_for: Sequence[str]) -> int:
-    """Calls that nobody can answer any more, of jobs that ended without them: booked at their estimate; how many. Those
-    of the providers ``looked_for`` are left to whoever looks for them."""
-    return int(await database.fetchval(_SETTLE_ABANDONED, list(looked_for)))
+async def settle_abandoned(database: Database, *, looked_for: Sequence[str]) -> list[tuple[str, int]]:
+    """Calls that nobody can answer any more, of jobs that ended without them: booked at their estimate; the provider
+    and the cost of each, in USD micros. Those of the providers ``looked_for`` are left to whoever looks for them."""
+    rows = await database.fetch(_SETTLE_ABANDONED, list(looked_for))
+    return [(row["provider"], row["cost_micros"]) for row in rows]
 
 
 async def known_task_ids(database: Database, provider: str, since: datetime) -> frozenset[str]:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from prometheus_client import Counter
 
 from app.db import events
 from app.db.events import CHANNEL, Cursor, Event
@@ -31,6 +32,8 @@ _HIDDEN_SECONDS = (0.05, 1.0)  # first and longest pause before looking again fo
 _RECONNECT_SECONDS = (0.2, 5.0)
 _STREAMS_PER_USER = 32
 _LARGEST_BIGINT = 2**63 - 1
+
+LISTENER_LOST = Counter("makeit3d_listener_lost_total", "Losses of the connection that hears of changes")
 
 _Key = TypeVar("_Key")
 
@@ -205,6 +208,7 @@ class EventStream:
             pause = shortest if self._listening else min(pause * 2, longest)
             self._listening = False
             if not self._stopping:
+                LISTENER_LOST.inc()
                 log.warning("listener_lost", reason=reason)
                 await asyncio.sleep(pause * (0.5 + random.random()))
 

@@ -57,7 +57,7 @@ class InstallationGauges:
 def _fill(registry: CollectorRegistry, found: Installation) -> None:
     jobs = Gauge(
         "makeit3d_queue_jobs",
-        "Queued jobs, by what they wait for",
+        "Queued jobs, by what they wait for; 500 stands for so many or more",
         ["lane", "pool", "waiting_for"],
         registry=registry,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import structlog
+from prometheus_client import Counter
 
 from app.config import Settings
 from app.db import files
@@ -15,6 +16,8 @@ from app.services.job_run import JobRun
 from app.storage.base import ObjectStorage, StorageError
 
 log = structlog.get_logger(__name__)
+
+REMOVED = Counter("makeit3d_leftovers_removed_total", "Files removed from the bucket that belong to nobody", ["when"])
 
 _UNOWNED_SECONDS = 3600.0  # an upload of a client that broke off
 _PER_ROUND = 100
@@ -32,7 +35,7 @@ class Leftovers:
         try:
             left = await files.left_by(self._database, run.claim.job_id)
             # an upload that was cut may still arrive: only the sweep may call its row removed
-            await self._remove(left, for_good=not run.upload_cut)
+            await self._remove(left, for_good=not run.upload_cut, when="at_once")
         except UNREACHABLE as error:
             log.warning("leftovers_stay_for_the_sweep", error=type(error).__name__)
 
@@ -41,9 +44,9 @@ class Leftovers:
         abandoned = await files.abandoned_uploads(
             self._database, ended_seconds=self._grace, unowned_seconds=_UNOWNED_SECONDS, limit=_PER_ROUND
         )
-        await self._remove(abandoned, for_good=True)
+        await self._remove(abandoned, for_good=True, when="sweep")
 
-    async def _remove(self, rows: Iterable[FileRow], *, for_good: bool) -> None:
+    async def _remove(self, rows: Iterable[FileRow], *, for_good: bool, when: str) -> None:
         for row in rows:
             try:
                 with boundary(Boundary.REMOVE, [row.task_id]):
@@ -51,6 +54,7 @@ class Leftovers:
             except StorageError as error:
                 log.warning("leftover_not_removed", key=row.key, error=type(error).__name__)
                 return
+            REMOVED.labels(when).inc()
             log.info("leftover_removed", key=row.key)
             if for_good:
                 with boundary(Boundary.REMOVE, [row.task_id]):

@@ -19,6 +19,7 @@ from app.db.pool import UNREACHABLE, Database
 from app.domain.crash_points import Boundary, boundary
 from app.services import breaker
 from app.services.bells import Bells
+from app.services.bookings import booked
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.poller import Poller
@@ -165,9 +166,11 @@ class Sweeper:
             settled = await provider_calls.settle_abandoned(
                 self._database, looked_for=[poller.provider_name for poller in self._pollers]
             )
-        SWEPT.labels("abandoned_calls").inc(settled)
+        SWEPT.labels("abandoned_calls").inc(len(settled))
+        for provider, cost_micros in settled:
+            booked(provider, cost_micros, is_estimate=True)
         if settled:
-            log.error("abandoned_calls_settled", calls=settled)
+            log.error("abandoned_calls_settled", calls=len(settled))
         with boundary(Boundary.BREAKER):
             stranded = await breakers.fail_stranded(self._database, max_wait_seconds=self._max_wait)
         SWEPT.labels("stranded_by_breaker").inc(len(stranded))

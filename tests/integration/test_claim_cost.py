@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 import pytest
-from app.db import claims, requests, user_limits, workers
+from app.db import claims, installation, requests, user_limits, workers
 from app.db.pool import Connection, Database
 
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
@@ -108,9 +108,21 @@ async def test_hot_statements_read_a_handful_of_pages(crowd: Crowd) -> None:
     for table in ("jobs", "tasks", "pools", "requests"):
         await db.execute(f"analyze {table}")
     await assert_cheap(crowd, analyzed=True)
+    await assert_a_scrape_is_bounded(crowd)
     worker = await make_worker(db)
     claimed = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
     assert [job.user_id for job in claimed] == [crowd.other] * 3
+
+
+async def assert_a_scrape_is_bounded(crowd: Crowd) -> None:
+    """Monitoring counts so many of each kind and no more."""
+    async with crowd.db.transaction() as connection:
+        await connection.execute(installation.NO_BITMAP)
+        plan = await explain(connection, installation.QUEUES, [installation.REASONS])
+        queues = await connection.fetch(installation.QUEUES, installation.REASONS)
+    assert widest(plan) <= len(queues) * installation.COUNTED < BLOCKED, plan
+    assert max(queue["jobs"] for queue in queues) == installation.COUNTED
+    assert {queue["waiting_for"] for queue in queues} == set(installation.REASONS)
 
 
 async def assert_cheap(crowd: Crowd, *, analyzed: bool) -> None:

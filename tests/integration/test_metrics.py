@@ -10,14 +10,12 @@ import httpx
 import pytest
 import yaml
 from app.config import Settings
-from app.db import claims, installation
-from app.db.pool import Database
+from app.db import claims
 from app.tasks.worker import serve_metrics
 from pydantic import SecretStr
 
-from tests.integration.factories import accept, image_plan, make_worker, model_plan, multiply_blocked, settings_for
+from tests.integration.factories import accept, image_plan, make_worker, settings_for
 from tests.integration.http_gateway import Gateway, gateway
-from tests.integration.test_claim_cost import explain
 from tests.servers import free_port
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -68,20 +66,6 @@ async def test_a_token_closes_the_metrics(database: str, tmp_path: Path) -> None
             assert (await gate.http.get("/metrics", headers=headers)).status_code == 401
         good = await gate.http.get("/metrics", headers={"Authorization": "Bearer scraper-of-this-place"})
         assert good.status_code == 200
-
-
-async def test_what_is_over_costs_a_scrape_nothing(db: Database, settings: Settings) -> None:
-    async with gateway(settings) as gate:
-        plan = await accept(db, model_plan(gate.user_id, "task-scrape-01"))
-        await multiply_blocked(db, plan, 20_000)
-        await db.execute(
-            "update jobs set status = 'completed', waiting_for = null, run_after = null where id <> $1", plan.job_id
-        )
-        await db.execute("vacuum analyze jobs")
-        for statement in (installation.QUEUES, installation.CALLS):
-            async with db.transaction() as connection:
-                found = await explain(connection, statement, [])
-            assert found["Shared Hit Blocks"] + found["Shared Read Blocks"] < 100, found
 
 
 async def test_each_worker_process_finds_a_port(settings: Settings) -> None:
