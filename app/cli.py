@@ -175,7 +175,7 @@ def beat() -> None:
     from app.cli_start import settings_to_start
 
     settings = settings_to_start(database=False)
-    from app.tasks.worker import run_beat
+    from app.tasks.beat import run_beat
 
     run_beat(settings)
 

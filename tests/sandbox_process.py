@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 from app.config import SandboxSettings, child_environment
 from app.embedded.process import spawn
 
+from tests.loopback import loopback
 from tests.servers import free_port
 
 _START_SECONDS = 60.0
@@ -49,7 +52,7 @@ class SandboxProcess:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"{self.url}/health").raise_for_status()
+                loopback.get(f"{self.url}/health").raise_for_status()
                 return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the sandbox did not start:\n{self.log.read_text()[-2000:]}")
@@ -69,7 +72,7 @@ class SandboxProcess:
     def _reap(self) -> None:
         assert self.process is not None
         try:
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -79,8 +82,10 @@ class SandboxProcess:
 
 
 @contextlib.contextmanager
-def running_sandbox(database_url: str, home: Path) -> Generator[SandboxProcess]:
-    """A sandbox on the database and directory; stopped afterwards."""
+def running_sandbox(
+    database_url: str, home: Path, *, drawing: Literal["real", "stock"] = "real"
+) -> Generator[SandboxProcess]:
+    """A sandbox on the database and directory; stopped afterwards. ``stock`` where nobody looks at what it makes."""
     port = free_port()
     settings = SandboxSettings.model_validate(
         {
@@ -89,6 +94,7 @@ def running_sandbox(database_url: str, home: Path) -> Generator[SandboxProcess]:
             "public_url": f"http://127.0.0.1:{port}",
             "database_url": database_url,
             "work_seconds": 0.1,
+            "knobs": json.dumps({"drawing": drawing}),
         }
     )
     sandbox = SandboxProcess(settings, home / "sandbox.log")

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import ssl
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import httpx
 import structlog
-from openai import AsyncAPIResponse, AsyncOpenAI, OpenAIError
-from openai.types import ImagesResponse
 
 from app.ai_clients.base import Estimate, FileInput, ImageReceipt, ImageRequest, ImageResult
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.ai_clients.http import BodyEmpty, BodyTooLarge, identifier, paid_client, save_body
-from app.ai_clients.openai_errors import openai_failure
 from app.ai_clients.openai_reply import NotAReply, read_reply
 from app.config import Settings
 from app.domain.operations import Operation
 from app.domain.prices import PRICE_VERSION, openai_estimate_micros, openai_settled_micros
 from app.domain.prompts import OPENAI_PROMPT_LIMIT
 from app.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from openai import AsyncAPIResponse, AsyncOpenAI
+    from openai.types import ImagesResponse
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +38,10 @@ _ALPHA_FORMATS = (None, "png", "webp")
 
 
 class OpenAIImages:
-    """An ImageProvider. Owns its HTTP client; ``aclose`` closes it."""
+    """An ImageProvider. Owns its HTTP client; ``aclose`` closes it.
+
+    The vendor's SDK takes longer to load than all else, so that only a process that calls it does.
+    """
 
     name = "openai"
     operations = frozenset({Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.SKETCH_TO_MODEL})
@@ -48,16 +53,8 @@ class OpenAIImages:
         self._max_image_bytes = settings.max_image_bytes
         self._max_pixels = settings.max_input_pixels
         self._http = paid_client(context, timeout_seconds=self._timeout_seconds)
-        self._client = AsyncOpenAI(
-            api_key=self._key,
-            base_url=settings.openai_base_url,
-            max_retries=0,
-            timeout=self._http.timeout,  # pyright: ignore[reportArgumentType] - the SDK converts httpx's
-            http_client=self._http,  # pyright: ignore[reportArgumentType] - the SDK takes httpx's as well
-        )
-        # the SDK would take these from its own environment variables
-        self._client.organization = None
-        self._client.project = None
+        self._base_url = settings.openai_base_url
+        self._client: AsyncOpenAI | None = None
 
     @property
     def timeout_seconds(self) -> float:
@@ -83,13 +80,18 @@ class OpenAIImages:
         Raises Refused, OutcomeUnknown. A body that does not arrive whole leaves no file.
         """
         _check(request)
+        client = await self._sdk()
+        from openai import OpenAIError
+
         failure: ProviderError
         async with AsyncExitStack() as stack:
-            call = self._call(request, await _open_inputs(request, stack))
+            call = self._call(client, request, await _open_inputs(request, stack))
             try:
                 async with asyncio.timeout(self._timeout_seconds), call as response:
                     return await self._keep(response, request, reply)
             except (OpenAIError, httpx.HTTPError, httpx.InvalidURL) as error:
+                from app.ai_clients.openai_errors import openai_failure
+
                 configured = request.model in (None, self._model)
                 failure = openai_failure(error, api_key=self._key, model_is_configured=configured)
             except TimeoutError:
@@ -105,10 +107,26 @@ class OpenAIImages:
         # raised out here, so that the SDK's exception (with request headers and an echoed prompt) is not its context
         raise failure
 
+    async def _sdk(self) -> AsyncOpenAI:
+        if self._client is None:
+            openai = await asyncio.to_thread(importlib.import_module, "openai")
+            client: AsyncOpenAI = openai.AsyncOpenAI(
+                api_key=self._key,
+                base_url=self._base_url,
+                max_retries=0,
+                timeout=self._http.timeout,  # the SDK converts httpx's
+                http_client=self._http,  # and takes httpx's clients as well
+            )
+            # the SDK would take these from its own environment variables
+            client.organization = None
+            client.project = None
+            self._client = client
+        return self._client
+
     def _call(
-        self, request: ImageRequest, inputs: Mapping[str, Any]
+        self, client: AsyncOpenAI, request: ImageRequest, inputs: Mapping[str, Any]
     ) -> AbstractAsyncContextManager[AsyncAPIResponse[ImagesResponse]]:
-        images = self._client.images.with_streaming_response
+        images = client.images.with_streaming_response
         return (images.edit if inputs else images.generate)(**self._fields(request), **inputs)
 
     async def _keep(
@@ -153,7 +171,7 @@ class OpenAIImages:
         return ImageResult(read.images, cost, PRICE_VERSION, read.usage)
 
     async def aclose(self) -> None:
-        await self._client.close()
+        await self._http.aclose()
 
 
 def _unknown(detail: str) -> OutcomeUnknown:

@@ -1,4 +1,4 @@
-"""Runs a Celery worker process for a lane, with its metrics, and beat."""
+"""Runs a Celery worker process for a lane, with its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from prometheus_client import start_http_server
 from app import tracing
 from app.config import Settings
 from app.domain.jobs import Lane
-from app.tasks.celery_app import create_celery
 from app.tasks.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -72,10 +71,3 @@ def serve_metrics(settings: Settings) -> int | None:
         return port
     log.error("metrics_not_served", first_port=first, ports=_METRICS_PORTS)
     return None
-
-
-def run_beat(settings: Settings) -> None:
-    """Ring for a sweep on a schedule; a second beat is harmless."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    app = create_celery(settings)
-    app.Beat(loglevel="WARNING", quiet=True).run()

@@ -32,7 +32,7 @@ from tests.integration.workshop import BUCKET, INPUTS, RoomBells
 from tests.sandbox_process import SandboxProcess
 
 BARE = ModelOptions(texture=False, pbr=False, face_limit=500)
-PATIENCE = 150.0  # seconds for a table of faults; a limit for a hung test, not a measure
+PATIENCE = 270.0  # seconds for a table of faults; a limit for a hung test, not a measure
 
 _UNFINISHED = """
 select j.status, j.waiting_for, j.run_after - now() as due, j.error_code, j.attempt, j.params ->> 'prompt' as prompt,
@@ -77,13 +77,13 @@ class Bench:
     user: Any
 
     async def arm(self, where: str, kind: str, **details: object) -> None:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             body = {"where": where, "kind": kind, **details}
             (await http.post(f"{self.sandbox.url}/admin/faults", json=body, headers=ADMIN)).raise_for_status()
 
     async def accepted(self) -> Counter[str]:
         """Creates that each provider accepted, by its own ledger."""
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             rows = (await http.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN)).json()
         return Counter(row["provider"] for row in rows)
 
@@ -144,7 +144,7 @@ class Bench:
         return (job["error_code"] if job["status"] == "failed" else None, (await self.accepted()).total() - before)
 
     async def disarm(self) -> None:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
             (await http.delete(f"{self.sandbox.url}/admin/faults", headers=ADMIN)).raise_for_status()
 
     async def settles(self) -> None:
@@ -203,8 +203,8 @@ async def open_bench(
     objects.mkdir()
     storage = MemoryStorage(objects, {BUCKET: True, INPUTS: False})
     bench = Bench(db, settings, sandbox, storage, [], await make_user(db))
-    async with httpx.AsyncClient(trust_env=False) as http:
-        knobs = {"work_seconds": 0.2, "pools": {"h": 200}, "drawing": "stock"}
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+        knobs = {"work_seconds": 0.2, "pools": {"h": 200}}
         (await http.post(f"{sandbox.url}/admin/knobs", json=knobs, headers=ADMIN)).raise_for_status()
     try:
         for _ in range(2):

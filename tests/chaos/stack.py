@@ -23,6 +23,7 @@ from tests.chaos.databases import run_sql, socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.e2e.gateway import ADMIN, REPOSITORY, wait_for
 from tests.integration.factories import settings_for
+from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer, free_port, server_home
 
@@ -139,22 +140,22 @@ class Stack:
 
     def paid(self) -> int:
         """Accepted calls that cost something, as the providers count them."""
-        answer = httpx.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN)
+        answer = loopback.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN)
         return sum(row["kind"] != "import" for row in answer.json())
 
     def knobs(self, **changes: object) -> None:
-        httpx.post(f"{self.sandbox.url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
+        loopback.post(f"{self.sandbox.url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
 
     def storage_fault(self, kind: str, **details: object) -> None:
         body = {"kind": kind, **details}
-        httpx.post(f"{self.sandbox.url}/admin/storage-faults", json=body, headers=ADMIN).raise_for_status()
+        loopback.post(f"{self.sandbox.url}/admin/storage-faults", json=body, headers=ADMIN).raise_for_status()
 
     def storage_hits(self) -> int:
         """How many calls the armed faults spoiled."""
-        return int(httpx.get(f"{self.sandbox.url}/admin/storage-faults", headers=ADMIN).json()["hits"])
+        return int(loopback.get(f"{self.sandbox.url}/admin/storage-faults", headers=ADMIN).json()["hits"])
 
     def clear_storage_faults(self) -> None:
-        httpx.delete(f"{self.sandbox.url}/admin/storage-faults", headers=ADMIN).raise_for_status()
+        loopback.delete(f"{self.sandbox.url}/admin/storage-faults", headers=ADMIN).raise_for_status()
 
     def heal(self) -> None:
         """Everything passes again."""
@@ -203,7 +204,7 @@ def running_stack(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: A
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(server_home("chaos"))
         dsn = stack.enter_context(postgres.fresh_database())
-        sandbox = stack.enter_context(running_sandbox(dsn, home))
+        sandbox = stack.enter_context(running_sandbox(dsn, home, drawing="stock"))
         database, listener = (stack.enter_context(Proxy.to(socket_of(dsn))) for _ in range(2))
         broker = stack.enter_context(Proxy.to(valkey_socket(valkey)))
         storage = stack.enter_context(Proxy.to(("127.0.0.1", sandbox.settings.port)))
@@ -261,7 +262,9 @@ def _is_ready(stack: Stack) -> bool:
 def make_buckets(supabase_url: str, key: str) -> None:
     for name, public in ((BUCKET, True), (INPUTS, False)):
         body = {"id": name, "name": name, "public": public}
-        answer = httpx.post(f"{supabase_url}/storage/v1/bucket", json=body, headers={"Authorization": f"Bearer {key}"})
+        answer = loopback.post(
+            f"{supabase_url}/storage/v1/bucket", json=body, headers={"Authorization": f"Bearer {key}"}
+        )
         answer.raise_for_status()
 
 

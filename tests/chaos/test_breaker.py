@@ -10,11 +10,11 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.chaos.databases import run_sql
 from tests.e2e.gateway import ADMIN, REPOSITORY, Gateway, gateway_in_new_home, wait_for
+from tests.loopback import loopback
 
 pytestmark = pytest.mark.chaos
 
@@ -24,7 +24,7 @@ SETTINGS = {
     "BFF_RETRY_BASE_SECONDS": "0.1",
     "BFF_BREAKER_COOL_DOWN_SECONDS": "0.5",
     "BFF_BREAKER_LONGEST_COOL_DOWN_SECONDS": "1",
-    "SANDBOX_KNOBS": json.dumps({"pools": {"h": 50}}),
+    "SANDBOX_KNOBS": json.dumps({"pools": {"h": 50}, "drawing": "stock"}),
 }
 
 
@@ -37,7 +37,7 @@ def gateway() -> Generator[Gateway]:
 
 def refusals(gateway: Gateway, provider: str) -> int:
     """Creates that the provider refused, by its own ledger."""
-    answer = httpx.get(f"{gateway.sandbox_url}/admin/ledger", params={"refused": True}, headers=ADMIN)
+    answer = loopback.get(f"{gateway.sandbox_url}/admin/ledger", params={"refused": True}, headers=ADMIN)
     return sum(row["provider"] == provider and not row["accepted"] for row in answer.json())
 
 
@@ -46,7 +46,7 @@ def row(gateway: Gateway, provider: str) -> dict[str, Any]:
 
 
 def ready(gateway: Gateway) -> dict[str, Any]:
-    answer = httpx.get(f"{gateway.api_url}/health/ready")
+    answer = loopback.get(f"{gateway.api_url}/health/ready")
     assert answer.status_code == 200
     body: dict[str, Any] = answer.json()
     return body
@@ -59,7 +59,7 @@ def breaker(gateway: Gateway, *arguments: str) -> str:
         env={"PATH": os.environ["PATH"], "MAKEIT3D_HOME": str(gateway.home), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,7 +75,7 @@ def test_a_rejected_key_costs_one_call_per_probe_and_no_job(gateway: Gateway) ->
     assert ready(gateway)["status"] == "degraded"
     assert "provider_key_rejected" in ready(gateway)["providers"]["tripo"]
     assert ready(gateway)["providers"]["openai"] == "closed"
-    metrics = httpx.get(f"{gateway.api_url}/metrics").text
+    metrics = loopback.get(f"{gateway.api_url}/metrics").text
     assert 'makeit3d_breaker_open{provider="tripo"} 1.0' in metrics
     assert all(user.status(task_id)["status"] in ("pending", "processing") for task_id in orders)
     assert "breaker" in {user.status(task_id)["waiting_for"] for task_id in orders}

@@ -49,7 +49,7 @@ WORK = [
 
 @pytest.fixture
 def sandbox(database: str, tmp_path: Path) -> Generator[SandboxProcess]:
-    with running_sandbox(database, tmp_path) as running:
+    with running_sandbox(database, tmp_path, drawing="stock") as running:
         yield running
 
 

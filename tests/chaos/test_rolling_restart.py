@@ -20,7 +20,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.e2e.gateway import PATIENCE, Gateway, User, gateway_in_new_home, wait_for
+from tests.e2e.gateway import PATIENCE, STOCK, Gateway, User, gateway_in_new_home, wait_for
+from tests.loopback import loopback
 
 pytestmark = pytest.mark.chaos
 
@@ -33,7 +34,7 @@ CLIENT_PATIENCE = 240.0  # seconds; a limit for a hung test: every process is re
 @pytest.fixture(scope="module")
 def gateway() -> Generator[Gateway]:
     # a worker that leaves says so: nothing here may depend on its time to live
-    with gateway_in_new_home(BFF_WORKER_TTL_SECONDS="30") as running:
+    with gateway_in_new_home(**STOCK, BFF_WORKER_TTL_SECONDS="30") as running:
         yield running
 
 
@@ -116,7 +117,7 @@ def test_a_job_at_a_polled_provider_is_handed_back_at_once(gateway: Gateway, use
     assert job_of(gateway, task)["state"] == "submitted"
     assert len(gateway.paid()) == before + 1
     assert user.post(f"/tasks/{task}/cancel", {}).json()["status"] == "canceled"
-    end = httpx.post(
+    end = loopback.post(
         f"{gateway.sandbox_url}/admin/tasks/{reference}/end",
         json={"status": "cancelled"},
         headers={"X-Admin-Key": "sandbox-admin"},

@@ -19,7 +19,8 @@ import redis
 from app.domain.broker_url import redis_py_url
 
 from tests.chaos.databases import run_sql
-from tests.e2e.gateway import REPOSITORY, Gateway, User, gateway_in_new_home, sample, wait_for
+from tests.e2e.gateway import REPOSITORY, STOCK, Gateway, User, gateway_in_new_home, sample, wait_for
+from tests.loopback import loopback
 
 pytestmark = pytest.mark.chaos
 
@@ -31,7 +32,7 @@ LINK_TOKEN = "plantedLinkTokenr1Ug"
 DATABASE_PASSWORD = "plantedDatabaset2Tf"
 REDIS_PASSWORD = "plantedRedisy3Sd"
 JWT_SECRET = "plantedJwtSecretu4Ra" * 3
-SETTINGS = {
+SETTINGS = STOCK | {
     "SANDBOX_SERVICE_KEY": SERVICE_KEY,
     "SANDBOX_OPENAI_API_KEY": OPENAI_KEY,
     "SANDBOX_TRIPO_API_KEY": TRIPO_KEY,
@@ -169,9 +170,9 @@ def _provoke(seen: Evidence) -> None:
         {"apikey": token},
         {"Cookie": f"token={token}"},
     ):
-        seen.see(httpx.get(f"{url}/tasks", headers=headers))
-        seen.see(httpx.post(f"{url}/generate/text-to-image", headers=headers, content=b"{"))
-        seen.see(httpx.get(f"{url}/tasks?apikey={SERVICE_KEY}&token={token}", headers=headers))
+        seen.see(loopback.get(f"{url}/tasks", headers=headers))
+        seen.see(loopback.post(f"{url}/generate/text-to-image", headers=headers, content=b"{"))
+        seen.see(loopback.get(f"{url}/tasks?apikey={SERVICE_KEY}&token={token}", headers=headers))
     for path in (f"/assets/{uuid4()}/content?key={LINK_TOKEN}", f"/tasks/x/status?token={LINK_TOKEN}"):
         seen.see(http.get(path))
     foreign = f"https://user:{LINK_TOKEN}@elsewhere.example/x.png?token={LINK_TOKEN}"

@@ -23,7 +23,7 @@ SETTINGS = {
     "BFF_TRIPO_H_SLOTS": str(H_SLOTS),
     "BFF_OPENAI_SLOTS": str(OPENAI_SLOTS),
     "SANDBOX_WORK_SECONDS": "0.6",
-    "SANDBOX_KNOBS": json.dumps({"pools": {"h": 50}}),
+    "SANDBOX_KNOBS": json.dumps({"pools": {"h": 50}, "drawing": "stock"}),
 }
 
 

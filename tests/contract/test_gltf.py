@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from app.sandbox.media.models import build_model
 from app.sandbox.media.retexture import retexture_model
+from app.sandbox.providers.stock import stock_model
 from PIL import Image
 
 from tests.e2e.gateway import sample
@@ -63,3 +64,8 @@ def test_the_validator_notices_a_broken_model(node: list[str], model: bytes, tmp
     broken = model.replace(b'"version":"2.0"', b'"version":"9.0"').replace(b'"version": "2.0"', b'"version": "9.0"')
     assert broken != model
     assert issues(node, broken, tmp_path)["numErrors"] > 0
+
+
+def test_the_stock_model_is_valid(node: list[str], tmp_path: Path) -> None:
+    report = issues(node, stock_model(), tmp_path)
+    assert (report["numErrors"], report["numWarnings"]) == (0, 0), report["messages"]

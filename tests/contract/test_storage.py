@@ -218,7 +218,7 @@ async def test_urls_serve_the_object(supabase: SupabaseTarget, supabase_desk: De
     await desk.put(key, b"for all", bucket=buckets.public)
     signed = await desk.storage.signed_url(buckets.private, key, seconds=60)
     assert signed.startswith(f"{supabase.storage}/object/sign/")
-    async with httpx.AsyncClient() as anybody:
+    async with httpx.AsyncClient(timeout=60) as anybody:
         assert (await anybody.get(signed)).content == b"secret"
         assert (await anybody.get(desk.storage.public_url(buckets.public, key))).content == b"for all"
         assert (await anybody.get(desk.storage.public_url(buckets.private, key))).is_error

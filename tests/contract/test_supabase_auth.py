@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from uuid import UUID, uuid4
 
-import httpx
 import jwt
 import pytest
 from supabase_auth.errors import AuthApiError
 
 from tests.contract.supabase_target import SupabaseTarget, User
+from tests.loopback import loopback
 
 NEW = {"X-Supabase-Api-Version": "2024-01-01"}
 
 
 def test_tokens_verify_through_the_published_keys(supabase: SupabaseTarget, user: User) -> None:
-    keys = httpx.get(f"{supabase.auth}/.well-known/jwks.json").raise_for_status().json()
+    keys = loopback.get(f"{supabase.auth}/.well-known/jwks.json").raise_for_status().json()
     kid = jwt.get_unverified_header(user.access_token)["kid"]
     key = jwt.PyJWKSet.from_dict(keys)[kid]
     claims = jwt.decode(

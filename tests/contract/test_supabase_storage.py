@@ -182,7 +182,7 @@ async def test_signed_urls_need_no_key(client: AsyncClient, bucket: str) -> None
     url = (await files.create_signed_url("u1/a.glb", 60))["signedURL"]
     named = (await files.create_signed_url("u1/a.glb", 60, {"download": "my model.glb"}))["signedURL"]
     many: list[Any] = await files.create_signed_urls(["u1/a.glb", "u1/none"], 60)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         reply = await http.get(str(url))
         assert (reply.status_code, reply.content) == (200, b"0123456789")
         disposition = (await http.get(str(named))).headers["content-disposition"]

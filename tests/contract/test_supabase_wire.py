@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.contract.supabase_target import SupabaseTarget, User
+from tests.loopback import loopback
 
 PNG = {"content-type": "image/png"}
 
@@ -42,11 +43,11 @@ def test_who_proves_nothing_is_refused(supabase: SupabaseTarget, bucket: str, us
     with supabase.http() as http:
         put(http, supabase, bucket, "a")
     url = f"{supabase.storage}/object/{bucket}/a"
-    anonymous = httpx.get(url)
+    anonymous = loopback.get(url)
     assert (anonymous.status_code, anonymous.json()["code"]) == (400, "NoSuchBucket")
-    as_public = httpx.get(f"{supabase.storage}/object/public/{bucket}/a")
+    as_public = loopback.get(f"{supabase.storage}/object/public/{bucket}/a")
     assert (as_public.status_code, as_public.json()["code"]) == (400, "NoSuchBucket")
-    garbage = httpx.post(url, content=b"x", headers={**PNG, "Authorization": "Bearer nonsense"})
+    garbage = loopback.post(url, content=b"x", headers={**PNG, "Authorization": "Bearer nonsense"})
     assert (garbage.status_code, garbage.json()["statusCode"], garbage.json()["code"]) == (400, "403", "AccessDenied")
     head, _, signature = user.access_token.rpartition(".")
     forged = f"{head}.{signature[::-1]}"
@@ -109,7 +110,7 @@ def test_html_is_served_as_text(supabase: SupabaseTarget, public_bucket: str) ->
     with supabase.http() as http:
         url = f"{supabase.storage}/object/{public_bucket}/page"
         http.post(url, content=b"<script>", headers={"content-type": "text/html; charset=utf-8"}).raise_for_status()
-    reply = httpx.get(f"{supabase.storage}/object/public/{public_bucket}/page")
+    reply = loopback.get(f"{supabase.storage}/object/public/{public_bucket}/page")
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/plain")
 
@@ -163,17 +164,17 @@ def test_signed_urls_on_the_wire(supabase: SupabaseTarget, bucket: str) -> None:
             reply = http.post(f"{supabase.storage}/object/sign/{bucket}/u1/a.glb", json={"expiresIn": seconds})
             link = reply.json()["signedURL"]
             assert link.startswith(f"/object/sign/{bucket}/u1/a.glb?token=")
-    served = httpx.get(f"{supabase.storage}{link}")
+    served = loopback.get(f"{supabase.storage}{link}")
     assert (served.status_code, served.content) == (200, b"0123456789")
     assert "expires" in served.headers
     assert httpx.head(f"{supabase.storage}{link}").is_error
-    part = httpx.get(f"{supabase.storage}{link}", headers={"range": "bytes=2-3"})
+    part = loopback.get(f"{supabase.storage}{link}", headers={"range": "bytes=2-3"})
     assert (part.status_code, part.content) == (206, b"23")
 
     token = link.partition("token=")[2]
-    other = httpx.get(f"{supabase.storage}/object/sign/{bucket}/u1/b.glb", params={"token": token})
+    other = loopback.get(f"{supabase.storage}/object/sign/{bucket}/u1/b.glb", params={"token": token})
     assert (other.status_code, other.json()["code"]) == (400, "InvalidSignature")
-    spoiled = httpx.get(f"{supabase.storage}/object/sign/{bucket}/u1/a.glb", params={"token": token[:-4] + "AAAA"})
+    spoiled = loopback.get(f"{supabase.storage}/object/sign/{bucket}/u1/a.glb", params={"token": token[:-4] + "AAAA"})
     assert (spoiled.status_code, spoiled.json()["code"]) == (400, "InvalidJWT")
 
 
@@ -249,7 +250,7 @@ def test_browsers_may_call(supabase: SupabaseTarget, public_bucket: str) -> None
     assert preflight.headers["access-control-allow-origin"] in ("*", "https://app.example")
     allowed = preflight.headers["access-control-allow-headers"].lower()
     assert allowed == "*" or all(name in allowed for name in wanted.split(","))
-    refused = httpx.get(
+    refused = loopback.get(
         f"{supabase.storage}/object/public/{public_bucket}/a", headers={"Origin": "https://app.example"}
     )
     assert refused.headers["access-control-allow-origin"] in ("*", "https://app.example")

@@ -18,6 +18,7 @@ from uuid import uuid4
 import httpx
 from app.embedded.process import command_line, spawn
 
+from tests.loopback import loopback
 from tests.servers import free_port, server_home
 
 T = TypeVar("T")
@@ -36,6 +37,9 @@ QUICK = {
     "BFF_OPENAI_REQUESTS_PER_MINUTE": "1000",
     "BFF_TRIPO_REQUESTS_PER_MINUTE": "1000",
 }
+
+# where nobody looks at what is made
+STOCK = {"SANDBOX_KNOBS": '{"drawing": "stock"}'}
 
 
 def sample(name: str) -> Path:
@@ -68,7 +72,7 @@ class User:
 
     def put_object(self, bucket: str, key: str, content: bytes, content_type: str) -> str:
         """Upload to the project's storage as the user; the object's authenticated URL."""
-        answer = httpx.post(
+        answer = loopback.post(
             f"{self.supabase_url}/storage/v1/object/{bucket}/{key}",
             content=content,
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": content_type},
@@ -143,7 +147,7 @@ class Gateway:
         def ready() -> bool | None:
             assert self.process.poll() is None, (self.home / "up.log").read_text(encoding="utf-8")
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{self.api_url}/health/ready", timeout=5).is_success or None
+                return loopback.get(f"{self.api_url}/health/ready", timeout=5).is_success or None
             return None
 
         wait_for(ready)
@@ -170,7 +174,7 @@ class Gateway:
     def new_user(self) -> User:
         credentials = {"email": f"{uuid4()}@example.org", "password": "correct horse"}
         url = f"{self.sandbox_url}/supabase"
-        answer = httpx.post(f"{url}/auth/v1/signup", json=credentials, headers={"apikey": "sb_publishable_sandbox"})
+        answer = loopback.post(f"{url}/auth/v1/signup", json=credentials, headers={"apikey": "sb_publishable_sandbox"})
         assert answer.is_success, answer.text
         session = answer.json()
         headers = {"Authorization": f"Bearer {session['access_token']}"}
@@ -181,7 +185,7 @@ class Gateway:
     # --- the sandbox's back door ----------------------------------------------------------------------------
 
     def ledger(self) -> list[dict[str, Any]]:
-        answer = httpx.get(f"{self.sandbox_url}/admin/ledger", headers=ADMIN)
+        answer = loopback.get(f"{self.sandbox_url}/admin/ledger", headers=ADMIN)
         rows: list[dict[str, Any]] = answer.json()
         return rows
 
@@ -191,19 +195,19 @@ class Gateway:
 
     def concurrency(self) -> dict[str, int]:
         """The most calls that the providers had under way at a time, by their pools, since this was last asked."""
-        most: dict[str, int] = httpx.get(f"{self.sandbox_url}/admin/concurrency", headers=ADMIN).json()
-        httpx.delete(f"{self.sandbox_url}/admin/concurrency", headers=ADMIN).raise_for_status()
+        most: dict[str, int] = loopback.get(f"{self.sandbox_url}/admin/concurrency", headers=ADMIN).json()
+        loopback.delete(f"{self.sandbox_url}/admin/concurrency", headers=ADMIN).raise_for_status()
         return most
 
     def knobs(self, **changes: object) -> None:
-        httpx.post(f"{self.sandbox_url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
+        loopback.post(f"{self.sandbox_url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
 
     def fault(self, where: str, kind: str, **details: object) -> None:
         body = {"where": where, "kind": kind, **details}
-        httpx.post(f"{self.sandbox_url}/admin/faults", json=body, headers=ADMIN).raise_for_status()
+        loopback.post(f"{self.sandbox_url}/admin/faults", json=body, headers=ADMIN).raise_for_status()
 
     def clear_faults(self) -> None:
-        httpx.delete(f"{self.sandbox_url}/admin/faults", headers=ADMIN).raise_for_status()
+        loopback.delete(f"{self.sandbox_url}/admin/faults", headers=ADMIN).raise_for_status()
 
     # --- processes ------------------------------------------------------------------------------------------
 

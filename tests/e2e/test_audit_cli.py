@@ -9,10 +9,10 @@ import subprocess
 import sys
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from tests.e2e.gateway import REPOSITORY, Gateway, User
+from tests.loopback import loopback
 
 pytestmark = pytest.mark.generate
 
@@ -48,7 +48,9 @@ def test_audit_of_a_running_stack(gateway: Gateway, user: User) -> None:
 
     key = f"concepts/{body['task_id']}/7.png"
     url = f"{gateway.sandbox_url}/supabase/storage/v1/object/{BUCKET}"
-    httpx.post(f"{url}/{key}", content=b"nobody's", headers={**SERVICE, "Content-Type": "image/png"}).raise_for_status()
+    loopback.post(
+        f"{url}/{key}", content=b"nobody's", headers={**SERVICE, "Content-Type": "image/png"}
+    ).raise_for_status()
     try:
         found = audit(gateway)
         assert found.returncode == 1
@@ -58,7 +60,7 @@ def test_audit_of_a_running_stack(gateway: Gateway, user: User) -> None:
         (difference,) = json.loads(audit(gateway, "--json").stdout)["differences"]
         assert (difference["invariant"], difference["ids"]) == ("object_has_row", {"key": key})
     finally:
-        httpx.delete(f"{url}/{key}", headers=SERVICE).raise_for_status()
+        loopback.delete(f"{url}/{key}", headers=SERVICE).raise_for_status()
 
 
 def test_a_record_that_can_not_be_read_is_said_and_fails(gateway: Gateway) -> None:

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from tests.e2e.gateway import ADMIN, Gateway, User, wait_for
 from tests.e2e.test_audit_cli import audit
+from tests.loopback import loopback
 
 pytestmark = pytest.mark.chaos
 
@@ -20,7 +20,7 @@ FINAL = ("complete", "failed", "canceled")
 
 
 def storage_fault(gateway: Gateway, **fault: object) -> None:
-    httpx.post(f"{gateway.sandbox_url}/admin/storage-faults", json=fault, headers=ADMIN).raise_for_status()
+    loopback.post(f"{gateway.sandbox_url}/admin/storage-faults", json=fault, headers=ADMIN).raise_for_status()
 
 
 def accepted(status: dict[str, Any]) -> bool:
@@ -73,7 +73,7 @@ def test_canceled_at_many_moments_everything_adds_up(gateway: Gateway, user: Use
         with ThreadPoolExecutor(len(LIVES)) as clients:
             lives = list(clients.map(live, LIVES))
     finally:
-        httpx.delete(f"{gateway.sandbox_url}/admin/storage-faults", headers=ADMIN).raise_for_status()
+        loopback.delete(f"{gateway.sandbox_url}/admin/storage-faults", headers=ADMIN).raise_for_status()
     assert {code for _, code in lives} <= {200, 409}
     for task, code in lives:
         status = user.status(task)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.gateway import Gateway, User, sample
+from tests.loopback import loopback
 
 pytestmark = pytest.mark.generate
 
@@ -30,14 +31,14 @@ def accepted(answer: httpx.Response) -> dict[str, Any]:
 
 
 def picture(url: str) -> Image.Image:
-    answer = httpx.get(url, follow_redirects=True)
+    answer = loopback.get(url, follow_redirects=True)
     assert answer.is_success
     return Image.open(io.BytesIO(answer.content))
 
 
 def gltf(url: str) -> dict[str, Any]:
     """The JSON chunk of a GLB."""
-    content = httpx.get(url, follow_redirects=True).content
+    content = loopback.get(url, follow_redirects=True).content
     magic, version, length = struct.unpack_from("<4sII", content)
     assert (magic, version, length) == (b"glTF", 2, len(content))
     (size,) = struct.unpack_from("<I", content, 12)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-import httpx
 from app.ai_clients.registry import pools
 from app.config import Settings
 from app.db import pools as pool_rows
@@ -29,6 +28,7 @@ from pydantic import SecretStr
 
 from tests.chaos.databases import run_sql
 from tests.integration.factories import settings_for
+from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer
 
@@ -120,12 +120,12 @@ class Outside:
         key = self.sandbox.settings.supabase_service_key.get_secret_value()
         url = f"{self.sandbox.supabase_url}/storage/v1/bucket{'' if method == 'POST' else f'/{name}'}"
         body = {"id": name, "name": name, **properties}
-        httpx.request(method, url, json=body, headers={"Authorization": f"Bearer {key}"}).raise_for_status()
+        loopback.request(method, url, json=body, headers={"Authorization": f"Bearer {key}"}).raise_for_status()
 
     def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         """The sandbox's own interface."""
         headers = {"X-Admin-Key": self.sandbox.settings.admin_key.get_secret_value()}
-        httpx.request(method, f"{self.sandbox.url}/admin{path}", json=body, headers=headers).raise_for_status()
+        loopback.request(method, f"{self.sandbox.url}/admin{path}", json=body, headers=headers).raise_for_status()
 
 
 @contextlib.contextmanager

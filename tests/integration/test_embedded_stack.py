@@ -18,6 +18,7 @@ from app.embedded.process import command_line, identity, spawn
 from app.embedded.stack import write_settings
 from app.errors import ConfigurationError
 
+from tests.loopback import loopback
 from tests.servers import free_port, server_home
 
 PATIENCE = 120.0  # seconds until a test counts as hung
@@ -109,7 +110,7 @@ def children(process: subprocess.Popen[bytes]) -> list[int]:
 
 def is_ready(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=5).is_success
+        return loopback.get(f"http://127.0.0.1:{port}/health/ready", timeout=5).is_success
     except httpx.TransportError:
         return False
 
@@ -117,7 +118,7 @@ def is_ready(port: int) -> bool:
 def buckets(settings: Settings) -> dict[str, bool]:
     key = settings.supabase_service_key.get_secret_value()
     headers = {"apikey": key, "Authorization": f"Bearer {key}"}
-    answer = httpx.get(f"{settings.supabase_url}/storage/v1/bucket", headers=headers)
+    answer = loopback.get(f"{settings.supabase_url}/storage/v1/bucket", headers=headers)
     return {bucket["name"]: bucket["public"] for bucket in answer.raise_for_status().json()}
 
 

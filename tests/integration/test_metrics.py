@@ -74,7 +74,7 @@ async def test_each_worker_process_finds_a_port(settings: Settings) -> None:
     assert first is not None
     assert second is not None
     assert first != second
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         for port in (first, second):
             assert "makeit3d_jobs_claimed_total" in (await http.get(f"http://127.0.0.1:{port}/metrics")).text
     assert serve_metrics(settings) is None

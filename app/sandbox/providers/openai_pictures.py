@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFilter, ImageOps
 
-from app.sandbox.media.images import paint_prompt, render_sketch, transform_photo
+from app.sandbox import media
 from app.sandbox.providers.openai_strict import (
     STANDARD_SIZES,
     ImageOrder,
@@ -66,12 +66,12 @@ def draw(order: ImageOrder, inputs: Inputs, size: tuple[int, int], seed: int) ->
     """One picture in the order's format."""
     photo = inputs.photo
     if photo is None:
-        picture = paint_prompt(prompt=order.prompt, size=size, background=order.background, seed=seed)
+        picture = media.paint_prompt(prompt=order.prompt, size=size, background=order.background, seed=seed)
     elif "sketch" in order.prompt.lower() and inputs.mask is None:
-        made = render_sketch(photo, prompt=order.prompt, seed=seed + inputs.others)
+        made = media.render_sketch(photo, prompt=order.prompt, seed=seed + inputs.others)
         picture = ImageOps.pad(made, size, Image.Resampling.LANCZOS, color=made.getpixel((2, 2)))  # pyright: ignore[reportArgumentType] - of the mode of the picture
     else:
-        picture = transform_photo(
+        picture = media.transform_photo(
             photo,
             prompt=order.prompt,
             size=size,

@@ -6,12 +6,13 @@ import io
 from functools import cache, lru_cache
 from typing import Final
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from app.sandbox.media.models import build_model
+from app.sandbox.media.glb import GlbBuilder
 
 _PAPER, _INK = (236, 234, 228), (58, 96, 140)
-_MODEL_SIDE, _MODEL_FACES, _TEXTURE_SIDE = 128, 700, 64
+_TEXTURE_SIDE = 64
 PREVIEW_SIZE: Final = (256, 256)
 
 
@@ -33,6 +34,23 @@ def stock_picture(size: tuple[int, int], output_format: str) -> bytes:
 
 @cache
 def stock_model() -> bytes:
-    """The disc as a GLB."""
-    views = [stock_image((_MODEL_SIDE, _MODEL_SIDE))]
-    return build_model(views, face_limit=_MODEL_FACES, texture=True, pbr=True, texture_size=_TEXTURE_SIDE, seed=0)
+    """A tetrahedron that wears the disc, as a GLB."""
+    corners = np.array([(0, 0, 0.5), (0.5, 0, -0.5), (-0.5, 0, -0.5), (0, 1, 0)], np.float32)
+    outward = corners - corners.mean(axis=0)
+    builder = GlbBuilder()
+    attributes = {
+        "POSITION": builder.attribute(corners, bounds=True),
+        "NORMAL": builder.attribute(outward / np.linalg.norm(outward, axis=1, keepdims=True)),
+        "TEXCOORD_0": builder.attribute(np.array([(0, 0), (1, 0), (0, 1), (1, 1)], np.float32)),
+    }
+    texture = builder.texture(stock_picture((_TEXTURE_SIDE, _TEXTURE_SIDE), "png"), "image/png", name="disc")
+    surface = {"baseColorTexture": {"index": texture}, "metallicFactor": 0.0}
+    builder.add("materials", {"name": "stock", "pbrMetallicRoughness": surface})
+    indices = builder.indices(np.array([(0, 2, 1), (0, 1, 3), (1, 2, 3), (2, 0, 3)], np.int64))
+    builder.add(
+        "meshes",
+        {"name": "stock", "primitives": [{"attributes": attributes, "indices": indices, "material": 0, "mode": 4}]},
+    )
+    builder.add("nodes", {"name": "sandbox stock", "mesh": 0})
+    builder.document["scene"] = builder.add("scenes", {"nodes": [0]})
+    return builder.pack()

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.sandbox import media
 from app.sandbox.media.arrays import Triangles, Vectors
 from app.sandbox.media.glb import BINARY_CHUNK, JSON_CHUNK, MAGIC, GlbBuilder
 from app.sandbox.media.glb_read import GlbFile, as_object
-from app.sandbox.media.preview import texture_pixels
-from app.sandbox.media.solid import vertex_normals
 
 _MAX_TRIANGLES = 2_000_000
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
@@ -104,7 +103,7 @@ def _packed(points: Vectors, triangles: Triangles) -> bytes:
     builder = GlbBuilder()
     attributes = {
         "POSITION": builder.attribute(points, bounds=True),
-        "NORMAL": builder.attribute(vertex_normals(points, triangles)),
+        "NORMAL": builder.attribute(media.vertex_normals(points, triangles)),
     }
     surface = {"baseColorFactor": [0.72, 0.7, 0.67, 1.0], "metallicFactor": 0.0, "roughnessFactor": 0.85}
     builder.add("materials", {"name": "sandbox", "pbrMetallicRoughness": surface})
@@ -228,7 +227,7 @@ def _base_picture(file: GlbFile, material: object) -> bytes | None:
     if material is None:
         return None
     surface = as_object(file.entry("materials", material).get("pbrMetallicRoughness", {}), "pbrMetallicRoughness")
-    pixels = texture_pixels(file, surface.get("baseColorTexture"))
+    pixels = media.texture_pixels(file, surface.get("baseColorTexture"))
     if pixels is None:
         return None
     buffer = io.BytesIO()

@@ -10,10 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from app.sandbox.media.images import paint_prompt, render_sketch, transform_photo
-from app.sandbox.media.models import build_model
-from app.sandbox.media.preview import render_preview
-from app.sandbox.media.retexture import retexture_model
+from app.sandbox import media
 from app.sandbox.providers.stock import PREVIEW_SIZE, stock_image, stock_model
 from app.sandbox.providers.tripo_files import sniff_file
 from app.sandbox.providers.tripo_meshes import Placing, as_glb, export, turned
@@ -57,7 +54,7 @@ class Maker:
             case "text-to-model":
                 seed = int(body.get("image_seed") or body.get("model_seed") or 0)
                 size = _CONCEPT if is_textured(body) else _BARE_CONCEPT
-                concept = paint_prompt(prompt=body["prompt"], size=size, background="opaque", seed=seed)
+                concept = media.paint_prompt(prompt=body["prompt"], size=size, background="opaque", seed=seed)
                 return self._model(job, [concept, None, None, None])
             case "image-to-model":
                 return self._model(job, [_picture(job, body["input"]), None, None, None])
@@ -85,7 +82,7 @@ class Maker:
             faces = _LOW_POLY_FACES
         if faces is None and body.get("geometry_quality") == "detailed":
             faces = _DETAILED_FACES
-        glb = build_model(
+        glb = media.build_model(
             views,
             face_limit=faces,
             texture=is_textured(body),
@@ -93,20 +90,20 @@ class Maker:
             texture_size=_texture_side(body),
             seed=int(body.get("model_seed") or 0),
         )
-        return self._keep(job, glb, preview=render_preview(glb))
+        return self._keep(job, glb, preview=media.render_preview(glb))
 
     def _texture(self, job: Job) -> dict[str, str]:
         body = job.task.body
         prompt = body.get("texture_prompt") or {}
         named = prompt.get("image") or next(iter(prompt.get("images") or ()), None) or prompt.get("style_image")
-        glb = retexture_model(
+        glb = media.retexture_model(
             _model(job),
             prompt=prompt.get("text"),
             reference=None if named is None else _picture(job, named),
             texture_size=_texture_side(body),
             seed=int(body.get("texture_seed") or 0),
         )
-        return self._keep(job, glb, preview=render_preview(glb))
+        return self._keep(job, glb, preview=media.render_preview(glb))
 
     def _export(self, job: Job) -> dict[str, str]:
         body = job.task.body
@@ -131,24 +128,24 @@ class Maker:
         seed, prompt = int(body.get("image_seed") or 0), str(body.get("prompt") or body.get("template") or "")
         size = picture_size(body["size"]) if body.get("size") else None
         if job.task.kind == "text-to-image":
-            made = paint_prompt(prompt=prompt, size=size or (1024, 1024), background="opaque", seed=seed)
+            made = media.paint_prompt(prompt=prompt, size=size or (1024, 1024), background="opaque", seed=seed)
         else:
             source = _picture(job, body["input"] if body.get("input") else body["inputs"][0])
             if body.get("sketch_to_render"):
-                made = render_sketch(source, prompt=prompt, seed=seed)
+                made = media.render_sketch(source, prompt=prompt, seed=seed)
                 made = made if size is None else made.resize(size, Image.Resampling.LANCZOS)
             else:
-                made = transform_photo(source, prompt=prompt, size=size, background="opaque", seed=seed)
+                made = media.transform_photo(source, prompt=prompt, size=size, background="opaque", seed=seed)
         suffix = ".jpg" if body.get("output_format") == "jpeg" else ".png"
         return {"generated_image_url": self._save(f"{job.task.id}{suffix}", made)}
 
     def _turn_round(self, job: Job) -> dict[str, str]:
         """Four sides of a solid that is built from the picture."""
         picture = _picture(job, job.task.body["input"])
-        solid = build_model([picture], face_limit=None, texture=True, pbr=False, texture_size=1024, seed=0)
+        solid = media.build_model([picture], face_limit=None, texture=True, pbr=False, texture_size=1024, seed=0)
         output: dict[str, str] = {}
         for view, degrees in _TURNS.items():
-            shown = render_preview(turned(solid, degrees + _PREVIEW_TURN))
+            shown = media.render_preview(turned(solid, degrees + _PREVIEW_TURN))
             output[f"{view}_view_url"] = self._save(f"{job.task.id}.{view}.png", shown)
         return output
 
@@ -156,7 +153,7 @@ class Maker:
         body = job.task.body
         output: dict[str, str] = {}
         for view, path in job.views[body["input"]].items():
-            made = transform_photo(_opened(path), prompt=body["prompt"], size=None, background="opaque", seed=0)
+            made = media.transform_photo(_opened(path), prompt=body["prompt"], size=None, background="opaque", seed=0)
             output[f"{view}_view_url"] = self._save(f"{job.task.id}.{view}.png", made)
         return output
 

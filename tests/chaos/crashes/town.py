@@ -29,6 +29,7 @@ from tests.chaos.databases import run_sql
 from tests.chaos.stack import BUCKET, ENDED, make_buckets
 from tests.e2e.gateway import ADMIN, REPOSITORY, sample, wait_for
 from tests.integration.factories import settings_for
+from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer, free_port, server_home
 
@@ -131,11 +132,11 @@ class Town:
         return run_sql(self.dsn, query, *args)
 
     def ledger(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = httpx.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN).json()
+        rows: list[dict[str, Any]] = loopback.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN).json()
         return [row for row in rows if row["kind"] != "import"]
 
     def knobs(self, **changes: object) -> None:
-        httpx.post(f"{self.sandbox.url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
+        loopback.post(f"{self.sandbox.url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
 
     def storage_fault(self, kind: str, **details: object) -> None:
         body = {"kind": kind, **details}
@@ -155,7 +156,7 @@ class Town:
 
     def fault(self, where: str, kind: str, **details: object) -> None:
         body = {"where": where, "kind": kind, **details}
-        httpx.post(f"{self.sandbox.url}/admin/faults", json=body, headers=ADMIN).raise_for_status()
+        loopback.post(f"{self.sandbox.url}/admin/faults", json=body, headers=ADMIN).raise_for_status()
 
     # --- what must be true ----------------------------------------------------------------------------------
 
@@ -286,7 +287,7 @@ def running_town(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: An
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(server_home("town"))
         dsn = stack.enter_context(postgres.fresh_database())
-        sandbox = stack.enter_context(running_sandbox(dsn, home))
+        sandbox = stack.enter_context(running_sandbox(dsn, home, drawing="stock"))
         port = free_port()
         values: dict[str, Any] = {
             "api_port": port,
@@ -340,7 +341,7 @@ def running_town(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: An
         headers = {"Authorization": f"Bearer {key}", "X-User-Id": user_id}
         http = stack.enter_context(httpx.Client(base_url=settings.public_base_url, headers=headers, timeout=30))
         town = Town(dsn, settings, sandbox, directory, nursery.log, http)
-        town.knobs(work_seconds=WORK_SECONDS, drawing="stock")
+        town.knobs(work_seconds=WORK_SECONDS)
         wait_for(lambda: _is_ready(town, nursery) or None)
         with sample("coffee.png").open("rb") as picture:
             answer = http.post("/uploads", files={"file": ("coffee.png", picture, "image/png")})

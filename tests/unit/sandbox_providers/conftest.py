@@ -17,7 +17,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
 @pytest.fixture
 def back(served: str) -> Generator[Back]:
     """Puts the knobs back and clears the faults afterwards."""
-    with httpx.Client(base_url=f"{served}/admin", headers={"X-Admin-Key": ADMIN_KEY}, trust_env=False) as http:
+    with httpx.Client(
+        base_url=f"{served}/admin", headers={"X-Admin-Key": ADMIN_KEY}, trust_env=False, timeout=60
+    ) as http:
         before = http.get("/knobs").json()
         yield Back(http)
         http.post("/knobs", json=before).raise_for_status()

@@ -21,6 +21,7 @@ from app.sandbox.providers.mount import mount_providers
 from fastapi import FastAPI
 from PIL import Image, ImageDraw
 
+from tests.loopback import loopback
 from tests.servers import free_port
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def wait_for(what: Callable[[], T | None], seconds: float = PATIENCE) -> T:
 
 def _answers(port: int) -> bool | None:
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/openai/v1/models", trust_env=False).status_code == 401 or None
+        return loopback.get(f"http://127.0.0.1:{port}/openai/v1/models").status_code == 401 or None
     return None
 
 
@@ -187,7 +188,7 @@ def tripo_at(url: str, key: str = TRIPO_KEY) -> Generator[Tripo]:
 
 
 def fetch(url: str) -> bytes:
-    answer = httpx.get(url, trust_env=False, timeout=60)
+    answer = loopback.get(url)
     assert answer.status_code == 200, answer.text
     return answer.content
 

@@ -12,10 +12,12 @@ import pytest
 from app.errors import ConfigurationError
 from app.sandbox.providers.faults import KINDS
 
+from tests.loopback import loopback
 from tests.unit.sandbox_providers.served import (
     ADMIN_KEY,
     BARE,
     OPENAI_KEY,
+    PATIENCE,
     TRIPO_KEY,
     Back,
     Tripo,
@@ -29,7 +31,7 @@ from tests.unit.sandbox_providers.served import (
 @pytest.mark.parametrize("key", ["", "wrong"])
 def test_the_admin_key(served: str, key: str) -> None:
     for path in ("ledger", "knobs", "faults"):
-        assert httpx.get(f"{served}/admin/{path}", headers={"X-Admin-Key": key}, trust_env=False).status_code == 403
+        assert loopback.get(f"{served}/admin/{path}", headers={"X-Admin-Key": key}).status_code == 403
 
 
 def test_unknown_knobs_and_faults_are_refused_and_change_nothing(back: Back) -> None:
@@ -94,9 +96,9 @@ def test_every_reply_says_sandbox(served: str, back: Back, tripo: Tripo) -> None
         back.http.get("/ledger"),
         tripo.http.get("/account/balance"),
         tripo.http.get("/nowhere"),
-        httpx.get(f"{served}/openai/v1/models", trust_env=False),
-        httpx.get(f"{served}/tripo/dl/x.glb", trust_env=False),
-        httpx.get(f"{served}/nowhere", trust_env=False),
+        loopback.get(f"{served}/openai/v1/models"),
+        loopback.get(f"{served}/tripo/dl/x.glb"),
+        loopback.get(f"{served}/nowhere"),
     ]
     assert {answer.headers["x-makeit3d-sandbox"] for answer in answers} == {"sandbox"}
 
@@ -132,13 +134,15 @@ def quiet(tmp_path: Path) -> Generator[str]:
 def test_calls_under_way_at_a_time_are_counted_by_pool(quiet: str) -> None:
     with (
         tripo_at(quiet) as tripo,
-        httpx.Client(base_url=f"{quiet}/admin", headers={"X-Admin-Key": ADMIN_KEY}, trust_env=False) as http,
+        httpx.Client(
+            base_url=f"{quiet}/admin", headers={"X-Admin-Key": ADMIN_KEY}, trust_env=False, timeout=60
+        ) as http,
     ):
         counted(tripo, Back(http), quiet)
 
 
 def counted(tripo: Tripo, back: Back, served: str) -> None:
-    back.turn(work_seconds=1)
+    back.turn(work_seconds=1, drawing="stock")
     made = [tripo.created("/generation/text-to-model", {"prompt": "a stone", **BARE}) for _ in range(3)]
     order = {"model": "gpt-image-2", "prompt": "a stone", "n": 2, "size": "1024x1024"}
     headers = {"Authorization": f"Bearer {OPENAI_KEY}"}
@@ -146,7 +150,8 @@ def counted(tripo: Tripo, back: Back, served: str) -> None:
     with ThreadPoolExecutor(2) as threads:
         answers = list(
             threads.map(
-                lambda _: httpx.post(url, json=order, headers=headers, trust_env=False, timeout=60).status_code, "ab"
+                lambda _: loopback.post(url, json=order, headers=headers, timeout=PATIENCE).status_code,
+                "ab",
             )
         )
     assert answers == [200, 200]

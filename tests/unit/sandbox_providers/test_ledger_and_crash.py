@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.loopback import loopback
 from tests.servers import free_port
 from tests.unit.sandbox_providers.served import ADMIN_KEY, BARE, OPENAI_KEY, Back, fetch, picture, process, tripo_at
 
@@ -17,7 +18,7 @@ IMAGE = "/generation/image-to-model"
 def test_tasks_money_files_and_links_survive_sigkill(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    admin = httpx.Client(base_url=f"{url}/admin", headers={"X-Admin-Key": ADMIN_KEY}, trust_env=False)
+    admin = httpx.Client(base_url=f"{url}/admin", headers={"X-Admin-Key": ADMIN_KEY}, trust_env=False, timeout=60)
     back = Back(admin)
     with admin, tripo_at(url) as tripo:
         with process(tmp_path, port, knobs='{"work_seconds": 1.5}') as child:
@@ -28,7 +29,7 @@ def test_tasks_money_files_and_links_survive_sigkill(tmp_path: Path) -> None:
             order = {"model": "gpt-image-2", "prompt": "a ball"}
             headers = {"Authorization": f"Bearer {OPENAI_KEY}"}
             with pytest.raises(httpx.TransportError):
-                httpx.post(f"{url}/openai/v1/images/generations", json=order, headers=headers, trust_env=False)
+                loopback.post(f"{url}/openai/v1/images/generations", json=order, headers=headers)
             assert tripo.money() == (9960, 20)
             child.send_signal(signal.SIGKILL)
             child.wait()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import io
 
-import httpx
 from app.sandbox.media.glb_read import GlbFile
 from PIL import Image
 
+from tests.loopback import loopback
 from tests.unit.sandbox_providers.served import OPENAI_KEY, Back, Tripo, fetch
 
 
@@ -17,7 +17,7 @@ def test_a_picture_of_the_asked_size_and_format(served: str, back: Back) -> None
     paid = len(back.ledger())
     body = {"model": "gpt-image-2", "prompt": "a fox", "size": "1024x640", "output_format": "webp", "n": 2}
     headers = {"Authorization": f"Bearer {OPENAI_KEY}"}
-    answer = httpx.post(f"{served}/openai/v1/images/generations", json=body, headers=headers, trust_env=False)
+    answer = loopback.post(f"{served}/openai/v1/images/generations", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     pictures = [base64.b64decode(one["b64_json"]) for one in answer.json()["data"]]
     assert [Image.open(io.BytesIO(picture)).size for picture in pictures] == [(1024, 640)] * 2

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.loopback import loopback
 from tests.unit.sandbox_providers.served import BARE, Back, Tripo, fetch, picture, tripo_at, wait_for
 
 IMAGE = "/generation/image-to-model"
@@ -71,7 +72,7 @@ def test_presigned_uploads(tripo: Tripo, made: dict[str, Any]) -> None:
     url, body = data["presigned_url"], {"input": data["file_token"]}
     assert tripo.post("/models/import", body).json()["code"] == 1004
     mesh = fetch(made["output"]["model_url"])
-    with httpx.Client(trust_env=False) as storage:
+    with httpx.Client(trust_env=False, timeout=60) as storage:
         assert storage.put(f"{url}0", content=mesh).status_code == 403
         assert storage.put(url, content=mesh, headers={"Authorization": "Bearer tsk_sandbox"}).status_code == 400
         assert storage.put(url, content=b"").status_code == 400
@@ -105,14 +106,14 @@ def test_links_expire_and_a_new_look_brings_new_ones(tripo: Tripo, back: Back, m
     old = tripo.task(made["task_id"])["output"]["model_url"]
 
     def expired() -> bool | None:
-        return httpx.get(old, trust_env=False).status_code == 403 or None
+        return loopback.get(old).status_code == 403 or None
 
     wait_for(expired)
     back.turn(link_seconds=300)
     new = tripo.task(made["task_id"])["output"]["model_url"]
     assert new != old
     assert fetch(new)[:4] == b"glTF"
-    assert httpx.get(new.replace("sig=", "sig=0"), trust_env=False).status_code == 403
+    assert loopback.get(new.replace("sig=", "sig=0")).status_code == 403
     assert httpx.head(new, trust_env=False).headers["content-type"] == "model/gltf-binary"
 
 
@@ -132,7 +133,7 @@ def test_spoilt_downloads(
 ) -> None:
     url = tripo.task(made["task_id"])["output"]["model_url"]
     back.arm("tripo.download", kind)
-    answer = httpx.get(url, trust_env=False)
+    answer = loopback.get(url)
     assert answer.status_code == status
     assert answer.headers.get("content-type", "").partition(";")[0] == content_type
     assert answer.headers["x-makeit3d-sandbox"] == "sandbox"

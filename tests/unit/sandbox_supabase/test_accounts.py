@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess
 
 PASSWORD = "correct horse"
@@ -103,7 +104,7 @@ def test_the_service_key_is_not_for_browsers(sandbox: SandboxProcess) -> None:
         "apikey": sandbox.settings.supabase_service_key.get_secret_value(),
         "User-Agent": "Mozilla/5.0 (X11; Linux x86_64)",
     }
-    assert httpx.get(f"{sandbox.supabase_url}/storage/v1/bucket", headers=headers).status_code == 401
+    assert loopback.get(f"{sandbox.supabase_url}/storage/v1/bucket", headers=headers).status_code == 401
 
 
 def test_keys_are_private_files(sandbox: SandboxProcess) -> None:
@@ -113,10 +114,10 @@ def test_keys_are_private_files(sandbox: SandboxProcess) -> None:
 
 def test_every_reply_says_sandbox(sandbox: SandboxProcess) -> None:
     for path in ("/storage/v1/bucket", "/storage/v1/object/a/b", "/auth/v1/user", "/auth/v1/.well-known/jwks.json"):
-        assert httpx.get(f"{sandbox.supabase_url}{path}").headers["X-MakeIt3D-Sandbox"] == "sandbox"
+        assert loopback.get(f"{sandbox.supabase_url}{path}").headers["X-MakeIt3D-Sandbox"] == "sandbox"
 
 
 def test_the_front_page_says_what_it_is(sandbox: SandboxProcess) -> None:
-    page = httpx.get(f"{sandbox.url}/").text
+    page = loopback.get(f"{sandbox.url}/").text
     assert "sandbox" in page
     assert f"{sandbox.url}/supabase/storage/v1" in page

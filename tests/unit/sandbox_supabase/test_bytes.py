@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess
 from tests.unit.sandbox_supabase.conftest import BUCKET
 
@@ -129,14 +130,14 @@ def test_state_outlives_a_crash(sandbox: SandboxProcess, service: httpx.Client) 
     link = service.post(f"/object/sign/{BUCKET}/kept", json={"expiresIn": 600}).json()["signedURL"]
     account = {"email": "keeper@example.com", "password": "long enough"}
     key = {"apikey": sandbox.settings.supabase_publishable_key.get_secret_value()}
-    session = httpx.post(f"{sandbox.supabase_url}/auth/v1/signup", json=account, headers=key, timeout=30).json()
+    session = loopback.post(f"{sandbox.supabase_url}/auth/v1/signup", json=account, headers=key).json()
     leftover = sandbox.storage_directory / BUCKET / "incoming-of-a-dead-process"
     leftover.write_bytes(b"x")
     sandbox.kill()
     sandbox.start()
-    assert httpx.get(f"{sandbox.supabase_url}/storage/v1{link}").content == b"kept"
+    assert loopback.get(f"{sandbox.supabase_url}/storage/v1{link}").content == b"kept"
     headers = {**key, "Authorization": f"Bearer {session['access_token']}"}
-    assert httpx.get(f"{sandbox.supabase_url}/auth/v1/user", headers=headers).json()["email"] == account["email"]
+    assert loopback.get(f"{sandbox.supabase_url}/auth/v1/user", headers=headers).json()["email"] == account["email"]
     assert not leftover.exists()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Generator
 import httpx
 import pytest
 
+from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer, server_home
 from tests.unit.sandbox_supabase.conftest import BUCKET
@@ -17,7 +18,7 @@ OBJECT = f"/object/{BUCKET}/a"
 @pytest.fixture
 def admin(sandbox: SandboxProcess) -> Generator[httpx.Client]:
     key = sandbox.settings.admin_key.get_secret_value()
-    with httpx.Client(base_url=f"{sandbox.url}/admin", headers={"X-Admin-Key": key}) as client:
+    with httpx.Client(base_url=f"{sandbox.url}/admin", headers={"X-Admin-Key": key}, timeout=60) as client:
         yield client
         client.delete("/storage-faults").raise_for_status()
 
@@ -73,7 +74,7 @@ def test_chances_are_repeatable(admin: httpx.Client, service: httpx.Client) -> N
 
 def test_only_the_admin_arms(sandbox: SandboxProcess) -> None:
     for key in ("", "wrong"):
-        reply = httpx.post(
+        reply = loopback.post(
             f"{sandbox.url}/admin/storage-faults", json={"kind": "truncate"}, headers={"X-Admin-Key": key}
         )
         assert reply.status_code == 403

@@ -11,6 +11,7 @@ import pytest
 from app.storage.base import ObjectExists, StorageUnavailable
 from app.storage.supabase_storage import SupabaseStorage
 
+from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer, server_home
 from tests.unit.storage.desk import Buckets, Desk, storage_settings
@@ -24,7 +25,7 @@ def sandbox(postgres18: PostgresServer) -> Generator[SandboxProcess]:
         key = running.settings.supabase_service_key.get_secret_value()
         body = {"id": BUCKET, "name": BUCKET}
         url = f"{running.supabase_url}/storage/v1/bucket"
-        httpx.post(url, json=body, headers={"apikey": key}).raise_for_status()
+        loopback.post(url, json=body, headers={"apikey": key}).raise_for_status()
         yield running
 
 
@@ -52,7 +53,7 @@ class Faults:
 async def faults(desk: Desk, sandbox: SandboxProcess) -> AsyncGenerator[Faults]:
     assert desk.files() == 0
     headers = {"X-Admin-Key": sandbox.settings.admin_key.get_secret_value()}
-    async with httpx.AsyncClient(base_url=f"{sandbox.url}/admin", headers=headers) as admin:
+    async with httpx.AsyncClient(base_url=f"{sandbox.url}/admin", headers=headers, timeout=60) as admin:
         yield Faults(admin)
         (await admin.delete("/storage-faults")).raise_for_status()
 
