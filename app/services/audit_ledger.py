@@ -69,16 +69,22 @@ def compare(
     ]
     found: list[Difference] = []
     partners: set[str] = set()
+    strangers: list[RecordedCall] = []
     for call in sorted(recorded, key=lambda call: call.accepted_at):
         row = by_reference.get(call.reference)
-        if row is not None:
+        if row is None:
+            strangers.append(call)
+        else:
             partners.add(str(row.id))
             found += _cost(provider, row, call)
-        elif (row := next((row for row in nameless if _fits(row, call)), None)) is not None:
-            nameless.remove(row)
-            partners.add(str(row.id))  # by its time only: of two such calls each may have cost what the other did
-        elif call.charged_micros != 0:
-            found.append(_unknown(provider, call))
+    # by their time only, so nothing is said about prices: of two such calls each may have cost what the other did
+    pairs = _paired(nameless, strangers)
+    partners |= {str(row.id) for row in pairs.values()}
+    found += [
+        _unknown(provider, call)
+        for index, call in enumerate(strangers)
+        if index not in pairs and call.charged_micros != 0
+    ]
     found += [
         _unpaid(provider, row)
         for row in journalled
@@ -98,6 +104,26 @@ def _succeeded(row: JournalRow) -> bool:
 
 def _fits(row: JournalRow, call: RecordedCall) -> bool:
     return row.created_at - _CLOCK_SKEW <= call.accepted_at <= row.deadline + _CLOCK_SKEW
+
+
+def _paired(rows: Sequence[JournalRow], calls: Sequence[RecordedCall]) -> dict[int, JournalRow]:
+    """As many of the calls as can be, by index, with a row of their time each. Rows that succeeded come first: of the
+    others some were never accepted."""
+    pairs: dict[int, JournalRow] = {}
+
+    def place(row: JournalRow, tried: set[int]) -> bool:
+        fitting = [index for index, call in enumerate(calls) if _fits(row, call)]
+        for index in sorted(fitting, key=pairs.__contains__):  # one that is free, or one whose row finds another
+            if index not in tried:
+                tried.add(index)
+                if index not in pairs or place(pairs[index], tried):
+                    pairs[index] = row
+                    return True
+        return False
+
+    for row in sorted(rows, key=lambda row: not _succeeded(row)):
+        place(row, set())
+    return pairs
 
 
 def _unknown(provider: str, call: RecordedCall) -> Difference:

@@ -75,6 +75,18 @@ def test_what_is_paired_by_its_time_alone_says_nothing_about_prices() -> None:
     assert names(calls, rows) == []
 
 
+def test_a_call_that_was_perhaps_never_accepted_takes_no_partner_from_one_that_succeeded() -> None:
+    perhaps = row(provider_task_id=None, error_code="provider_outcome_unknown", cost_is_estimate=True)
+    assert names([call()], [perhaps, row(provider_task_id=None)]) == []
+
+
+def test_pairs_are_found_for_all_where_there_are_some() -> None:
+    late = THEN + timedelta(minutes=2)
+    long = row(provider_task_id=None, deadline=late)
+    short = row(provider_task_id=None, error_code="provider_outcome_unknown", deadline=THEN + timedelta(seconds=1))
+    assert names([call(), call(reference="task-2", accepted_at=late)], [long, short]) == []
+
+
 def test_one_lost_answer_does_not_excuse_two_payments() -> None:
     lost = row(provider_task_id=None, error_code="provider_outcome_unknown", cost_is_estimate=True)
     assert names([call(), call(reference="task-2")], [lost]) == [PAID_IS_JOURNALLED.name]
