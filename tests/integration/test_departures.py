@@ -103,6 +103,22 @@ async def test_a_reply_on_this_host_is_not_waited_for(workshop: Workshop) -> Non
     assert [state for state, _, _ in await workshop.calls()] == ["settled"]
 
 
+async def test_a_reply_on_another_host_is_used_when_its_worker_is_back(workshop: Workshop) -> None:
+    call_id = await intend_and_die(workshop, "task-departure-8", deadline_seconds=3600)
+    await spool_of(workshop).depart(call_id)
+    await FakeImages().generate(ImageRequest(prompt="a fox", n=1), reply=spool_of(workshop).reply(call_id))
+    await workshop.start(home=workshop.settings.home / "another-host")
+    status = await workshop.until("task-departure-8", lambda s: s.jobs[0]["waiting_for"] == "retry")
+    assert status.jobs[0]["status"] == "queued"
+    assert workshop.images.ledger.posts == 0
+    await workshop.start()
+    status = await workshop.finished("task-departure-8")
+    assert status.jobs[0]["status"] == "completed"
+    assert workshop.images.ledger.posts == 0, "what was paid once is used"
+    assert [state for state, _, _ in await workshop.calls()] == ["settled"]
+    assert spool_of(workshop).replied() == []
+
+
 async def test_a_call_that_may_have_left_is_not(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-2", deadline_seconds=1.5)
     await spool_of(workshop).depart(call_id)

@@ -85,6 +85,16 @@ async def test_a_model_request_that_never_arrived_is_proven_absent_and_sent_once
     assert [state for state, _, _ in await workshop.calls()] == ["refused", "settled"]
 
 
+async def test_a_second_absence_is_no_longer_believed(workshop: Workshop) -> None:
+    """A listing that shows none of our calls may be one in which they can not be recognized."""
+    for _ in range(2):
+        workshop.models.ledger.lose_next_request()
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-15"))
+    assert status.jobs[0]["error_code"] == "provider_outcome_unknown"
+    assert workshop.models.ledger.posts == 2
+    assert [state for state, _, _ in await workshop.calls()] == ["refused", "settled"]
+
+
 async def test_a_dead_link_is_asked_for_again(workshop: Workshop) -> None:
     workshop.models.links_expired = True
     status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-9"))

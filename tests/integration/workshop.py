@@ -59,11 +59,16 @@ class Workshop:
     user: UUID
     workers: list[WorkerContainer]
 
-    async def start(self) -> WorkerContainer:
+    async def start(self, *, home: Path | None = None) -> WorkerContainer:
+        """One more worker; with a ``home`` of its own it is one on another machine."""
         identity = WorkerIdentity(uuid4(), "test", "localhost", 1, ("priority", "normal"), 20)
         providers = Providers(images=[self.images], models=[self.models])
         worker = await WorkerContainer.open(
-            self.settings, identity, RoomBells(self.workers), storage=self.storage, providers=providers
+            self.settings if home is None else self.settings.model_copy(update={"home": home}),
+            identity,
+            RoomBells(self.workers),
+            storage=self.storage,
+            providers=providers,
         )
         await worker.start()
         self.workers.append(worker)
