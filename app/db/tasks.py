@@ -52,18 +52,21 @@ select request.*, (
   select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
     'pool', j.pool, 'progress', j.progress, 'waiting_for', case
       when j.waiting_for is not null then j.waiting_for
-      when j.status = 'queued' and not j.resume and exists (
-        select from pools p join providers v on v.name = p.provider
-        where p.name = j.pool and v.state <> 'closed') then 'breaker'
+      when v.name is not null then 'breaker'
       when j.status = 'queued' and not j.resume and (
         (select count(*) from provider_calls c where c.pool = j.pool and c.state in ('intent', 'submitted', 'unknown'))
         + (select count(*) from jobs r where r.pool = j.pool and r.status = 'running' and not r.calls_done
             and not exists (select from provider_calls c
               where c.job_id = r.id and c.state in ('intent', 'submitted', 'unknown')))
         >= (select p.slots from pools p where p.name = j.pool)) then 'slot' end,
-    'error_code', j.error_code, 'error_message', j.error_message, 'cost_micros', j.cost_micros,
+    'error_code', case when v.name is not null and coalesce(j.waiting_for, 'breaker') = 'breaker'
+      then coalesce(j.error_code, v.error_code) else j.error_code end,
+    'probe_seconds', case when v.state = 'open' then extract(epoch from v.probe_at - now())::float8 end,
+    'error_message', j.error_message, 'cost_micros', j.cost_micros,
     'provider_task_id', j.output->>'provider_task_id') order by j.step, j.chunk), '[]')
-  from jobs j where j.request_id = request.id
+  from jobs j left join pools b on b.name = j.pool
+  left join providers v on v.name = b.provider and v.state <> 'closed' and j.status = 'queued' and not j.resume
+  where j.request_id = request.id
 ) as jobs, (
   select coalesce(jsonb_agg(to_jsonb(a) order by a.number), '[]') from (
     select 'concept' as kind, c.id, c.job_id, c.number, c.status, c.asset_url, c.preview_url, c.error_code

@@ -23,6 +23,7 @@ from app.services.event_stream import EventStream
 _UNFINISHED_PROGRESS = 99  # 100 says complete
 _COMPLETE_PROGRESS = 100
 _POLL_SECONDS = 2.0  # where the provider has no pace of its own
+_OUTAGE_POLL_SECONDS = 30.0  # at most, while a breaker is open
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,10 @@ class TaskStatus:
         return StatusDocument(rows.task_id, body, etag, status, retry_after)
 
     def _pace(self, job: Mapping[str, Any]) -> float:
-        return self._poll_seconds.get(job["pool"], _POLL_SECONDS)
+        pace = self._poll_seconds.get(job["pool"], _POLL_SECONDS)
+        if job["waiting_for"] != WaitingFor.BREAKER:
+            return pace
+        return max(pace, min(job["probe_seconds"] or 0.0, _OUTAGE_POLL_SECONDS))
 
 
 def _is_of(asset: Mapping[str, Any], job_id: UUID) -> bool:

@@ -285,3 +285,27 @@ async def test_a_service_needs_to_say_for_whom(gate: Gateway) -> None:
     nobody = gate.headers(UUID(int=7))
     body = {"task_id": "task-http-0017", "prompt": "a fox"}
     problem(await gate.http.post("/generate/text-to-image", json=body, headers=nobody), "unauthenticated")
+
+
+async def test_a_request_during_an_outage_is_accepted_and_says_why_it_waits(gate: Gateway) -> None:
+    await gate.db.execute(
+        "update providers set state = 'open', failures = 1, trips = 1, error_code = 'provider_credits_exhausted',"
+        " opened_at = now(), tripped_at = now(), probe_at = now() + interval '1 hour' where name = 'tripo'"
+    )
+    answer = await gate.post("/generate/text-to-model", json={"task_id": "task-outage-1", "prompt": "a fox"})
+    assert (answer.status_code, answer.json()["status"]) == (202, "pending")
+    assert int(answer.headers["retry-after"]) <= 5  # for a first look
+    seen = await gate.get("/tasks/task-outage-1/status")
+    document = TaskStatus.model_validate(seen.json(), extra="forbid")
+    assert (document.status, document.waiting_for, document.error) == ("pending", "breaker", None)
+    assert document.jobs[0].error is not None
+    assert document.jobs[0].error.code == "provider_credits_exhausted"
+    assert int(seen.headers["retry-after"]) == 30
+    await gate.db.execute(
+        "update providers set state = 'closed', failures = 0, trips = 0, error_code = null, opened_at = null,"
+        " tripped_at = null, probe_at = null"
+    )
+    seen = await gate.get("/tasks/task-outage-1/status")
+    document = TaskStatus.model_validate(seen.json(), extra="forbid")
+    assert (document.waiting_for, document.jobs[0].error) == (None, None)
+    assert int(seen.headers["retry-after"]) == 3
