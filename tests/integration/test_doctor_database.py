@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from app.config import Settings
 from app.db import doctor
@@ -21,6 +22,7 @@ from pydantic import SecretStr
 
 from tests.chaos.databases import run_sql, socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
+from tests.e2e.gateway import wait_for
 from tests.integration.doctor_world import World, examined
 from tests.servers import PostgresServer, free_port
 
@@ -63,6 +65,14 @@ def silent(world: World) -> Generator[Settings]:
         yield world.at(tcp_dsn(world.dsn, proxy.port)).model_copy(update={"database_timeout_seconds": 1.0})
 
 
+def is_refused(dsn: str) -> bool:
+    try:
+        run_sql(dsn, "select 1")
+    except asyncpg.InvalidPasswordError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def wrong_password(world: World) -> Generator[Settings]:
     """The servers of tests trust whoever reaches them, but for one user."""
@@ -72,7 +82,9 @@ def wrong_password(world: World) -> Generator[Settings]:
     try:
         run_sql(world.dsn, "create role locked login password 'right'")
         run_sql(world.dsn, "select pg_reload_conf()")
-        yield world.at(world.dsn.replace("app@", "locked:hunter2@"))
+        locked = world.dsn.replace("app@", "locked:hunter2@")
+        wait_for(lambda: is_refused(locked) or None)  # the server reads its rules when it comes to it
+        yield world.at(locked)
     finally:
         rules.write_text(before)
         run_sql(world.dsn, "drop role locked")
