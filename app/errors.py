@@ -44,6 +44,9 @@ class ErrorCode(Enum):
         "user_budget_exceeded", 429, "The user's budget for today is used up", retry_helps=True
     )
     TOO_MANY_UPLOADS = Entry("too_many_uploads", 429, "Too many uploads of this user at a time", retry_helps=True)
+    TOO_MANY_INPUTS = Entry(
+        "too_many_inputs", 429, "Too many inputs of this user are being looked at", retry_helps=True
+    )
     UPLOAD_TOO_SLOW = Entry("upload_too_slow", 408, "The file did not arrive in time", retry_helps=True)
     EVENT_CURSOR_INVALID = Entry("event_cursor_invalid", 400, "Last-Event-ID is not one of ours")
     SERVICE_UNAVAILABLE = Entry("service_unavailable", 503, "A service we need does not answer", retry_helps=True)

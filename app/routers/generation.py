@@ -41,6 +41,7 @@ _INPUT_REFUSALS = (
     ErrorCode.INPUT_NOT_FOUND,
     ErrorCode.INPUT_EMPTY,
     ErrorCode.INPUT_TOO_LARGE,
+    ErrorCode.TOO_MANY_INPUTS,
     ErrorCode.STORAGE_UNAVAILABLE,
 )
 _PICTURE_REFUSALS = (

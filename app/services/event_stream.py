@@ -145,6 +145,8 @@ class EventStream:
         first, longest = _HIDDEN_SECONDS
         pause = first
         with _registered(self._by_user, user_id) as watch:
+            if len(self._by_user[user_id]) > _STREAMS_PER_USER:
+                return  # they came at one moment and passed ``cursor`` together
             while not self._stopping and (left := end - clock()) > 0:
                 watch.arm()
                 try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -10,7 +9,6 @@ import structlog
 
 from app.ai_clients.registry import Providers
 from app.db import assets, provider_calls, requests
-from app.db.assets import Sources
 from app.db.pool import Database
 from app.db.requests import DuplicateRequest, RequestPlan, StoredRequest, TaskOwnedByAnother, UnknownUser
 from app.domain.commands import GenerateCommand
@@ -26,12 +24,16 @@ from app.services.input_resolver import InputResolver, ResolvedInput
 from app.services.notifier import Notifier
 from app.services.plans import PlanInputs, Planner
 from app.services.rate_limits import RateLimits
+from app.services.turns import Turns
 from app.services.vacancies import Vacancies
 from app.tracing import span
 
 log = structlog.get_logger(__name__)
 
 _POLL_HINT_SECONDS = 2.0
+# requests of one user whose inputs are fetched and decoded at a time, and how many there may be with those that wait
+_LOOKS_AT_ONCE = 2
+MOST_LOOKS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,13 @@ class Generation:
         self._bells = bells
         self._vacancies = vacancies
         self._notifier = notifier
+        self._looks = Turns(at_once=_LOOKS_AT_ONCE, most=MOST_LOOKS)
 
     async def accept(self, principal: Principal, command: GenerateCommand, *, idempotency_key: str | None) -> Accepted:
         """Queue what the command asks for, once per idempotency key.
 
-        Raises AppError: TASK_NOT_FOUND, IDEMPOTENCY_KEY_REUSED, RATE_LIMITED, USER_LIMIT, USER_BUDGET_EXCEEDED, the
-        INPUT_* and DRAFT_* codes, PROVIDER_NOT_AVAILABLE. Nothing is written then.
+        Raises AppError: TASK_NOT_FOUND, IDEMPOTENCY_KEY_REUSED, RATE_LIMITED, USER_LIMIT, USER_BUDGET_EXCEEDED,
+        TOO_MANY_INPUTS, the INPUT_* and DRAFT_* codes, PROVIDER_NOT_AVAILABLE. Nothing is written then.
         """
         user_id = principal.user_id
         body_hash = command.body_hash()
@@ -157,15 +160,19 @@ class Generation:
         urls = list(command.input_image_asset_urls)
         if command.input_sketch_asset_url is not None:
             urls.append(command.input_sketch_asset_url)
-        pictures = await asyncio.gather(*(self._resolver.picture(url, user_id) for url in urls))
         if command.operation is Operation.REFINE_MODEL:
             return await self._refine_inputs(command, user_id)
-        sources = pictures[0].sources if pictures else Sources()
-        return PlanInputs([picture.ref for picture in pictures], sources=sources), list(pictures)
+        if not urls:
+            return PlanInputs(), []
+        async with self._looks.turn(user_id):
+            # one after the other: a refusal of one leaves no look at another going on
+            pictures = [await self._resolver.picture(url, user_id) for url in urls]
+        return PlanInputs([picture.ref for picture in pictures], sources=pictures[0].sources), pictures
 
     async def _refine_inputs(self, command: GenerateCommand, user_id: UUID) -> tuple[PlanInputs, list[ResolvedInput]]:
         if command.input_model_asset_url is not None:
-            model = await self._resolver.model(command.input_model_asset_url, user_id)
+            async with self._looks.turn(user_id):
+                model = await self._resolver.model(command.input_model_asset_url, user_id)
             return PlanInputs(model=model.ref, sources=model.sources), [model]
         draft = command.tripo_draft_task_id
         if draft is None:

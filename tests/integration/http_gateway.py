@@ -40,7 +40,9 @@ from app.services.vacancies import Vacancies
 from app.storage.memory import MemoryStorage
 
 
-async def open_services(settings: Settings, *, public: bool = True) -> ApiContainer:
+async def open_services(
+    settings: Settings, *, public: bool = True, storage_kind: type[MemoryStorage] = MemoryStorage
+) -> ApiContainer:
     """As ``ApiContainer.open``, but for storage and bells."""
     async with AsyncExitStack() as stack:
         database = await Database.open(settings, application_name="makeit3d http test")
@@ -48,7 +50,7 @@ async def open_services(settings: Settings, *, public: bool = True) -> ApiContai
         await pool_rows.ensure(database, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
         directory = settings.home / "objects"
         directory.mkdir(parents=True, exist_ok=True)
-        storage = MemoryStorage(
+        storage = storage_kind(
             directory,
             {settings.generated_assets_bucket_name: public, settings.input_bucket_names[0]: False},
             base_url=f"{settings.supabase_url}/storage/v1",
@@ -136,12 +138,14 @@ async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 @asynccontextmanager
-async def gateway(settings: Settings, *, public: bool = True) -> AsyncGenerator[Gateway]:
+async def gateway(
+    settings: Settings, *, public: bool = True, storage_kind: type[MemoryStorage] = MemoryStorage
+) -> AsyncGenerator[Gateway]:
     """Serve on a free port of loopback; streams and long polls end when the context does."""
     opened: list[ApiContainer] = []
 
     async def opener(wanted: Settings) -> ApiContainer:
-        opened.append(await open_services(wanted, public=public))
+        opened.append(await open_services(wanted, public=public, storage_kind=storage_kind))
         return opened[0]
 
     app = create_app(settings, open_services=opener)

@@ -228,6 +228,20 @@ async def test_one_user_can_not_open_streams_without_end(gate: Gateway) -> None:
         await reader.aclose()
 
 
+async def test_streams_that_come_at_one_moment_are_counted_too(gate: Gateway) -> None:
+    events = gate.services.events
+    cursor = await events.cursor(gate.user_id, None)  # all of them have passed this look
+    readers = [events.stream(gate.user_id, cursor) for _ in range(40)]
+    reads = [asyncio.create_task(anext(reader, None)) for reader in readers]
+    await until(lambda: sum(read.done() for read in reads) == 8)
+    assert events.streams == 32
+    for read in reads:
+        read.cancel()
+    await asyncio.gather(*reads, return_exceptions=True)
+    for reader in readers:
+        await reader.aclose()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
