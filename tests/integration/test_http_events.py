@@ -14,6 +14,7 @@ import pytest
 from app.config import Settings
 from app.db import tasks
 from app.services.event_stream import EventStream
+from prometheus_client import REGISTRY
 
 from tests.integration.factories import accept, image_plan
 from tests.integration.http_gateway import Gateway, gateway
@@ -168,11 +169,13 @@ async def test_a_stream_is_the_callers_own_and_may_be_of_one_task(gate: Gateway)
 async def test_a_killed_listener_comes_back_and_nothing_is_missed(gate: Gateway) -> None:
     kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'makeit3d listener'"
     await until(lambda: gate.services.events.listening)
+    lost = REGISTRY.get_sample_value("makeit3d_listener_lost_total") or 0
     async with stream(gate) as (reader, _):
         await gate.db.execute(kill)
         await make(gate, "task-event-08")  # the hint goes nowhere, or to the new connection
         assert {event.data["task_id"] for event in await reader.events(3)} == {"task-event-08"}
         await until(lambda: gate.services.events.listening)
+    await until(lambda: (REGISTRY.get_sample_value("makeit3d_listener_lost_total") or 0) > lost)
 
 
 async def test_without_any_hint_the_net_finds_what_changed(gate: Gateway) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 from app.config import Settings
-from app.db import claims
+from app.db import claims, provider_calls, tasks
+from app.db.pool import Database
 from app.tasks.worker import serve_metrics
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from tests.integration.factories import accept, image_plan, make_worker, settings_for
+from tests.integration.factories import accept, call_intent, image_plan, make_user, make_worker, settings_for
 from tests.integration.http_gateway import Gateway, gateway
+from tests.integration.workshop import open_workshop
 from tests.servers import free_port
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -66,6 +71,31 @@ async def test_a_token_closes_the_metrics(database: str, tmp_path: Path) -> None
             assert (await gate.http.get("/metrics", headers=headers)).status_code == 401
         good = await gate.http.get("/metrics", headers={"Authorization": "Bearer scraper-of-this-place"})
         assert good.status_code == 200
+
+
+async def test_refusals_are_counted_by_code(gate: Gateway) -> None:
+    refused = partial(REGISTRY.get_sample_value, "makeit3d_http_problems_total", {"code": "unauthenticated"})
+    before = refused() or 0
+    assert (await gate.http.get("/tasks")).status_code == 401
+    assert refused() == before + 1
+
+
+async def test_what_a_sweep_settles_is_in_the_costs(db: Database, database: str, tmp_path: Path) -> None:
+    cost = partial(
+        REGISTRY.get_sample_value, "makeit3d_cost_usd_micros_total", {"provider": "openai", "certainty": "estimate"}
+    )
+    before = cost() or 0
+    user = await make_user(db)
+    await accept(db, image_plan(user, "task-metrics-cost"))
+    worker = await make_worker(db)
+    (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
+    assert await provider_calls.intend(db, job.claim, call_intent())
+    await tasks.cancel(db, "task-metrics-cost", user)
+    await db.execute("update provider_calls set deadline = now() - interval '1 hour'")
+    async with open_workshop(db, database, tmp_path) as shop, asyncio.timeout(60):
+        while cost() in (None, before):  # another round may be under way
+            await shop.workers[0].sweeper.round()
+    assert cost() == before + 40_000
 
 
 async def test_each_worker_process_finds_a_port(settings: Settings) -> None:

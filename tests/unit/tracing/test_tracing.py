@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 from app import tracing
 from app.config import Settings
 from app.tracing import Place, detached, span, span_id_of
@@ -42,10 +43,15 @@ async def test_spans_lie_in_one_another_and_where_they_are_put(tmp_path: Path, c
     request_id = uuid4()
 
     async def aside() -> None:
+        assert structlog.contextvars.get_contextvars() == {}
         with span("aside"):
             pass
 
-    with span("request", place=Place(TRACE, CALLER)), span("accept", own_id=request_id, task_id="t", nothing=None):
+    with (
+        structlog.contextvars.bound_contextvars(job_id="one's"),
+        span("request", place=Place(TRACE, CALLER)),
+        span("accept", own_id=request_id, task_id="t", nothing=None),
+    ):
         await detached(aside())
         with span("run", place=Place(TRACE, span_id_of(request_id))), span("settle") as settle:
             settle.set(jobs=2)
