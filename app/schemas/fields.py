@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from app.domain.task_ids import TASK_ID_PATTERN
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_SIZE = re.compile(r"(\d{3,4})x(\d{3,4})")
+_SIZE = re.compile(r"([0-9]{3,4})x([0-9]{3,4})")
 
 _EDGE_STEP = 16
 _LONGEST_EDGE = 3840

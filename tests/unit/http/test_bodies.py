@@ -84,7 +84,11 @@ def test_image_options(model: type[BaseModel]) -> None:
         ("background", ("auto", "opaque", "transparent", None), ("none", "")),
         ("quality", ("auto", "high"), ("max", "")),
         ("output_format", ("png", "webp"), ("gif", "svg")),
-        ("size", ("auto", "1024x1024", "3072x1024"), ("1024", "100x100", "1023x1024", "4096x2048", "3088x1024", "1x1")),
+        (
+            "size",
+            ("auto", "1024x1024", "3072x1024"),
+            ("1024", "100x100", "1023x1024", "4096x2048", "3088x1024", "1x1", "１０２４x１０２４"),
+        ),
         ("style", ("oak", "", None), ("x" * 201, "a\x00")),
     ):
         assert [faults(model, **{field: value}) for value in good] == [[]] * len(good), field
