@@ -56,7 +56,7 @@ class Call:
     age_seconds: float
 
 
-_COLUMNS = """id, job_id, task_id, user_id, worker_id, attempt, provider, pool, kind, state, fingerprint,
+COLUMNS = """id, job_id, task_id, user_id, worker_id, attempt, provider, pool, kind, state, fingerprint,
   estimate_micros, provider_task_id, provider_request_id, error_code, result, progress, created_at, deadline,
   deadline < now() as expired, extract(epoch from now() - created_at)::float8 as age_seconds"""
 
@@ -113,8 +113,8 @@ def _values(claim: Claim, intent: CallIntent) -> tuple[Any, ...]:
 
 async def calls_of(database: Database, job_id: UUID) -> list[Call]:
     """All calls of a job, oldest first."""
-    rows = await database.fetch(f"select {_COLUMNS} from provider_calls where job_id = $1 order by created_at", job_id)  # noqa: S608
-    return [_call(row) for row in rows]
+    rows = await database.fetch(f"select {COLUMNS} from provider_calls where job_id = $1 order by created_at", job_id)  # noqa: S608
+    return [call_of(row) for row in rows]
 
 
 async def inherited(database: Database, job_id: UUID, kind: str) -> Call | None:
@@ -123,13 +123,13 @@ async def inherited(database: Database, job_id: UUID, kind: str) -> Call | None:
     row = await database.fetchrow(
         "with recursive line (id, retry_of) as (select id, retry_of from jobs where id = $1"  # noqa: S608
         "   union all select j.id, j.retry_of from jobs j join line on j.id = line.retry_of)"
-        f" select * from (select {_COLUMNS} from provider_calls"
+        f" select * from (select {COLUMNS} from provider_calls"
         "   where job_id in (select id from line where id <> $1) and kind = $2 order by created_at desc limit 1) as c"
         " where provider_task_id is not null and (state = 'submitted' or (state = 'settled' and error_code is null))",
         job_id,
         kind,
     )
-    return None if row is None else _call(row)
+    return None if row is None else call_of(row)
 
 
 # a job that was parked until the deadline of its intent, because its worker seemed dead, goes on with the answer
@@ -311,58 +311,6 @@ async def record_progress(database: Database, progress: Sequence[tuple[UUID, int
     await database.execute(_PROGRESS, [call for call, _ in progress], [value for _, value in progress])
 
 
-async def adopt_orphans(database: Database, *, worker_id: UUID, provider: str, limit: int) -> list[Call]:
-    """Submitted calls whose job ended without them and that no live process polls: from now on this one does."""
-    rows = await database.fetch(
-        "with orphan as (select c.id as orphan_id from provider_calls c left join jobs j on j.id = c.job_id"  # noqa: S608
-        "   where c.state = 'submitted' and c.provider_task_id is not null and c.provider = $2"
-        "   and (j.id is null or j.status in ('completed', 'failed', 'canceled'))"
-        "   and (c.worker_id = $1 or not exists (select from workers w where w.id = c.worker_id))"
-        "   limit $3 for no key update of c skip locked)"
-        f" update provider_calls set worker_id = $1 from orphan where id = orphan_id returning {_COLUMNS}",
-        worker_id,
-        provider,
-        limit,
-    )
-    return [_call(row) for row in rows]
-
-
-async def orphaned_unknowns(database: Database, providers: Sequence[str], *, limit: int) -> list[Call]:
-    """Calls of these providers without a known outcome, whose job ended without them, oldest first."""
-    rows = await database.fetch(
-        f"select {_COLUMNS} from provider_calls c"  # noqa: S608 - constant columns
-        " where provider = any($1) and provider_task_id is null"
-        " and (state = 'unknown' or (state = 'intent' and deadline < now()))"
-        " and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))"
-        " order by created_at limit $2",
-        list(providers),
-        limit,
-    )
-    return [_call(row) for row in rows]
-
-
-_SETTLE_ABANDONED = """
-with over as (
-  update provider_calls c set state = 'settled', cost_micros = estimate_micros, cost_is_estimate = true,
-    error_code = coalesce(error_code, 'provider_outcome_unknown'), settled_at = now()
-  where c.state in ('intent', 'submitted', 'unknown') and c.provider_task_id is null and c.provider <> all($1)
-    and c.deadline < now() - interval '1 minute'
-    and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
-  returning c.job_id, c.provider, c.cost_micros
-), booked as (
-  update jobs set cost_micros = jobs.cost_micros + over.cost_micros from over where jobs.id = over.job_id
-)
-select provider, cost_micros from over
-"""
-
-
-async def settle_abandoned(database: Database, *, looked_for: Sequence[str]) -> list[tuple[str, int]]:
-    """Calls that nobody can answer any more, of jobs that ended without them: booked at their estimate; the provider
-    and the cost of each, in USD micros. Those of the providers ``looked_for`` are left to whoever looks for them."""
-    rows = await database.fetch(_SETTLE_ABANDONED, list(looked_for))
-    return [(row["provider"], row["cost_micros"]) for row in rows]
-
-
 async def known_task_ids(database: Database, provider: str, since: datetime) -> frozenset[str]:
     rows = await database.fetch(
         "select provider_task_id from provider_calls"
@@ -376,15 +324,15 @@ async def known_task_ids(database: Database, provider: str, since: datetime) -> 
 async def owned_task(database: Database, *, provider: str, provider_task_id: str, user_id: UUID) -> Call | None:
     """A call of the user's own journal by the provider's task id: the proof that a draft is theirs."""
     row = await database.fetchrow(
-        f"select {_COLUMNS} from provider_calls where provider = $1 and provider_task_id = $2 and user_id = $3",  # noqa: S608
+        f"select {COLUMNS} from provider_calls where provider = $1 and provider_task_id = $2 and user_id = $3",  # noqa: S608
         provider,
         provider_task_id,
         user_id,
     )
-    return None if row is None else _call(row)
+    return None if row is None else call_of(row)
 
 
-def _call(row: asyncpg.Record) -> Call:
+def call_of(row: asyncpg.Record) -> Call:
     values = dict(row)
     values["state"] = CallState(values["state"])
     return Call(**values)

@@ -17,7 +17,7 @@ import structlog
 from app.ai_clients.base import ModelProvider
 from app.ai_clients.errors import ProviderError
 from app.config import Settings
-from app.db import provider_calls
+from app.db import orphaned_calls, provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
@@ -105,7 +105,7 @@ class Reconciler:
 
     async def _look_for_orphans(self) -> None:
         try:
-            orphans = await provider_calls.orphaned_unknowns(self._database, sorted(self._providers), limit=_PER_ROUND)
+            orphans = await orphaned_calls.unknown(self._database, sorted(self._providers), limit=_PER_ROUND)
             self._next_look = {call.id: self._next_look.get(call.id, 0.0) for call in orphans}
             for call in orphans:
                 if self._next_look[call.id] <= time.monotonic():

@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Counter
 
 from app.config import Settings
-from app.db import breakers, events, provider_calls, workers
+from app.db import breakers, events, orphaned_calls, workers
 from app.db.pool import UNREACHABLE, Database
 from app.domain.crash_points import Boundary, boundary
 from app.services import breaker
@@ -145,7 +145,7 @@ class Sweeper:
         self._bells.ring(await self._posts.recover())
         for poller in self._pollers:
             with boundary(Boundary.ADOPT):
-                orphans = await provider_calls.adopt_orphans(
+                orphans = await orphaned_calls.adopt(
                     self._database, worker_id=self._worker_id, provider=poller.provider_name, limit=_ORPHANS_PER_ROUND
                 )
             SWEPT.labels("orphaned_calls").inc(len(orphans))
@@ -163,7 +163,7 @@ class Sweeper:
     async def _clean(self) -> None:
         self._reconciler.start_round()
         with boundary(Boundary.GIVE_UP):
-            settled = await provider_calls.settle_abandoned(
+            settled = await orphaned_calls.settle(
                 self._database, looked_for=[poller.provider_name for poller in self._pollers]
             )
         SWEPT.labels("abandoned_calls").inc(len(settled))

@@ -10,7 +10,7 @@ from typing import TypeVar
 from uuid import UUID, uuid4
 
 from app.config import Settings
-from app.db import assets, claims, files, provider_calls, requests, tasks, workers
+from app.db import assets, claims, files, orphaned_calls, provider_calls, requests, tasks, workers
 from app.db.pool import Database
 from app.db.provider_calls import Call
 from app.db.requests import DuplicateRequest, RequestPlan, TaskOwnedByAnother
@@ -232,7 +232,7 @@ class World:
 
     async def sweep(self) -> None:
         await workers.sweep(self.db, ttl_seconds=TTL_SECONDS, max_crashes=MAX_CRASHES)
-        await provider_calls.settle_abandoned(self.db, looked_for=[])
+        await orphaned_calls.settle(self.db, looked_for=[])
         for row in await files.abandoned_uploads(self.db, ended_seconds=60.0, unowned_seconds=3600.0, limit=100):
             await files.mark_removed(self.db, row.id)
 

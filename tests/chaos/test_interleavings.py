@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 from app.config import Settings
-from app.db import claims, events, provider_calls, requests, tasks, workers
+from app.db import claims, events, orphaned_calls, provider_calls, requests, tasks, workers
 from app.db.events import Cursor
 from app.db.pool import Database
 from app.domain.jobs import Claim
@@ -79,7 +79,7 @@ async def test_a_call_settled_as_abandoned_costs_its_job_the_estimate(db: Databa
     assert await provider_calls.intend(db, claim, call_intent())
     await tasks.cancel(db, "task-cross-2", user)
     await db.execute("update provider_calls set deadline = now() - interval '1 hour'")
-    assert await provider_calls.settle_abandoned(db, looked_for=[]) == [("openai", 40_000)]
+    assert await orphaned_calls.settle(db, looked_for=[]) == [("openai", 40_000)]
     await clean(db, settings)
 
 
