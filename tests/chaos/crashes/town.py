@@ -140,7 +140,7 @@ class Town:
 
     def storage_fault(self, kind: str, **details: object) -> None:
         body = {"kind": kind, **details}
-        httpx.post(f"{self.sandbox.url}/admin/storage-faults", json=body, headers=ADMIN).raise_for_status()
+        loopback.post(f"{self.sandbox.url}/admin/storage-faults", json=body, headers=ADMIN).raise_for_status()
 
     @contextlib.contextmanager
     def standstill(self) -> Generator[list[UUID]]:
