@@ -9,6 +9,8 @@ MARK ?=
 SUITE ?=
 # test processes: most tests wait for processes of their own, so one more than the two cores of CI
 WORKERS ?= 3
+# a file stays on one of them; in order of directories, so that suites of whole stacks begin first and none comes last
+SPREAD := --dist loadfile --no-loadscope-reorder
 
 # demo
 PHOTO ?=
@@ -37,14 +39,14 @@ run: $(STAMP) ## Start everything on this machine and keep serving (embedded ser
 
 test: $(STAMP) ## Lint, types, import layers and every test suite [MARK=chaos SUITE=tests/chaos/test_slots.py WORKERS=3]
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(if $(MARK),-m "$(MARK)") $(SUITE)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(SPREAD) $(if $(MARK),-m "$(MARK)") $(SUITE)
 
 check: $(STAMP) ## Format the code, then everything that `make test` does
 	@$(BIN)/ruff format app tests bench
 	@$(MAKE) --no-print-directory test
 
 matrix: $(STAMP) ## Kill processes at every crash point, with every operation, once and three times running (`make test`: a part)
-	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --matrix=full tests/chaos/crashes
+	@exec $(BIN)/python -m pytest -n $(WORKERS) $(SPREAD) --matrix=full tests/chaos/crashes
 
 soak: $(STAMP) ## Random lives of jobs, then load with random kills of every process, then the audit [MINUTES=20 RATE=0.7 KILLS=6 SEED=]
 	@$(BIN)/python -m pytest --quiet --timeout 3600 --hypothesis-profile=soak tests/chaos/test_state_machine.py

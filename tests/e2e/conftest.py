@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.gateway import Gateway, User, gateway_in_new_home
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # it ends before the suites of other directories begin
 def gateway() -> Generator[Gateway]:
     with gateway_in_new_home() as running:
         yield running

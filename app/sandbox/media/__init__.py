@@ -6,6 +6,7 @@ What draws is loaded by its first use: SciPy and OpenCV take seconds, which a sa
 from __future__ import annotations
 
 from importlib import import_module
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ _HOMES = {
     "vertex_normals": "solid",
 }
 
+_ONE_AT_A_TIME = RLock()
+
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - each has the type that is imported above
     if name not in _HOMES:
         raise AttributeError(name)
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    with _ONE_AT_A_TIME:  # builder threads that load parts of one library side by side may see them half made
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
