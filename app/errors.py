@@ -47,7 +47,7 @@ class ErrorCode(Enum):
     TOO_MANY_INPUTS = Entry(
         "too_many_inputs", 429, "Too many inputs of this user are being looked at", retry_helps=True
     )
-    UPLOAD_TOO_SLOW = Entry("upload_too_slow", 408, "The file did not arrive in time", retry_helps=True)
+    UPLOAD_TOO_SLOW = Entry("upload_too_slow", 408, "What was sent did not arrive in time", retry_helps=True)
     EVENT_CURSOR_INVALID = Entry("event_cursor_invalid", 400, "Last-Event-ID is not one of ours")
     SERVICE_UNAVAILABLE = Entry("service_unavailable", 503, "A service we need does not answer", retry_helps=True)
     INTERNAL_ERROR = Entry("internal_error", 500, "Something went wrong on our side", retry_helps=True)

@@ -17,12 +17,13 @@ from starlette.middleware.cors import CORSMiddleware
 from app import problems, tracing
 from app.config import Settings
 from app.container import ApiContainer
-from app.middleware import BodyLimit, RequestContext
+from app.middleware import BodyLimit, BodyTime, RequestContext
 from app.observability import configure_logging
 from app.routers import assets, events, generation, operations, tasks, uploads
 from app.schemas.problems import Fault, Problem
 
 _JSON_BYTES = 1024 * 1024
+_JSON_SECONDS = 30.0
 _DESCRIPTION = """A gateway between apps on Supabase and paid AI media services: concept images and 3D models,
 paid once, never lost. Errors are RFC 9457 problem documents; `GET /problems` lists their codes."""
 
@@ -55,6 +56,7 @@ def create_app(
     for module in (generation, tasks, events, uploads, assets, operations):
         app.include_router(module.router)
     upload_bytes = max(settings.max_input_bytes, settings.max_model_bytes) + uploads.FORM_BYTES
+    app.add_middleware(BodyTime, seconds=_JSON_SECONDS, unhurried=frozenset({"/uploads"}))
     app.add_middleware(BodyLimit, limit=_JSON_BYTES, limits={"/uploads": upload_bytes})
     if settings.cors_origins:
         app.add_middleware(

@@ -5,9 +5,10 @@ Plain ASGI: nothing here buffers or copies a body.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from uuid import uuid4
 
@@ -130,6 +131,48 @@ class BodyLimit:
             await send(message)
 
         await self._app(scope, counted, send_or_close)
+
+
+class BodyTime:
+    """Bodies are read before anybody asks who sends them: they must be there within ``seconds``, but for those of the
+    paths in ``unhurried``, which keep a pace of their own."""
+
+    def __init__(self, app: ASGIApp, *, seconds: float, unhurried: Collection[str]) -> None:
+        self._app = app
+        self._seconds = seconds
+        self._unhurried = unhurried
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._unhurried:
+            await self._app(scope, receive, send)
+            return
+        deadline: float | None = asyncio.get_running_loop().time() + self._seconds  # None: nothing to wait for
+        late = False
+
+        async def in_time() -> Message:
+            nonlocal deadline, late
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                if deadline is not None:
+                    late = True
+                    detail = f"It must be there within {self._seconds:g} seconds."
+                    raise AppError(ErrorCode.UPLOAD_TOO_SLOW, detail) from None
+                message = await receive()  # answered meanwhile: the caller waits for the client's end
+            if not message.get("more_body", False):
+                deadline = None
+            return message
+
+        async def send_and_close(message: Message) -> None:
+            nonlocal deadline
+            if message["type"] == "http.response.start":
+                if late:
+                    MutableHeaders(scope=message)["Connection"] = "close"  # the rest may never come
+                deadline = None
+            await send(message)
+
+        await self._app(scope, in_time, send_and_close)
 
 
 def _too_large(limit: int) -> AppError:
