@@ -194,13 +194,7 @@ async def refused(
     database: Database, call_id: UUID, *, error_code: str, provider_code: str | None, http_status: int | None
 ) -> None:
     """Nothing was paid; the slot is free."""
-    await database.execute(
-        _REFUSED,
-        call_id,
-        error_code,
-        provider_code,
-        http_status,
-    )
+    await database.execute(_REFUSED, call_id, error_code, provider_code, http_status)
 
 
 async def abandoned_intents(database: Database, call_ids: Sequence[UUID]) -> list[UUID]:
@@ -244,6 +238,7 @@ async def reply_found(database: Database, call_ids: Sequence[UUID]) -> frozenset
 
 
 async def unknown(database: Database, call_id: UUID, *, error_code: str, http_status: int | None) -> None:
+    """The request left and nobody knows what became of it; the slot stays taken."""
     await database.execute(_UNKNOWN, call_id, error_code, http_status)
 
 
@@ -264,7 +259,6 @@ async def settled(
     is_estimate: bool = False,
     error_code: str | None = None,
     result: Mapping[str, Any] | None = None,
-    provider_request_id: str | None = None,
 ) -> bool:
     """The provider is done with the call: the cost is booked and the slot is free.
 
@@ -273,8 +267,8 @@ async def settled(
     return bool(
         await database.execute(
             "with c as (update provider_calls set state = 'settled', cost_micros = $2, cost_is_estimate = $3,"
-            " error_code = $4, result = coalesce($5, result), provider_request_id = coalesce($6, provider_request_id),"
-            " settled_at = now(), progress = case when $4::text is null then 100 else progress end"
+            " error_code = $4, result = coalesce($5, result), settled_at = now(),"
+            " progress = case when $4::text is null then 100 else progress end"
             " where id = $1 and state in ('intent', 'submitted', 'unknown') returning job_id, id)"
             " update jobs set calls_done = calls_done or ($4::text is null and $5::jsonb is not null),"
             # added here and nowhere else: a sum made by whoever ends the job may miss what is booked meanwhile
@@ -285,7 +279,6 @@ async def settled(
             is_estimate,
             error_code,
             None if result is None else dict(result),
-            provider_request_id,
         )
     )
 

@@ -58,24 +58,6 @@ class WaitingFor(StrEnum):
 
 _FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED})
 
-JOB_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELED}),
-    JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED}),
-    JobStatus.COMPLETED: frozenset(),
-    JobStatus.FAILED: frozenset(),
-    JobStatus.CANCELED: frozenset(),
-}
-
-CALL_TRANSITIONS: dict[CallState, frozenset[CallState]] = {
-    CallState.INTENT: frozenset({CallState.SUBMITTED, CallState.SETTLED, CallState.REFUSED, CallState.UNKNOWN}),
-    CallState.SUBMITTED: frozenset({CallState.SETTLED}),
-    CallState.UNKNOWN: frozenset({CallState.SUBMITTED, CallState.SETTLED, CallState.REFUSED}),
-    CallState.REFUSED: frozenset(),
-    CallState.SETTLED: frozenset(),
-}
-
-OPEN_CALL_STATES = (CallState.INTENT, CallState.SUBMITTED, CallState.UNKNOWN)
-
 _ASSET_OF_JOB = {
     JobStatus.QUEUED: AssetStatus.PENDING,
     JobStatus.RUNNING: AssetStatus.PROCESSING,

@@ -69,10 +69,6 @@ class Poller:
     def provider_name(self) -> str:
         return self._provider.name
 
-    @property
-    def open_calls(self) -> int:
-        return len(self._watched)
-
     async def wait(self, call: Call) -> ProviderTask:
         """The task when the provider is done with it. Cancelling the wait stops nothing at the provider."""
         task_id = call.provider_task_id

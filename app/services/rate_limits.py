@@ -21,7 +21,6 @@ log = structlog.get_logger(__name__)
 
 UNCOUNTED = Counter("makeit3d_rate_limit_uncounted_total", "Requests let through because Redis did not answer")
 
-_NO_ADDRESS = "async+redis://localhost:6379"  # the storage wants to see one; the pool holds the real one
 _WINDOW_SECONDS = 60
 _ANSWER_SECONDS = 1.0  # Redis answers in a millisecond or is not well
 _PAUSE_SECONDS = 2.0  # while Redis is away, one request in this time waits for it
