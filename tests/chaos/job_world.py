@@ -3,7 +3,8 @@ a client or the sweep may take. After each the audit finds nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -68,6 +69,7 @@ class Held:
 
     job: ClaimedJob
     slots: Sequence[AssetSlot]
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # a run does one thing at a time
 
 
 @dataclass
@@ -121,6 +123,10 @@ class World:
         claim = held.job.claim
         if any(worker.id == claim.worker_id for worker in self.alive):
             await workers.release(self.db, claim.worker_id, [(claim.job_id, claim.attempt)])
+
+    async def in_turn(self, held: Held, step: Awaitable[None]) -> None:
+        async with held.turn:
+            await step
 
     async def send(self, held: Held) -> None:
         """The one paid POST, where the journal has nothing that stands for it."""

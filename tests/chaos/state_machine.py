@@ -53,7 +53,7 @@ class JobLife(RuleBasedStateMachine):
 
     def _send(self, number: int) -> Step | None:
         held = _nth(self.world.held, number)
-        return None if held is None else self.world.send(held)
+        return None if held is None else self.world.in_turn(held, self.world.send(held))
 
     def _answer(self, number: int) -> Step | None:
         call = _nth(self.world.sent, number // len(ANSWERS))
@@ -61,11 +61,15 @@ class JobLife(RuleBasedStateMachine):
 
     def _finish(self, number: int) -> Step | None:
         held = _nth(self.world.held, number // len(OUTCOMES))
-        return None if held is None else self.world.finish(held, OUTCOMES[number % len(OUTCOMES)])
+        return (
+            None
+            if held is None
+            else self.world.in_turn(held, self.world.finish(held, OUTCOMES[number % len(OUTCOMES)]))
+        )
 
     def _work(self, number: int) -> Step | None:
         held = _nth(self.world.held, number)
-        return None if held is None else self.world.work(held)
+        return None if held is None else self.world.in_turn(held, self.world.work(held))
 
     def _cancel(self, number: int) -> Step | None:
         plan = _nth(self.world.plans, number)
