@@ -58,9 +58,21 @@ async def read_all(database: Database) -> list[Breaker]:
 
 
 async def gates(connection: Connection, providers: Sequence[str]) -> dict[str, str]:
-    """The gate of each provider, whose row stays locked until the claim commits."""
-    await connection.execute("select from providers where name = any($1) order by name for no key update", providers)
-    # a statement of its own: its snapshot must be younger than the lock
+    """The gate of each provider as it is now. The row of one that is not all open stays locked until the claim commits:
+    one job is the probe."""
+    found = dict.fromkeys(providers, "all")
+    if not providers:
+        return found
+    found |= await _gates(connection, providers)
+    narrow = [name for name in providers if found[name] != "all"]
+    if narrow:
+        await connection.execute("select from providers where name = any($1) order by name for no key update", narrow)
+        # a statement of its own: its snapshot must be younger than the lock
+        found |= await _gates(connection, narrow)
+    return found
+
+
+async def _gates(connection: Connection, providers: Sequence[str]) -> dict[str, str]:
     rows = await connection.fetch(f"select v.name, {GATE} as gate from providers v where v.name = any($1)", providers)  # noqa: S608
     return {row["name"]: row["gate"] for row in rows}
 

@@ -32,7 +32,7 @@ class ClaimResult:
 # to read everything that waits for full pools.
 # In no order of pools, or a process with few slots of its own would serve the first one alone.
 WAITING = f"""
-select lane.name as lane, pools.name as pool, pools.provider, {GATE} as gate
+select lane.name as lane, pools.name as pool, pools.provider
 from unnest($1::text[]) with ordinality as lane(name, rank)
 cross join pools left join providers v on v.name = pools.provider
 cross join lateral (
@@ -156,8 +156,8 @@ async def claim(
         for lane in resumable:
             resumed += await connection.fetch(PICK_RESUMABLE, lane, limit - len(resumed))
         room = await _room(connection, sorted({row["pool"] for row in (*waiting, *resumed)}))
-        gated = sorted({row["provider"] for row in waiting if row["gate"] != "all"})
-        gates = await breakers.gates(connection, gated) if gated else {}
+        # after the slots: who sees the slot that a refusal gave back also sees the breaker that it opened before
+        gates = await breakers.gates(connection, sorted({row["provider"] for row in waiting}))
         batch.take(await _still_paid(connection, resumed))
         more = bool(resumable) and not batch.job_ids
         fresh, probes, locked = await _pick_new(connection, batch, waiting, room, gates)
@@ -210,7 +210,7 @@ async def _pick_new(
     locked = False
     for row in waiting:
         provider = row["provider"]
-        gate = gates.get(provider, "all")
+        gate = gates[provider]
         wanted = min(room.get(row["pool"], 0), batch.left, 1 if gate == "one" else batch.left)
         if wanted <= 0 or gate == "none":
             continue

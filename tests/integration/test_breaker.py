@@ -79,6 +79,21 @@ async def test_an_open_breaker_keeps_its_providers_jobs_and_no_others(db: Databa
     assert not await breakers.close(db, "tripo")
 
 
+async def test_a_claim_under_way_sees_a_breaker_that_opens_before_it_counts_slots(db: Database) -> None:
+    user, worker = await make_user(db), await make_worker(db)
+    await accept(db, model_plan(user, "task-model-1"))
+    async with db.transaction() as connection:
+        await connection.execute("select from pools for no key update")
+        claiming = asyncio.create_task(claim(db, worker))  # it has seen that work is waiting, and a closed breaker
+        async with asyncio.timeout(20):
+            while not await db.fetchval(
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            ):
+                await asyncio.sleep(0.02)
+        assert await fail(db)
+    assert await claiming == []
+
+
 async def test_after_the_cool_down_one_claim_of_many_gets_one_job(db: Database) -> None:
     user = await make_user(db)
     crowd = [await make_worker(db) for _ in range(6)]
