@@ -50,6 +50,14 @@ select
   extract(epoch from date_trunc('day', now(), 'UTC') + interval '1 day' - now())::float8 as day_left_seconds
 """  # noqa: S608 - constants
 
+_WAKE_READY = f"""{tagging("ready")}, woken as (
+  update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
+  returning {job_columns("j")}, j.lane
+), told as (
+  {job_updates("woken")}
+)
+select lane, task_id, user_id from woken"""  # noqa: S608 - constants
+
 RELEASE = f"""
 with ready as (
   select j.id, j.user_id, j.lane, j.pool, j.priority, row_number() over () as position
@@ -59,13 +67,7 @@ with ready as (
     limit greatest(0, $2::bigint - {_IN_FLIGHT})
     for no key update skip locked
   ) as j
-), {tagging("ready")}, woken as (
-  update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-  returning {job_columns("j")}, j.lane
-), told as (
-  {job_updates("woken")}
-)
-select lane, task_id, user_id from woken
+), {_WAKE_READY}
 """  # noqa: S608 - constants
 
 # hops from user to user: one who has thousands waiting costs one look
@@ -87,13 +89,7 @@ with ready as (
   select j.id, j.user_id, j.lane, j.pool, j.priority, 1 as position from jobs j
   where j.user_id is null and j.status = 'queued' and j.waiting_for = 'user_limit'
   for no key update skip locked
-), {tagging("ready")}, woken as (
-  update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-  returning {job_columns("j")}, j.lane
-), told as (
-  {job_updates("woken")}
-)
-select lane, task_id, user_id from woken
+), {_WAKE_READY}
 """  # noqa: S608 - constants
 
 

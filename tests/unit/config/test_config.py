@@ -13,17 +13,10 @@ from app.domain.user_limits import UserLimits
 from app.errors import ConfigurationError
 from pydantic_core import PydanticUndefined
 
+from tests.unit.config.settings import COMPLETE
+
 EXAMPLE = Path(__file__).resolve().parents[3] / ".env.example"
 KINDS = (Settings, ClientSettings, EmbeddedSettings, SandboxSettings)
-
-COMPLETE = {
-    "SUPABASE_URL": "https://ref.supabase.co",
-    "SUPABASE_SERVICE_KEY": "sb_secret_real",
-    "DATABASE_URL": "postgresql://x",
-    "REDIS_URL": "redis://x",
-    "OPENAI_API_KEY": "sk-real",
-    "TRIPO_API_KEY": "tsk_real",
-}
 
 
 def documented() -> dict[str, str]:

@@ -7,6 +7,8 @@ from app.config import Settings
 from app.errors import ConfigurationError
 from app.urls import broker_fault, database_fault, place, web_fault
 
+from tests.unit.config.settings import COMPLETE
+
 SECRET = "hunter2"
 
 GOOD_DATABASES = (
@@ -75,15 +77,7 @@ def test_good_broker_addresses(url: str) -> None:
 def test_unreadable_addresses_are_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str, url: str, word: str
 ) -> None:
-    complete = {
-        "SUPABASE_URL": "https://ref.supabase.co",
-        "SUPABASE_SERVICE_KEY": "sb_secret_real",
-        "DATABASE_URL": "postgresql://x",
-        "REDIS_URL": "redis://x",
-        "OPENAI_API_KEY": "sk-real",
-        "TRIPO_API_KEY": "tsk_real",
-    }
-    for variable, value in {**complete, name: url}.items():
+    for variable, value in {**COMPLETE, name: url}.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError) as refusal:
         Settings.load()
