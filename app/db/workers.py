@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -172,13 +172,17 @@ async def next_due_seconds(database: Database) -> float | None:
     return None if value is None else max(0.0, value)
 
 
-async def sweep(database: Database, *, ttl_seconds: float, max_crashes: int, bury: bool = True) -> SweepResult | None:
+async def sweep(
+    database: Database, *, ttl_seconds: float, max_crashes: int, may_bury: Callable[[], bool] = lambda: True
+) -> SweepResult | None:
     """One round of housekeeping; None when another process is at it. Safe to repeat at any moment.
 
-    ``bury`` says whether workers that were not seen for ``ttl_seconds`` are dead.
+    ``may_bury`` says whether workers that were not seen for ``ttl_seconds`` are dead.
     """
     async with database.transaction() as connection:
-        if not await connection.fetchval("select pg_try_advisory_xact_lock($1)", _SWEEP_LOCK):
+        its_turn = await connection.fetchval("select pg_try_advisory_xact_lock($1)", _SWEEP_LOCK)
+        bury = may_bury()  # not before: the database may have been silent until this very answer
+        if not its_turn:
             return None
         dead = await connection.fetch(_DEAD, ttl_seconds) if bury else []
         taken = await _take_back(connection, database, max_crashes)

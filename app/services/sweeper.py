@@ -121,7 +121,7 @@ class Sweeper:
         """One sweep. Skips the shared part when another process is at it."""
         with boundary(Boundary.TAKE_BACK):
             result = await workers.sweep(
-                self._database, ttl_seconds=self._ttl, max_crashes=self._max_crashes, bury=self._may_bury()
+                self._database, ttl_seconds=self._ttl, max_crashes=self._max_crashes, may_bury=self._may_bury
             )
         self._looked_at = time.monotonic()
         if result is not None:
@@ -153,8 +153,9 @@ class Sweeper:
                 poller.adopt(call)
 
     def _may_bury(self) -> bool:
-        """Whether a worker that was not seen for its time to live is dead. After a time without the database it may
-        only not have been able to say that it lives: as long as that takes, nobody is buried."""
+        """Whether a worker that was not seen for its time to live is dead, asked when the database just answered. After
+        a time without the database it may only not have been able to say that it lives: as long as that takes, nobody
+        is buried."""
         now = time.monotonic()
         if now - self._looked_at > self._every * _SPREAD + self._ttl / 4:
             self._database_back_at = now
