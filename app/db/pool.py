@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -122,7 +122,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:
         """A pooled connection inside a transaction. Never hold one across a provider call or a transfer."""
-        async with self._connection() as connection:
+        async with self._connection(for_transaction=True) as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:
@@ -146,22 +146,22 @@ class Database:
             return await work(connection)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[Connection]:
+    async def _connection(self, *, for_transaction: bool = False) -> AsyncGenerator[Connection]:
         with WAITING.track_inprogress(), CONNECTION_WAIT.time():
             connection: Connection = await self._pool.acquire(timeout=self._timeout)
         try:
             yield connection
         except TimeoutError:
             # not even a late answer came: the others of the pool hang on the same silent server, or on none
-            connection.terminate()
+            _give_up(connection)
             await self._pool.expire_connections()
             raise
         except asyncio.CancelledError:
-            if connection.is_in_transaction():
-                connection.terminate()
+            if for_transaction:  # begun or not: the server may have heard of it, and we not of that
+                _give_up(connection)
             raise
         except asyncpg.InternalClientError:
-            connection.terminate()
+            _give_up(connection)
             raise
         finally:
             await self._give_back(connection)
@@ -177,7 +177,7 @@ class Database:
     async def snapshot(self) -> AsyncGenerator[Connection]:
         """A pooled connection that sees one moment of the database, and can not write."""
         async with (
-            self._connection() as connection,
+            self._connection(for_transaction=True) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             yield connection
@@ -209,6 +209,13 @@ class Database:
     async def _once(self, method: str, query: str, args: Sequence[object]) -> Any:  # noqa: ANN401
         async with self._connection() as connection:
             return await getattr(connection, method)(query, *args)
+
+
+def _give_up(connection: Connection) -> None:
+    """One that the server ended meanwhile is out of our hands already; the reason why we leave must not change by that:
+    a cancellation that became an error would be taken for an outage."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 async def _teach_json(connection: asyncpg.Connection) -> None:

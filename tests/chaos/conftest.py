@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 
 import hypothesis
 import pytest
 import structlog
+from app.db.pool import Database
 
 from tests.chaos.databases import socket_of
 from tests.chaos.proxy import Proxy
 from tests.chaos.stack import Stack
 from tests.integration.conftest import db, settings
+from tests.integration.factories import settings_for
 from tests.integration.workshop import workshop
 
 __all__ = ["db", "settings", "workshop"]
@@ -28,6 +32,14 @@ def plain_logs() -> Generator[None]:
 
 
 @pytest.fixture
+async def complaints() -> list[str]:
+    """What the test's loop was told went wrong, for nobody took it."""
+    found: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context["message"]))
+    return found
+
+
+@pytest.fixture
 def stack(shared: Stack) -> Generator[Stack]:
     """The module's own, well again after each test."""
     yield shared
@@ -39,3 +51,11 @@ def database_proxy(database: str) -> Generator[Proxy]:
     """A proxy in front of the test's own database."""
     with Proxy.to(socket_of(database)) as proxy:
         yield proxy
+
+
+@pytest.fixture
+async def direct(database: str, tmp_path: Path) -> AsyncGenerator[Database]:
+    """The same database, past the proxy."""
+    opened = await Database.open(settings_for(database, tmp_path), application_name="makeit3d test")
+    yield opened
+    await opened.close()

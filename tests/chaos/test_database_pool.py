@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from app.db.pool import UNREACHABLE, Database
+from app.db.pool import UNREACHABLE, Connection, Database
 
 from tests.chaos.databases import tcp_dsn
 from tests.chaos.proxy import Proxy
@@ -81,6 +81,59 @@ async def _write_two_notes(db: Database, *, between: Callable[[], None]) -> None
         await connection.execute("insert into notes values ('half')")
         between()
         await connection.execute("insert into notes values ('other half')")
+
+
+async def test_whoever_leaves_while_a_transaction_begins_leaves_none_open(
+    db: Database, direct: Database, database_proxy: Proxy, complaints: list[str]
+) -> None:
+    assert await db.fetchval("select 1") == 1
+
+    async def begin() -> None:
+        async with db.transaction():
+            raise AssertionError
+
+    async def open_transactions() -> int:
+        return await direct.fetchval(
+            "select count(*) from pg_stat_activity where application_name = 'makeit3d pool test'"
+            " and state like 'idle in transaction%' and datname = current_database()"
+        )
+
+    database_proxy.mute()
+    leaving = asyncio.create_task(begin())
+    async with asyncio.timeout(HANG):
+        while await open_transactions() == 0:
+            await asyncio.sleep(0.01)
+        leaving.cancel()
+        await asyncio.sleep(0)  # it leaves before the answer comes
+        database_proxy.heal()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        while await open_transactions():
+            await asyncio.sleep(0.01)
+        assert await db.fetchval("select 2") == 2
+    assert complaints == []
+
+
+async def test_who_is_cancelled_after_the_server_left_is_cancelled(db: Database, direct: Database) -> None:
+    """An error in its place would be taken for an outage, and the loop that was to end would go on."""
+    held: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+
+    async def hold() -> None:
+        async with db.transaction() as connection:
+            held.set_result(connection)
+            await asyncio.Event().wait()
+
+    holding = asyncio.create_task(hold())
+    async with asyncio.timeout(HANG):
+        connection = await held
+        await direct.execute("select pg_terminate_backend($1)", connection.get_server_pid())
+        with contextlib.suppress(asyncpg.InterfaceError):  # the pool has lost it
+            while not connection.is_closed():
+                await asyncio.sleep(0.01)
+        holding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await holding
+        assert await db.fetchval("select 1") == 1
 
 
 async def test_a_pool_without_a_free_connection_says_so(db: Database) -> None:
