@@ -191,6 +191,8 @@ class Engine:
             except asyncio.CancelledError:
                 if not run.stopping:
                     raise
+            except Exception:  # what it still held comes back when claims are compared
+                log.exception("run_broke", job_type=job.type.value)
             finally:
                 if timer is not None:
                     timer.cancel()

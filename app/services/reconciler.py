@@ -112,6 +112,8 @@ class Reconciler:
                     await self._follow(call)
         except UNREACHABLE as error:
             log.warning("reconciling_waits_for_database", error=type(error).__name__)
+        except Exception:
+            log.exception("reconciling_broke")
 
     async def _follow(self, call: Call) -> None:
         try:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from app.ai_clients.base import ImageReceipt, ImageRequest
+from app.ai_clients.errors import Refused
 from app.ai_clients.fake import FakeImages, FakeModels
 from app.config import Settings
+from app.db import workers
 from app.db.pool import Database
+from app.db.workers import WorkerIdentity
 from app.domain.operations import Operation
+from app.errors import ErrorCode
 from app.storage.memory import MemoryStorage
+from structlog.testing import capture_logs
 
 from tests.chaos.databases import tcp_dsn
 from tests.chaos.proxy import Proxy
@@ -52,14 +60,6 @@ def settings(database: str, database_proxy: Proxy, tmp_path: Path) -> Settings:
         reconcile_first_seconds=0.05,
         shutdown_grace_seconds=5,
     )
-
-
-@pytest.fixture
-async def direct(database: str, tmp_path: Path) -> AsyncGenerator[Database]:
-    """The same database, past the proxy."""
-    opened = await Database.open(settings_for(database, tmp_path), application_name="makeit3d test")
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
@@ -122,6 +122,25 @@ async def test_an_outage_with_calls_open_costs_nobody_anything(
     assert {state for state, _, _ in await shop.calls()} == {"settled"}
 
 
+async def test_a_sweep_that_an_outage_overtook_buries_nobody(
+    shop: Workshop, database_proxy: Proxy, direct: Database
+) -> None:
+    """It began while all was well, and goes on before others could say again that they live."""
+    shop.settings = shop.settings.model_copy(update={"database_timeout_seconds": PATIENCE})
+    sweeper = (await shop.start()).sweeper
+    for worker in shop.workers:
+        await worker.sweeper.aclose()  # the rounds come by hand
+    elsewhere = WorkerIdentity(uuid4(), "elsewhere", "far", 1, ("normal",), 1)
+    await workers.renew(direct, elsewhere, stopping=False)
+    await sweeper.round()
+    database_proxy.stall()
+    overtaken = asyncio.create_task(sweeper.round())
+    await until(lambda: _is_stale(direct))
+    database_proxy.heal()
+    await overtaken
+    assert await direct.fetchval("select count(*) from workers where id = $1", elsewhere.id) == 1
+
+
 LOST_ANSWERS = {
     "intent": (b"generation",),
     "reply recorded": (b"on disk",),
@@ -161,21 +180,26 @@ async def test_a_claim_whose_answer_is_lost_is_given_back(
     assert await direct.fetchval("select failures + crashes from jobs") == 0
 
 
-async def test_every_loop_outlives_errors_that_nobody_expected(shop: Workshop, direct: Database) -> None:
+@asynccontextmanager
+async def _away(direct: Database, *tables: str) -> AsyncGenerator[None]:
     """Tables that are not there: no outage, but a mistake of whoever administers the database."""
-    tables = ("jobs", "provider_calls", "workers", "events")
-    shop.models.polls = 10
-    before = await shop.ask(Operation.TEXT_TO_MODEL, "task-loops-before")
-    await _one_open_call(shop, "submitted")
     async with direct.transaction() as connection:
         for table in tables:
             await connection.execute(f"alter table {table} rename to {table}_away")
-    # by now each loop came round
-    stale = "select max(seen_at) < now() - make_interval(secs => $1) from workers_away"
-    await until(lambda: direct.fetchval(stale, TTL))
+    yield
     async with direct.transaction() as connection:
         for table in tables:
             await connection.execute(f"alter table {table}_away rename to {table}")
+
+
+async def test_every_loop_outlives_errors_that_nobody_expected(shop: Workshop, direct: Database) -> None:
+    shop.models.polls = 10
+    before = await shop.ask(Operation.TEXT_TO_MODEL, "task-loops-before")
+    await _one_open_call(shop, "submitted")
+    async with _away(direct, "jobs", "provider_calls", "workers", "events"):
+        # at the end each loop came round
+        stale = "select max(seen_at) < now() - make_interval(secs => $1) from workers_away"
+        await until(lambda: direct.fetchval(stale, TTL))
     after = await shop.ask(Operation.TEXT_TO_MODEL, "task-loops-after")
     for task in (before, after):
         status = await shop.finished(task)
@@ -183,3 +207,21 @@ async def test_every_loop_outlives_errors_that_nobody_expected(shop: Workshop, d
     assert shop.models.ledger.posts == 2
     seen = await direct.fetchval("select max(seen_at) from workers")
     await until(lambda: direct.fetchval("select max(seen_at) > $1 from workers", seen))
+
+
+async def test_what_breaks_in_the_background_is_told(shop: Workshop, direct: Database, complaints: list[str]) -> None:
+    with capture_logs() as logs:
+
+        async def told(event: str) -> bool:
+            return event in {entry["event"] for entry in logs}
+
+        async with _away(direct, "provider_calls"):
+            await until(lambda: told("reconciling_broke"))
+        shop.images.ledger.refuse_next(Refused(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))
+        async with _away(direct, "files"):
+            task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-told")
+            await until(lambda: told("run_broke"))
+        status = await shop.finished(task)
+    assert [job["error_code"] for job in status.jobs] == [ErrorCode.PROVIDER_CONTENT_REFUSED.code]
+    gc.collect()
+    assert complaints == []
