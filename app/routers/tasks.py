@@ -37,7 +37,13 @@ async def task_status(
     caller: Caller,
     services: Services,
     wait: Annotated[
-        float, Query(ge=0, le=30, description="Seconds to wait for a change (from If-None-Match, or from now).")
+        float,
+        Query(
+            ge=0,
+            le=30,
+            description="Seconds to wait for a change (from If-None-Match, or from now). Where 64 requests of the user"
+            " wait already, the answer comes at once.",
+        ),
     ] = 0,
     service: Annotated[str | None, Query(deprecated=True, description="Accepted for older clients; ignored.")] = None,
     if_none_match: Annotated[str | None, Header()] = None,

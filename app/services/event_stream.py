@@ -31,6 +31,7 @@ _NET_SECONDS = 5.0
 _HIDDEN_SECONDS = (0.05, 1.0)  # first and longest pause before looking again for events that can not be read yet
 _RECONNECT_SECONDS = (0.2, 5.0)
 _STREAMS_PER_USER = 32
+_LONG_POLLS_PER_USER = 64  # a change is read once for each that waits for it
 _LARGEST_BIGINT = 2**63 - 1
 
 LISTENER_LOST = Counter("makeit3d_listener_lost_total", "Losses of the connection that hears of changes")
@@ -69,6 +70,7 @@ class EventStream:
         self._database = database
         self._by_task: defaultdict[str, set[Watch]] = defaultdict(set)
         self._by_user: defaultdict[UUID, set[Watch]] = defaultdict(set)
+        self._long_polls: defaultdict[UUID, set[Watch]] = defaultdict(set)
         self._background: list[asyncio.Task[None]] = []
         self._stopping = False
         self._listening = False
@@ -108,8 +110,12 @@ class EventStream:
     # --- waiting --------------------------------------------------------------------------------------------
 
     @contextmanager
-    def watch_task(self, task_id: str) -> Generator[Watch]:
-        with _registered(self._by_task, task_id) as watch:
+    def watch_task(self, task_id: str, user_id: UUID) -> Generator[Watch | None]:
+        """For one long poll of the user's; None where too many wait already, and this one is to be answered at once."""
+        if len(self._long_polls.get(user_id, ())) >= _LONG_POLLS_PER_USER:
+            yield None
+            return
+        with _registered(self._long_polls, user_id), _registered(self._by_task, task_id) as watch:
             yield watch
 
     async def cursor(self, user_id: UUID, last_event_id: str | None) -> Cursor:

@@ -56,14 +56,17 @@ class TaskStatus:
     async def wait(self, id: str, user_id: UUID, *, seconds: float, known_etag: str | None) -> StatusDocument:  # noqa: A002
         """The document as soon as it differs from the known one, or is final, or the time is over.
 
-        Without a known one, what it is now is taken as known. Raises AppError(TASK_NOT_FOUND).
+        Without a known one, what it is now is taken as known. Where too many of the user's requests wait already, this
+        one does not. Raises AppError(TASK_NOT_FOUND).
         """
         document = await self.document(id, user_id)
         known = known_etag or document.etag
         if document.etag != known or document.status.is_final:
             return document
         deadline = asyncio.get_running_loop().time() + seconds
-        with self._events.watch_task(document.task_id) as watch:
+        with self._events.watch_task(document.task_id, user_id) as watch:
+            if watch is None:
+                return document
             while True:
                 watch.arm()
                 document = await self.document(id, user_id)

@@ -184,7 +184,8 @@ async def test_without_any_hint_the_net_finds_what_changed(gate: Gateway) -> Non
     try:
         reader = deaf.stream(gate.user_id, await deaf.cursor(gate.user_id, None))
         reading = asyncio.create_task(anext(reader))
-        with deaf.watch_task("task-event-09") as watch:
+        with deaf.watch_task("task-event-09", gate.user_id) as watch:
+            assert watch is not None
             await until(lambda: deaf.streams == 1)
             await accept(gate.db, image_plan(gate.user_id, "task-event-09"))  # and nobody is told
             assert (await reading).type == "task_update"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -216,6 +217,23 @@ async def test_a_long_poll_without_a_change_is_not_modified(gate: Gateway) -> No
         faults = problem(await gate.get(path, params={"wait": wrong}), "validation_error")["errors"]
         assert isinstance(faults, list)
         assert faults[0]["field"] == "wait"
+
+
+async def test_a_flood_of_long_polls_is_not_waited_for(gate: Gateway) -> None:
+    await accept(gate.db, image_plan(gate.user_id, "task-http-0021"))
+    path = "/tasks/task-http-0021/status"
+    flood = {asyncio.create_task(gate.get(path, params={"wait": 30})) for _ in range(64)}
+    await waiting(gate, 64)
+    answer = await gate.get(path, params={"wait": 30})
+    assert (answer.status_code, answer.headers["retry-after"]) == (200, "2")
+    assert not any(poll.done() for poll in flood)
+    other = await gate.another_user()
+    await accept(gate.db, image_plan(other, "task-http-0022"))
+    options: dict[str, Any] = {"params": {"wait": 30}, "headers": gate.headers(other)}
+    theirs = asyncio.create_task(gate.get("/tasks/task-http-0022/status", **options))
+    await waiting(gate, 65)
+    gate.services.events.stop()
+    await asyncio.gather(theirs, *flood)
 
 
 async def test_long_polls_end_when_shutdown_begins(gate: Gateway) -> None:
