@@ -114,12 +114,17 @@ def generate(
 @app.command()
 def token() -> None:
     """Print an access token of the sandbox's demo user, for curl."""
+    from app.cli_client import GatewayError
     from app.cli_demo import sign_in
 
     settings = Settings.load()
     if not settings.is_sandbox:
         fail("Only the sandbox has a demo user. Sign in with your app, and use its access token.")
-    print(sign_in(settings).token)  # noqa: T201 - for $(…), without a terminal's formatting
+    try:
+        user = sign_in(settings)
+    except GatewayError as error:
+        fail(str(error))
+    print(user.token)  # noqa: T201 - for $(…), without a terminal's formatting
 
 
 @app.command()

@@ -126,6 +126,9 @@ def sign_in(settings: Settings) -> DemoUser:
             if answer.is_error:
                 answer = http.post("/signup", json=credentials)
             answer.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise GatewayError(f"The sandbox's Auth did not sign the demo user in: HTTP {status}.") from None
     except httpx.HTTPError as error:
         raise GatewayError(
             f"The sandbox's Auth did not sign the demo user in ({type(error).__name__}). Is `make run` running?"

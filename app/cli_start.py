@@ -9,7 +9,8 @@ import structlog
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.observability import configure_logging
-from app.services.doctor.findings import Finding
+from app.services.doctor.disk import disk_obstacle
+from app.services.doctor.findings import Code, Finding
 from app.services.doctor.starting import broker_obstacle, database_obstacle
 
 log = structlog.get_logger(__name__)
@@ -17,21 +18,27 @@ log = structlog.get_logger(__name__)
 
 def settings_to_start(*, database: bool = True) -> Settings:
     """The settings of a process, with logging set up. Raises ConfigurationError where it could not work. Without its
-    broker it can, later: that is only said."""
+    broker, or on a full disk, it can, later: that is only said."""
     settings = Settings.load()
     configure_logging(settings)
+    disk = disk_obstacle(settings)
+    if disk is not None and disk.code is Code.SPOOL_NOT_WRITABLE:
+        raise ConfigurationError(_sentence(disk))
     obstacle, broker = asyncio.run(_look(settings, database=database))
     if obstacle is not None:
         raise ConfigurationError(_sentence(obstacle))
-    if broker is not None:
-        entry = broker.code.value
-        log.error(entry.code, seen=broker.seen, meaning=entry.meaning, do=entry.remedy)
+    for lasting in (disk, broker):
+        if lasting is not None:
+            entry = lasting.code.value
+            log.error(entry.code, seen=lasting.seen, meaning=entry.meaning, do=entry.remedy)
     return settings
 
 
 def require_database(*, migrated: bool = True) -> None:
     """For commands that work on the database. Raises ConfigurationError where they could not."""
-    obstacle = asyncio.run(database_obstacle(Settings.load(), migrated=migrated))
+    settings = Settings.load()
+    configure_logging(settings.model_copy(update={"log_level": "ERROR"}))  # what they print is for people and programs
+    obstacle = asyncio.run(database_obstacle(settings, migrated=migrated))
     if obstacle is not None:
         raise ConfigurationError(_sentence(obstacle))
 

@@ -42,6 +42,9 @@ def start(home: Path, command: str, changes: Mapping[str, str]) -> subprocess.Co
         ("api", {}, ("database_unreachable", "Refused", "DATABASE_URL")),
         ("migrate", {}, ("database_unreachable", "DATABASE_URL")),
         ("beat", {"REDIS_URL": "localhost:6379/hunter2"}, ("REDIS_URL", "redis://")),
+        ("worker", {"MAKEIT3D_HOME": "/dev/null"}, ("spool_not_writable", "/dev/null", "MAKEIT3D_HOME")),
+        ("beat", {"MAKEIT3D_HOME": "/dev/null"}, ("spool_not_writable", "/dev/null", "MAKEIT3D_HOME")),
+        ("token", {"MAKEIT3D_ENVIRONMENT": "sandbox"}, ("ConnectError", "make run")),
     ],
 )
 def test_who_can_not_work_ends_with_one_line(

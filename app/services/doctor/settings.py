@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from tempfile import TemporaryFile
 from typing import get_args
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +11,7 @@ from app.ai_clients.registry import pools
 from app.config import LOOPBACK, Settings
 from app.domain.provider_limits import TRIPO_CALLS_AT_A_TIME, TRIPO_POLL_SECONDS, ModelVersion, TextureVersion
 from app.errors import ConfigurationError
+from app.services.doctor.disk import disk_obstacle
 from app.services.doctor.examination import Group, Seen
 from app.services.doctor.findings import Code, Finding
 
@@ -127,19 +126,8 @@ async def _poolers(settings: Settings) -> Seen:
 
 
 async def _spool(settings: Settings) -> Seen:
-    """Whether this machine can take results."""
-    directory = settings.spool_directory.absolute()
-    there = next(path for path in (directory, *directory.parents) if path.exists())  # a start makes the rest
-    try:
-        with TemporaryFile(dir=there) as probe:
-            probe.write(b"0")
-        free = shutil.disk_usage(there).free
-    except OSError as error:
-        return [Finding(Code.SPOOL_NOT_WRITABLE, f"{there}: {error.strerror or type(error).__name__}")]
-    needed = max(settings.max_model_bytes, settings.max_image_bytes)
-    if free < needed:
-        return [Finding(Code.SPOOL_SHORT, f"{there} has {free:,} bytes free; one result may have {needed:,}")]
-    return []
+    obstacle = disk_obstacle(settings)
+    return [] if obstacle is None else [obstacle]
 
 
 def _database_urls(settings: Settings) -> dict[str, str]:
