@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from app.storage.base import ObjectNotFound, StorageError, StorageUnavailable
 
 log = structlog.get_logger(__name__)
 
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _LONGEST_WAIT_SECONDS = 15.0  # what waits for a service of ours is soon at work again when it is back
 
 
@@ -69,7 +71,7 @@ class RetryPolicy:
             case ProviderError():
                 return self.retry(job, error.code, error.detail)
             case _ if (away := _away(error)) is not None:
-                return self._wait_for(job, away)
+                return self._wait_for(job, away, error)
             case AppError():
                 message = error.detail or error.error.title
                 if error.error.retry_helps:
@@ -83,8 +85,13 @@ class RetryPolicy:
                 log.error("handler_failed", job_id=str(job.claim.job_id), job_type=job.type.value, exc_info=error)
                 return self.retry(job, ErrorCode.INTERNAL_ERROR, "Something went wrong on our side.")
 
-    def _wait_for(self, job: ClaimedJob, away: ErrorCode) -> Outcome:
+    def _wait_for(self, job: ClaimedJob, away: ErrorCode, error: Exception) -> Outcome:
         """The job waits for a service of our own, up to its deadline, and fails no attempt over it."""
+        name = type(error).__name__
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK):
+            log.error("spool_unusable", error=name, reason=error.strerror)
+        else:
+            log.warning("job_waits_for_service", code=away.code, error=name)
         return Deferred(away, away.title, min(self.delay(job.deferrals), _LONGEST_WAIT_SECONDS))
 
     def _refused(self, job: ClaimedJob, error: Refused) -> Outcome:

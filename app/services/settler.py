@@ -125,7 +125,7 @@ def word(outcome: Outcome) -> str:
 def code(outcome: Outcome) -> str:
     """Of the catalogue, so that there are only so many."""
     match outcome:
-        case Failed() | Retry():
-            return outcome.error.code
+        case Failed() | Retry() | Deferred():
+            return "" if outcome.error is None else outcome.error.code
         case _:
             return ""

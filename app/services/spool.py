@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -47,6 +48,11 @@ class Spool:
     def reply(self, call_id: UUID) -> Path:
         """Where the reply of a paid call is put when it is whole."""
         return self._directory / f"{call_id}.reply"
+
+    def require(self, expected_bytes: int) -> None:
+        """Ask before a reply is paid that could not be kept. Raises OSError where the disk has less room."""
+        if shutil.disk_usage(self._directory).free < expected_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
 
     def has_reply(self, call_id: UUID) -> bool:
         return self.reply(call_id).exists()

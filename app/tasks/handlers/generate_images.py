@@ -58,9 +58,11 @@ class GenerateImages:
             sketch=job.sketch,
             safety_identifier=job.safety_identifier,
         )
+        expected = job.n * _BYTES_PER_IMAGE
         async with AsyncExitStack() as stack:
 
             async def prepare() -> ImageRequest:
+                self._spool.require(expected)
                 fetched = [await stack.enter_async_context(self._inputs.fetch_picture(ref)) for ref in job.inputs]
                 return replace(request, inputs=tuple(fetched))
 
@@ -70,7 +72,6 @@ class GenerateImages:
                 if call.state is CallState.SETTLED and call.result is not None:
                     return _stored_earlier(call, call.result)
                 # only now, not while the call is open: hundreds wait for a provider at a time
-                expected = job.n * _BYTES_PER_IMAGE
                 directory = await stack.enter_async_context(self._spool.workspace(expected_bytes=expected))
                 return await self._store(run, provider, request, call, directory)
 
