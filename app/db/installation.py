@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import asyncpg
@@ -17,7 +18,7 @@ class Queue:
     than ``COUNTED`` only so many are counted.
 
     ``age_seconds`` is how long the oldest that never ran could have been running: since its request, or the step
-    before it, was done. Jobs that wait for their step or a repeat have none.
+    before it, was done. Jobs that wait for their step, a repeat or a breaker have none.
     """
 
     lane: str
@@ -85,6 +86,10 @@ select provider, state, count(*) as calls, extract(epoch from now() - min(create
 from provider_calls where state in ('intent', 'submitted', 'unknown') group by 1, 2 order by 1, 2
 """
 
+HELD = """
+select p.name from pools p join providers v on v.name = p.provider where v.state <> 'closed'
+"""
+
 WORKERS = """
 select l.name as lane, count(w.id) as workers from unnest(array['normal', 'priority']) as l(name)
 left join workers w on l.name = any(w.lanes) and not w.stopping and w.seen_at > now() - make_interval(secs => $1)
@@ -96,18 +101,32 @@ async def read(database: Database, *, worker_ttl_seconds: float) -> Installation
     """One moment of everything. Raises what an unreachable database raises."""
     async with database.snapshot() as connection:
         await connection.execute(NO_BITMAP)
-        queues = await connection.fetch(QUEUES, REASONS)
+        queues = [_queue(row) for row in await connection.fetch(QUEUES, REASONS)]
         await connection.execute("reset enable_bitmapscan")
         slots = {row["name"]: row["slots"] for row in await connection.fetch("select name, slots from pools")}
         used = {row["name"]: row["used"] for row in await connection.fetch(USED, sorted(slots))}
+        held = {row["name"] for row in await connection.fetch(HELD)}
         calls = await connection.fetch(CALLS)
         workers = await connection.fetch(WORKERS, worker_ttl_seconds)
     return Installation(
-        queues=tuple(_queue(row) for row in queues),
+        queues=tuple(_behind_breakers(queues, held)),
         pools=tuple(PoolUse(name, used[name], slots[name]) for name in sorted(slots)),
         calls=tuple(OpenCalls(row["provider"], row["state"], row["calls"], row["oldest_seconds"]) for row in calls),
         workers={row["lane"]: row["workers"] for row in workers},
     )
+
+
+def _behind_breakers(queues: Iterable[Queue], held: set[str]) -> Iterator[Queue]:
+    """What waits for a breaker is derived (ADR 12): no slot would help a job of a pool that is held."""
+    waiting: dict[tuple[str, str], int] = {}
+    for queue in queues:
+        if queue.pool in held and queue.waiting_for in (WaitingFor.SLOT, WaitingFor.BREAKER):
+            key = queue.lane, queue.pool
+            waiting[key] = min(COUNTED, waiting.get(key, 0) + queue.jobs)
+        else:
+            yield queue
+    for (lane, pool), jobs in waiting.items():
+        yield Queue(lane, pool, WaitingFor.BREAKER.value, jobs, None)
 
 
 def _queue(row: asyncpg.Record) -> Queue:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 from app.config import Settings
-from app.db import claims, provider_calls, tasks
+from app.db import breakers, claims, jobs, provider_calls, tasks
 from app.db.pool import Database
 from app.tasks.worker import serve_metrics
 from prometheus_client import REGISTRY
@@ -55,6 +55,30 @@ async def test_a_scrape_tells_of_queue_slots_calls_and_workers(gate: Gateway) ->
     assert 'makeit3d_workers{lane="priority"} 0.0' in text
     assert "makeit3d_database_readable 1.0" in text
     assert str(gate.user_id) not in text
+
+
+async def test_what_an_open_breaker_holds_back_waits_for_no_slot(gate: Gateway) -> None:
+    """Or an operator would buy slots, and start workers, while a key is wrong."""
+    plan = image_plan(gate.user_id, "task-metrics-held")
+    await accept(gate.db, plan)
+    await gate.db.execute("update jobs set created_at = now() - interval '1 hour'")
+    await breakers.failed(
+        gate.db,
+        "openai",
+        job_id=None,
+        error_code="provider_key_rejected",
+        at_once=True,
+        threshold=5,
+        cool_down_seconds=60,
+        longest_seconds=60,
+    )
+    text = await scrape(gate)
+    assert 'makeit3d_queue_jobs{lane="normal",pool="openai",waiting_for="breaker"} 1.0' in text
+    assert 'waiting_for="slot"' not in text
+    assert "makeit3d_queue_age_seconds{" not in text
+    record = await jobs.record(gate.db, plan.jobs[0].id, events=1)
+    assert record is not None
+    assert (record.job["waiting_for"], record.job["error_code"]) == ("breaker", "provider_key_rejected")
 
 
 async def test_without_a_database_nothing_is_told_from_memory(gate: Gateway) -> None:
