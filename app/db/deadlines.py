@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+import asyncpg
 
 from app.db.events import job_columns, job_updates
 from app.db.pool import Connection, Database
@@ -23,18 +23,16 @@ with ended as (
   update jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null, error_code = $3,
     error_message = $4, finished_at = now(), failures = j.failures + 1
   where j.task_id = any($1) and j.status = 'running' and j.deadline < now() - make_interval(secs => $2)
-  returning {job_columns("j")}
+  returning {job_columns("j")}, j.trace_id
 ), event as (
   {job_updates("ended")}
 )
-select id, task_id, request_id, user_id from ended
+select id, task_id, request_id, user_id, trace_id from ended
 """  # noqa: S608 - constants
 
 
-async def fail_overdue(
-    connection: Connection, database: Database, *, patience_seconds: float
-) -> list[tuple[str, UUID | None]]:
-    """Fail running jobs whose deadline passed that long ago; (task id, user id) of each. Open calls stay open: they
+async def fail_overdue(connection: Connection, database: Database, *, patience_seconds: float) -> list[asyncpg.Record]:
+    """Fail running jobs whose deadline passed that long ago; the ids of each. Open calls stay open: they
     are polled on and their cost is booked."""
     overdue = await connection.fetch(_OVERDUE, patience_seconds)
     if not overdue:
@@ -47,4 +45,4 @@ async def fail_overdue(
         failed = [FailedJob(row["id"], row["request_id"], error, OVERDUE_MESSAGE) for row in rows]
         await fail_what_hangs_on(connection, database, failed)
         await roll_up(connection, request_ids=[job.request_id for job in failed], task_ids=task_ids)
-    return [(row["task_id"], row["user_id"]) for row in rows]
+    return rows

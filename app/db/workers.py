@@ -14,7 +14,7 @@ from app.db.events import job_columns, job_updates
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import FailedJob, fail_what_hangs_on
-from app.domain.jobs import Lane
+from app.domain.jobs import JobTrail, Lane
 from app.errors import ErrorCode
 
 _SWEEP_LOCK = 0x73776565  # one sweep at a time in the whole installation
@@ -33,12 +33,12 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What one sweep found. ``lanes`` have claimable work and want a bell."""
+    """What one sweep found. ``lanes`` have claimable work and want a bell. ``dead_workers`` are names."""
 
-    dead_workers: int
-    taken_back: int
-    crashed_out: int
-    overdue: int
+    dead_workers: tuple[str, ...]
+    taken_back: tuple[JobTrail, ...]
+    crashed_out: tuple[JobTrail, ...]
+    overdue: tuple[JobTrail, ...]
     lanes: tuple[Lane, ...]
     tasks: frozenset[tuple[str, UUID | None]]  # (task id, user id) that readers may be waiting for
 
@@ -99,7 +99,7 @@ async def release(database: Database, worker_id: UUID, claims: Sequence[tuple[UU
     return len(rows)
 
 
-_DEAD = "delete from workers where seen_at < now() - make_interval(secs => $1) returning id"
+_DEAD = "delete from workers where seen_at < now() - make_interval(secs => $1) returning name"
 
 # jobs of workers that are gone, one way or another
 _LOST = """
@@ -127,7 +127,7 @@ with taken as (
   from jobs k left join provider_calls c on c.job_id = k.id and c.state in ('intent', 'submitted', 'unknown')
   where k.id = j.id and j.id = any($1::uuid[]) and j.status = 'running'
     and not exists (select from workers w where w.id = j.worker_id)
-  returning {job_columns("j")}
+  returning {job_columns("j")}, j.trace_id
 ), event as (
   {job_updates("taken")}
 )
@@ -191,13 +191,17 @@ async def sweep(
         due = await connection.fetch(_PROMOTE_DUE)
         lanes = await connection.fetch(CLAIMABLE_LANES)
     return SweepResult(
-        dead_workers=len(dead),
-        taken_back=sum(row["status"] == "queued" for row in taken),
-        crashed_out=sum(row["status"] == "failed" for row in taken),
-        overdue=len(overdue),
+        dead_workers=tuple(row["name"] for row in dead),
+        taken_back=tuple(_trail(row) for row in taken if row["status"] == "queued"),
+        crashed_out=tuple(_trail(row) for row in taken if row["status"] == "failed"),
+        overdue=tuple(_trail(row) for row in overdue),
         lanes=tuple(row["lane"] for row in lanes),
-        tasks=frozenset(overdue) | {(row["task_id"], row["user_id"]) for row in (*taken, *due)},
+        tasks=frozenset((row["task_id"], row["user_id"]) for row in (*overdue, *taken, *due)),
     )
+
+
+def _trail(row: asyncpg.Record) -> JobTrail:
+    return JobTrail(row["id"], row["task_id"], row["request_id"], row["trace_id"])
 
 
 async def _take_back(connection: Connection, database: Database, max_crashes: int) -> list[asyncpg.Record]:

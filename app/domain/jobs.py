@@ -96,6 +96,24 @@ class ClaimedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class JobTrail:
+    """What a line of the log says of a job, so that it can be followed."""
+
+    job_id: UUID
+    task_id: str
+    request_id: UUID
+    trace_id: str | None
+
+    def as_log(self) -> dict[str, str | None]:
+        return {
+            "job_id": str(self.job_id),
+            "task_id": self.task_id,
+            "request_id": str(self.request_id),
+            "trace_id": self.trace_id,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class AssetSlot:
     """An asset row of a claimed job, waiting for its file."""
 

@@ -241,6 +241,8 @@ class Engine:
             return Failed(ErrorCode.INTERNAL_ERROR, f"This version does not know the job type {job.type}.")
         try:
             run.begin()
+            worker = f"{self.identity.name} ({self.identity.pid})"
+            log.info("run_began", job_type=job.type.value, attempt=job.claim.attempt, worker=worker)
             if job.alone:
                 await self._others_end(run)
             return await handler.run(run)

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from app.config import Settings
 from app.db import breakers, events, orphaned_calls, workers
 from app.db.pool import UNREACHABLE, Database
+from app.db.workers import SweepResult
 from app.domain.crash_points import Boundary, boundary
 from app.services import breaker
 from app.services.bells import Bells
@@ -125,19 +126,7 @@ class Sweeper:
             )
         self._looked_at = time.monotonic()
         if result is not None:
-            SWEPT.labels("dead_workers").inc(result.dead_workers)
-            SWEPT.labels("taken_back").inc(result.taken_back)
-            SWEPT.labels("crashed_out").inc(result.crashed_out)
-            SWEPT.labels("overdue").inc(result.overdue)
-            if result.dead_workers or result.taken_back or result.crashed_out:
-                log.warning(
-                    "took_back_jobs",
-                    dead_workers=result.dead_workers,
-                    taken_back=result.taken_back,
-                    crashed_out=result.crashed_out,
-                )
-            if result.overdue:
-                log.error("jobs_overdue", jobs=result.overdue)
+            _note(result)
             self._notifier.changed(result.tasks)
             self._bells.ring(result.lanes)
             await self._clean()
@@ -193,3 +182,23 @@ class Sweeper:
             log.warning("leftovers_not_removed", error=type(error).__name__)
         except Exception:
             log.exception("removing_leftovers_broke")
+
+
+def _note(found: SweepResult) -> None:
+    SWEPT.labels("dead_workers").inc(len(found.dead_workers))
+    SWEPT.labels("taken_back").inc(len(found.taken_back))
+    SWEPT.labels("crashed_out").inc(len(found.crashed_out))
+    SWEPT.labels("overdue").inc(len(found.overdue))
+    if found.dead_workers or found.taken_back or found.crashed_out:
+        log.warning(
+            "took_back_jobs",
+            dead_workers=found.dead_workers,
+            taken_back=len(found.taken_back),
+            crashed_out=len(found.crashed_out),
+        )
+    for job in found.taken_back:
+        log.warning("job_taken_back", **job.as_log())
+    for job in found.crashed_out:
+        log.error("job_crashed_out", **job.as_log())
+    for job in found.overdue:
+        log.error("job_overdue", **job.as_log())
