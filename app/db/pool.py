@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -119,11 +119,18 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Connection]:
+    def transaction(self) -> AbstractAsyncContextManager[Connection]:
         """A pooled connection inside a transaction. Never hold one across a provider call or a transfer."""
+        return self._transaction()
+
+    def snapshot(self) -> AbstractAsyncContextManager[Connection]:
+        """A pooled connection that sees one moment of the database, and can not write."""
+        return self._transaction(isolation="repeatable_read", readonly=True)
+
+    @asynccontextmanager
+    async def _transaction(self, *, isolation: str | None = None, readonly: bool = False) -> AsyncGenerator[Connection]:
         async with self._connection(for_transaction=True) as connection:
-            transaction = connection.transaction()
+            transaction = connection.transaction(isolation=isolation, readonly=readonly)
             await transaction.start()
             try:
                 yield connection
@@ -172,15 +179,6 @@ class Database:
             await self._pool.release(connection, timeout=_RELEASE_SECONDS)
         except UNREACHABLE as error:
             log.info("connection_dropped", error=type(error).__name__)
-
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncGenerator[Connection]:
-        """A pooled connection that sees one moment of the database, and can not write."""
-        async with (
-            self._connection(for_transaction=True) as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield connection
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         return await self._repeat("fetch", query, args)

@@ -66,7 +66,8 @@ class Engine:
         self._ttl = settings.worker_ttl_seconds
         self._grace = settings.shutdown_grace_seconds
         self._time_limits = settings.time_limits
-        self._runs: dict[UUID, JobRun] = {}
+        # by job and attempt: a job that was taken away may be claimed here again before its earlier run has noticed
+        self._runs: dict[tuple[UUID, int], JobRun] = {}
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._in_shift = False
@@ -166,7 +167,7 @@ class Engine:
     def _start(self, run: JobRun) -> None:
         if self._stopping:
             run.stop()
-        self._runs[run.claim.job_id] = run
+        self._runs[_key(run)] = run
         CLAIMED.labels(run.job.lane, run.job.type.value).inc()
         RUNNING.set(len(self._runs))
         run.task = asyncio.create_task(self._run(run))
@@ -196,7 +197,7 @@ class Engine:
             finally:
                 if timer is not None:
                     timer.cancel()
-                self._runs.pop(job.claim.job_id, None)
+                self._runs.pop(_key(run), None)
                 RUNNING.set(len(self._runs))
                 self._wake.set()
 
@@ -282,15 +283,14 @@ class Engine:
 
     async def _compare_claims(self) -> None:
         """Stop what was canceled or taken away meanwhile; give back what the database says is ours and is not here."""
-        here = {(run.claim.job_id, run.claim.attempt) for run in self._runs.values()}
+        here = set(self._runs)
         ours = await workers.running_claims(self._database, self.identity.id)
-        for job_id, attempt in here - ours:
-            run = self._runs.get(job_id)
-            if run is not None and run.claim.attempt == attempt and not run.lost:
-                log.info("claim_lost", job_id=str(job_id))
+        for key in here - ours:
+            run = self._runs.get(key)
+            if run is not None and not run.lost:
+                log.info("claim_lost", job_id=str(run.claim.job_id))
                 run.lose()
-        running = {(run.claim.job_id, run.claim.attempt) for run in self._runs.values()}
-        strangers = ours - here - running
+        strangers = ours - here - set(self._runs)
         lasting = strangers & self._strangers  # a claim whose answer is only just on its way is no stranger
         if lasting:
             await self._release(lasting)
@@ -336,12 +336,15 @@ class Engine:
 
     async def _leave(self) -> None:
         """Give back claims whose answer never arrived, and take the process's row away: nobody died here."""
-        here = {(run.claim.job_id, run.claim.attempt) for run in self._runs.values()}
-        unknown = await workers.running_claims(self._database, self.identity.id) - here
+        unknown = await workers.running_claims(self._database, self.identity.id) - set(self._runs)
         if unknown:
             await self._release(unknown)
         with boundary(Boundary.ALIVE):
             await workers.remove(self._database, self.identity.id)
+
+
+def _key(run: JobRun) -> tuple[UUID, int]:
+    return run.claim.job_id, run.claim.attempt
 
 
 def _run_span(job: ClaimedJob) -> span:

@@ -48,6 +48,7 @@ class JobRun:
         self._stopping = False
         self._lost = False
         self._decided = False
+        self._interrupted = False
 
     @property
     def claim(self) -> Claim:
@@ -106,8 +107,10 @@ class JobRun:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        # a task that is cancelled before its first step never runs at all: nobody would settle the job
-        if self._begun and not self._protections and self.task is not None:
+        # a task that is cancelled before its first step never runs at all: nobody would settle the job; one that is
+        # cancelled again while it tidies up leaves things about
+        if self._begun and not self._protections and not self._interrupted and self.task is not None:
+            self._interrupted = True
             self.task.cancel()
 
 

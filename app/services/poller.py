@@ -156,9 +156,7 @@ class Poller:
                 continue
             await bookings.book(self._database, watched.call, task)
             ended.append(watched.call)
-            self._watched.pop(task_id, None)
-            if watched.waiter is not None and not watched.waiter.done():
-                watched.waiter.set_result(task)
+            self._over(task_id, watched, task)
         if ended:
             await self._announce(ended)
 
@@ -175,11 +173,15 @@ class Poller:
             log.error(
                 "provider_call_given_up", call_id=str(call.id), provider=self._provider.name, provider_task_id=task_id
             )
-            self._watched.pop(task_id, None)
-            if watched.waiter is not None and not watched.waiter.done():
-                watched.waiter.set_result(ProviderTask(task_id, ProviderTaskState.FAILED, error=error))
+            self._over(task_id, watched, ProviderTask(task_id, ProviderTaskState.FAILED, error=error))
         if endless:
             await self._announce([watched.call for watched in endless.values()])
+
+    def _over(self, task_id: str, asked_for: _Watched, task: ProviderTask) -> None:
+        """Tell who waits, also who came while the end was being booked."""
+        for watched in (asked_for, self._watched.pop(task_id, None)):
+            if watched is not None and watched.waiter is not None and not watched.waiter.done():
+                watched.waiter.set_result(task)
 
     async def _announce(self, ended: Sequence[Call]) -> None:
         await self._vacancies.announce(pools=[call.pool for call in ended], users=[call.user_id for call in ended])

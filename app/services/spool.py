@@ -34,7 +34,7 @@ class Spool:
         self._directory = directory
         self._free = max_bytes
         self._max = max_bytes
-        self._changed = asyncio.Condition()
+        self._returned = asyncio.Event()
 
     def open(self) -> None:
         """Make the directory and remove what crashed runs left long ago."""
@@ -103,17 +103,21 @@ class Spool:
     async def workspace(self, *, expected_bytes: int) -> AsyncGenerator[Path]:
         """A directory of one's own, removed afterwards; waits until the expected bytes fit into the budget."""
         share = min(expected_bytes, self._max)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._free >= share)
-            self._free -= share
-            RESERVED.set(self._max - self._free)
-        directory = self._directory / f"work-{uuid4().hex}"
-        directory.mkdir()
+        while self._free < share:
+            self._returned.clear()
+            await self._returned.wait()
+        self._take(share)
         try:
-            yield directory
-        finally:
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-            async with self._changed:
-                self._free += share
-                RESERVED.set(self._max - self._free)
-                self._changed.notify_all()
+            directory = self._directory / f"work-{uuid4().hex}"
+            directory.mkdir()
+            try:
+                yield directory
+            finally:
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+        finally:  # without an await: a share that a cancellation kept would be missing for ever
+            self._take(-share)
+            self._returned.set()
+
+    def _take(self, share: int) -> None:
+        self._free -= share
+        RESERVED.set(self._max - self._free)

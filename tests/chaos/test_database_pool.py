@@ -17,6 +17,8 @@ from tests.integration.factories import settings_for
 
 pytestmark = pytest.mark.chaos
 
+Transaction = contextlib.AbstractAsyncContextManager[Connection]
+
 HANG = 25.0  # seconds; a wait that is this long has no end
 
 
@@ -134,6 +136,30 @@ async def test_who_is_cancelled_after_the_server_left_is_cancelled(db: Database,
         with pytest.raises(asyncio.CancelledError):
             await holding
         assert await db.fetchval("select 1") == 1
+
+
+@pytest.mark.parametrize("begin", [Database.transaction, Database.snapshot])
+async def test_who_is_cancelled_while_the_server_is_silent_does_not_wait_for_it(
+    db: Database, direct: Database, database_proxy: Proxy, begin: Callable[[Database], Transaction]
+) -> None:
+    async def ask() -> None:
+        async with begin(db) as connection:
+            database_proxy.mute()
+            await connection.fetchval("select 'unheard'")
+
+    async def was_heard() -> bool:
+        return await direct.fetchval(
+            "select exists (select from pg_stat_activity where query = $1 and datname = current_database())",
+            "select 'unheard'",
+        )
+
+    asking = asyncio.create_task(ask())
+    async with asyncio.timeout(HANG):
+        while not await was_heard():
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):  # and no timeout of a rollback
+            await asking
 
 
 async def test_a_pool_without_a_free_connection_says_so(db: Database) -> None:

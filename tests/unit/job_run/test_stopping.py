@@ -62,3 +62,32 @@ async def test_afterwards_it_is_interrupted(interrupt: Callable[[JobRun], None])
     interrupt(run)
     with pytest.raises(asyncio.CancelledError):
         await run.task
+
+
+async def test_it_is_interrupted_once_and_may_tidy_up() -> None:
+    """A worker that leaves says so to its runs twice, and a deadline or a lost claim may come on top."""
+    run = claimed()
+    begun, tidying, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    tidy = False
+
+    async def handler() -> None:
+        nonlocal tidy
+        run.begin()
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tidying.set()
+            await go.wait()
+            tidy = True
+
+    run.task = asyncio.create_task(handler())
+    await begun.wait()
+    run.stop()
+    await tidying.wait()
+    run.stop()
+    run.lose()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run.task
+    assert tidy

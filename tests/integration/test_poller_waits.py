@@ -1,0 +1,40 @@
+"""Who waits for a polled call hears of its end, whenever they came."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from app.ai_clients.base import ProviderTaskState
+from app.db import provider_calls
+from app.domain.operations import Operation
+
+from tests.integration.workshop import PATIENCE, Workshop, workshop
+
+__all__ = ["workshop"]
+
+_BOOKING_WAITS = """
+select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()
+  and query like '%update provider_calls set state = ''settled''%')
+"""
+
+
+async def test_who_comes_while_the_end_is_booked_hears_of_it(workshop: Workshop) -> None:
+    """A retried job goes on with the call of the one that ended, whose last poll is on its way."""
+    workshop.models.polls = 10**9
+    task = await workshop.ask(Operation.TEXT_TO_MODEL, "task-poller-1")
+    poller = workshop.workers[0].pollers["tripo"]
+    async with asyncio.timeout(PATIENCE):
+        while not await workshop.db.fetchval("select exists (select from provider_calls where state = 'submitted')"):
+            await asyncio.sleep(0.02)
+        (call,) = await provider_calls.calls_of(workshop.db, await workshop.db.fetchval("select id from jobs"))
+        async with workshop.db.transaction() as connection:
+            await connection.execute("select 1 from provider_calls for update")
+            workshop.models.tasks = {id_: replace(work, polls_left=0) for id_, work in workshop.models.tasks.items()}
+            while not await workshop.db.fetchval(_BOOKING_WAITS):
+                await asyncio.sleep(0.02)
+            late = asyncio.create_task(poller.wait(call))
+            await asyncio.sleep(0)
+        assert (await late).state is ProviderTaskState.SUCCEEDED
+    status = await workshop.finished(task)
+    assert status.jobs[0]["status"] == "completed"
