@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -60,6 +61,8 @@ async def list_failed(console: Console, choice: Choice, *, as_json: bool) -> Non
             _price_of_retry(item),
         )
     console.print(table)
+    codes = Counter(item.error_code for item in found)
+    console.print(" · ".join(f"{code} {count}" for code, count in codes.most_common()), highlight=False)
     if len(found) == choice.limit:
         console.print(f"The newest {choice.limit}; --limit shows more.")
 
@@ -147,49 +150,46 @@ def _print_record(console: Console, record: JobRecord) -> None:
     console.print(
         f"\n[bold]{job['operation']}[/], step {job['step']} ({job['type']}): [bold {colour}]{job['status']}[/]"
     )
-    console.print(_facts(job))
+    console.print(_facts(job, _JOB_FACTS))
+    # ids and keys have lines of their own: in a narrow terminal a column would break them
+    for title, rows, names in (("paid calls", record.calls, _CALL_FACTS), ("files", record.files, _FILE_FACTS)):
+        for number, row in enumerate(rows):
+            console.print("" if number else f"[italic]{title}[/]")
+            console.print(_facts(row, names))
     sections: tuple[tuple[str, Sequence[Mapping[str, Any]], tuple[str, ...]], ...] = (
-        (
-            "paid calls",
-            record.calls,
-            (
-                *("created_at", "kind", "state", "error_code", "http_status", "cost_micros", "cost_is_estimate"),
-                *("provider_task_id", "provider_request_id", "attempt"),
-            ),
-        ),
-        ("files", record.files, ("created_at", "key", "state", "size", "content_type", "attempt")),
         ("rows", record.assets, ("kind", "number", "status", "error_code", "id")),
         ("what clients were told", record.events, ("created_at", "status", "progress", "waiting_for", "error_code")),
     )
     for title, rows, columns in sections:
         if rows:
-            table = _table(*(column.removesuffix("_micros").replace("_", " ") for column in columns), title=title)
+            table = _table(*(_heading(column) for column in columns), title=title)
             for row in rows:
                 table.add_row(*(_cell(column, row[column]) for column in columns))
             console.print(table)
 
 
-def _facts(job: Mapping[str, Any]) -> Table:
-    names = (
-        *(
-            "id",
-            "task_id",
-            "request_id",
-            "trace_id",
-            "user_id",
-            "retry_of",
-            "error_code",
-            "error_message",
-            "waiting_for",
-        ),
-        *("run_after", "worker", "worker_seen_at", "pool", "lane", "priority", "attempt", "failures", "crashes"),
-        *("deferrals", "progress", "cost_micros", "created_at", "started_at", "deadline", "finished_at"),
-    )
+_JOB_FACTS = (
+    *("id", "task_id", "request_id", "trace_id", "user_id", "retry_of", "error_code", "error_message", "waiting_for"),
+    *("run_after", "worker", "worker_seen_at", "pool", "lane", "priority", "attempt", "failures", "crashes"),
+    *("deferrals", "progress", "cost_micros", "created_at", "started_at", "deadline", "finished_at"),
+)
+_CALL_FACTS = (
+    *("created_at", "kind", "state", "error_code", "http_status", "cost_micros", "cost_is_estimate"),
+    *("provider_task_id", "provider_request_id", "attempt"),
+)
+_FILE_FACTS = ("created_at", "key", "state", "size", "content_type", "attempt")
+
+
+def _facts(row: Mapping[str, Any], names: Sequence[str]) -> Table:
     facts = Table(box=None, show_header=False, pad_edge=False)
     for name in names:
-        if job[name] is not None:
-            facts.add_row(f"[dim]{name.removesuffix('_micros').replace('_', ' ')}[/]", _cell(name, job[name]))
+        if row[name] is not None:
+            facts.add_row(f"[dim]{_heading(name)}[/]", _cell(name, row[name]))
     return facts
+
+
+def _heading(name: str) -> str:
+    return name.removesuffix("_micros").replace("_", " ")
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

@@ -21,6 +21,9 @@ UNKNOWN_SETTLED = Counter(
     "makeit3d_unknown_calls_settled_total", "Calls with an unknown outcome that were looked up or settled", ["end"]
 )
 
+for _end in ("adopted", "absent", "given_up"):
+    UNKNOWN_SETTLED.labels(_end)  # a series that begins with 1 shows monitoring no increase
+
 
 def booked(provider: str, micros: int, *, is_estimate: bool) -> None:
     """Count a cost that the journal has taken."""

@@ -32,6 +32,11 @@ from app.tracing import detached
 log = structlog.get_logger(__name__)
 
 SWEPT = Counter("makeit3d_swept_total", "What sweeps of this process found to do", ["what"])
+for _what in (
+    *("dead_workers", "taken_back", "crashed_out", "overdue"),
+    *("orphaned_calls", "abandoned_calls", "stranded_by_breaker"),
+):
+    SWEPT.labels(_what)
 
 _EVENT_DAYS = 30
 _ORPHANS_PER_ROUND = 100

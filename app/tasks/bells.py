@@ -11,13 +11,16 @@ from celery import Celery
 from prometheus_client import Counter
 
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Lane
+from app.domain.jobs import LANES, Lane
 from app.tasks.celery_app import ring
 from app.tracing import detached
 
 log = structlog.get_logger(__name__)
 
 BELLS = Counter("makeit3d_bells_total", "Bells rung, by lane and outcome", ["lane", "outcome"])
+for _lane in LANES:
+    for _outcome in ("rung", "failed"):
+        BELLS.labels(_lane, _outcome)
 
 _AT_MOST_EVERY = 0.01  # seconds, per lane and process
 _PUBLISH_TIMEOUT = 3.0

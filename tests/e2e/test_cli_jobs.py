@@ -15,14 +15,14 @@ from tests.e2e.gateway import REPOSITORY, Gateway, User
 pytestmark = pytest.mark.generate
 
 
-def jobs(gateway: Gateway, *arguments: str) -> subprocess.CompletedProcess[str]:
+def jobs(gateway: Gateway, *arguments: str, columns: int = 200) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "app.cli", "jobs", *arguments],
         cwd=gateway.home,
         env={
             "PATH": os.environ["PATH"],
             "MAKEIT3D_HOME": str(gateway.home),
-            "COLUMNS": "200",
+            "COLUMNS": str(columns),
             "PYTHONPATH": str(REPOSITORY),
         },
         capture_output=True,
@@ -45,7 +45,7 @@ def test_a_failed_job_is_listed_shown_retried_and_completes(gateway: Gateway, us
     listed = jobs(gateway, "failed", "--user", user.id)
     assert listed.returncode == 0, listed.stderr
     assert task in listed.stdout
-    assert "provider_content_refused" in listed.stdout
+    assert "provider_content_refused 1" in listed.stdout
     (item,) = json.loads(jobs(gateway, "failed", "--json", "--user", user.id, "--since", "1h").stdout)
     assert (item["task_id"], item["cost_micros"]) == (task, 0)
     retried = jobs(gateway, "retry", task)
@@ -53,9 +53,10 @@ def test_a_failed_job_is_listed_shown_retried_and_completes(gateway: Gateway, us
     status = user.finished(task)
     assert (status["status"], status["retry_of"]) == ("complete", item["request_id"])
     assert status["result"]["model_url"].endswith("model_1.glb")
-    shown = jobs(gateway, "show", task).stdout
+    shown = jobs(gateway, "show", task, columns=80).stdout  # ids can be copied from a narrow terminal
     assert "completed" in shown
     assert f"models/{task}/model_1.glb" in shown
+    assert status["jobs"][0]["provider_task_id"] in shown
     assert "a boat that is refused" not in shown
     assert "Nothing failed" in jobs(gateway, "failed", "--user", user.id).stdout
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 from app.config import Settings
 from app.db import breakers, claims, jobs, provider_calls, tasks
 from app.db.pool import Database
+from app.domain.operations import Operation
 from app.tasks.worker import serve_metrics
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
@@ -148,3 +151,47 @@ async def test_runbook_and_rules_name_what_there_is(gate: Gateway) -> None:
         assert names <= there, rule
     told = set(re.findall(r"^\| `([A-Z][A-Za-z]+)` \|", runbook, flags=re.MULTILINE))
     assert told == {rule["alert"] for rule in rules}
+
+
+async def test_rules_ask_for_series_that_a_scrape_has(gate: Gateway, database: str, tmp_path: Path) -> None:
+    """Names and labels alike: a rule about a series that is never there is a rule that never fires."""
+    await accept(gate.db, image_plan(gate.user_id, "task-metrics-1"))
+    worker = await make_worker(gate.db)
+    (job,) = (await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
+    call = call_intent()
+    assert await provider_calls.intend(gate.db, job.claim, call)
+    await provider_calls.unknown(gate.db, call.id, error_code="provider_outcome_unknown", http_status=None)
+    await accept(gate.db, image_plan(gate.user_id, "task-metrics-2"))
+    await gate.http.get("/health/live")
+    queued = series(await scrape(gate))
+    home = tmp_path / "workshop"
+    home.mkdir()
+    async with open_workshop(gate.db, database, home) as shop:
+        await shop.finished(await shop.ask(Operation.TEXT_TO_IMAGE, "task-metrics-3"))
+        there = series(await scrape(gate)) | queued
+    rules = yaml.safe_load((DOCS / "alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
+    for rule in rules:
+        asked = re.findall(r"\b(makeit3d_[a-z0-9_]+)(?:\{([^}]*)\})?", rule["expr"])
+        grouped = {label for group in re.findall(r"\bby \(([^)]*)\)", rule["expr"]) for label in group.split(", ")}
+        assert asked, rule
+        for name, matchers in asked:
+            labels = set(re.findall(r"(\w+)=~?\"", matchers)) | grouped
+            assert any(known == name and labels <= names for known, names in there), (rule, name, labels)
+
+
+def series(text: str) -> set[tuple[str, frozenset[str]]]:
+    """Names of samples, with the names of their labels."""
+    samples = re.findall(r"^(makeit3d_\w+)(?:\{(.*)\})? ", text, flags=re.MULTILINE)
+    return {(name, frozenset(re.findall(r"(\w+)=\"", labels))) for name, labels in samples}
+
+
+def test_counters_of_rare_events_begin_at_zero() -> None:
+    """Prometheus sees no increase in a series that begins with 1."""
+    program = "import prometheus_client, app.tasks.runtime; print(prometheus_client.generate_latest().decode())"
+    fresh = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=250)
+    for sample in (
+        'makeit3d_unknown_calls_settled_total{end="given_up"} 0.0',
+        'makeit3d_swept_total{what="dead_workers"} 0.0',
+        'makeit3d_bells_total{lane="normal",outcome="failed"} 0.0',
+    ):
+        assert sample in fresh.stdout
