@@ -69,5 +69,5 @@ def serve_metrics(settings: Settings) -> int | None:
             continue
         log.info("metrics_served", port=port)
         return port
-    log.error("metrics_not_served", first_port=first, ports=_METRICS_PORTS)
+    log.error("metrics_not_served", host=settings.worker_metrics_host, first_port=first, ports=_METRICS_PORTS)
     return None
