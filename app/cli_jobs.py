@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.config import Settings
@@ -48,19 +49,8 @@ async def list_failed(console: Console, choice: Choice, *, as_json: bool) -> Non
     if not found:
         console.print("Nothing failed that was not retried.")
         return
-    table = _table("failed job", "task", "type", "code", "tries", "cost", "ago", "a retry pays")
     for item in found:
-        table.add_row(
-            str(item.job_id),
-            item.task_id,
-            item.type,
-            f"[red]{item.error_code}[/]",
-            str(item.failures + item.crashes) + (f" ({item.crashes} crashed)" if item.crashes else ""),
-            _money(item.cost_micros),
-            _ago(item.finished_at),
-            _price_of_retry(item),
-        )
-    console.print(table)
+        _print_failed(console, item)
     codes = Counter(item.error_code for item in found)
     console.print(" · ".join(f"{code} {count}" for code, count in codes.most_common()), highlight=False)
     if len(found) == choice.limit:
@@ -80,10 +70,11 @@ async def retry_failed(
         return [await _retry_one(gateway, id_, may_pay_again=may_pay_again) for id_ in chosen]
 
     done = await _with_gateway(retry)
-    table = _table("asked for", "task", "outcome")
-    for row in done:
-        table.add_row(*row)
-    console.print(table if done else "Nothing failed that was not retried.")
+    for asked, task_id, outcome in done:
+        task = f", task {task_id}" if task_id not in ("", asked) else ""
+        console.print(f"{escape(asked)}: {outcome}{task}", highlight=False, soft_wrap=True)
+    if not done:
+        console.print("Nothing failed that was not retried.")
     return all(outcome.startswith("[green]") for _, _, outcome in done)
 
 
@@ -144,6 +135,23 @@ async def _retry_one(gateway: OperatorContainer, id_: str, *, may_pay_again: boo
 # --- printing ---------------------------------------------------------------------------------------------------
 
 
+def _print_failed(console: Console, item: FailedRequest) -> None:
+    """In lines, not in columns: two ids side by side fit no terminal of 80."""
+    crashes = f" ({item.crashes} crashed)" if item.crashes else ""
+    about = (
+        item.type,
+        f"tries {item.failures + item.crashes}{crashes}",
+        f"cost {_money(item.cost_micros)}",
+        f"a retry pays {_price_of_retry(item)}",
+    )
+    for line in (
+        f"{item.job_id}  [red]{item.error_code}[/]  {_ago(item.finished_at)} ago",
+        f"  task {item.task_id}",
+        f"  {' · '.join(about)}",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
 def _print_record(console: Console, record: JobRecord) -> None:
     job = record.job
     colour = {"completed": "green", "failed": "red", "canceled": "yellow"}.get(job["status"], "cyan")
@@ -195,7 +203,7 @@ def _heading(name: str) -> str:
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=None, header_style="dim", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("failed job", "ago", "created at"))
+        table.add_column(column, overflow="fold", no_wrap=column == "created at")
     return table
 
 

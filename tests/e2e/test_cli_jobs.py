@@ -42,10 +42,10 @@ def failed(user: User, prompt: str) -> str:
 def test_a_failed_job_is_listed_shown_retried_and_completes(gateway: Gateway, user: User) -> None:
     gateway.fault("tripo.submit", "moderation")
     task = failed(user, "a boat that is refused once")
-    listed = jobs(gateway, "failed", "--user", user.id)
+    listed = jobs(gateway, "failed", "--user", user.id, columns=80)
     assert listed.returncode == 0, listed.stderr
     assert task in listed.stdout
-    assert "provider_content_refused 1" in listed.stdout
+    assert "provider_content_refused 1\n" in listed.stdout
     (item,) = json.loads(jobs(gateway, "failed", "--json", "--user", user.id, "--since", "1h").stdout)
     assert (item["task_id"], item["cost_micros"]) == (task, 0)
     retried = jobs(gateway, "retry", task)
