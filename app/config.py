@@ -160,6 +160,13 @@ class Settings(BaseSettings):
             urls.refuse(urls.database_fault, value.get_secret_value())
         return value
 
+    @field_validator("supabase_service_key", "openai_api_key", "tripo_api_key")
+    @classmethod
+    def _key(cls, value: SecretStr) -> SecretStr:
+        if not all("!" <= letter <= "~" for letter in value.get_secret_value()):
+            raise ValueError("it has a character that no key has, such as the … of .env.example or a blank")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _broker_address(cls, value: SecretStr) -> SecretStr:

@@ -72,7 +72,7 @@ def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str) 
         ("OPENAI_BASE_URL", "http://localhost:8001/openai/v1"),
         ("TRIPO_BASE_URL", "http://127.0.0.1:8001/tripo/v3"),
         ("SUPABASE_SERVICE_KEY", "sb_secret_sandbox"),
-        ("OPENAI_API_KEY", " "),
+        ("OPENAI_API_KEY", ""),
         ("TRIPO_API_KEY", "tsk_sandbox"),
     ],
 )
@@ -82,6 +82,16 @@ def test_production_refuses_the_sandbox_by_name(environment: pytest.MonkeyPatch,
         Settings.load()
     environment.setenv("MAKEIT3D_ENVIRONMENT", "sandbox")
     assert Settings.load().is_sandbox
+
+
+@pytest.mark.parametrize("name", ["SUPABASE_SERVICE_KEY", "OPENAI_API_KEY", "TRIPO_API_KEY"])
+@pytest.mark.parametrize("value", ["sk-hunter2…", "sk-hunter2\n", "sk hunter2"])
+def test_a_key_that_can_not_be_sent_is_refused_by_name(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load()
+    assert name in str(refused.value.detail)
+    assert "hunter2" not in str(refused.value.detail)
 
 
 def test_an_embedded_stack_is_found_only_when_nothing_else_is_configured(environment: pytest.MonkeyPatch) -> None:
