@@ -74,12 +74,13 @@ class Runtime:
             self._loop.call_soon_threadsafe(self._container.engine.stop_claiming)
 
     def stop(self) -> None:
-        """Finish what has money in the air, hand back the rest, close everything."""
+        """Finish what has money in the air, hand back the rest, close everything; also before all of it had begun."""
         if self._container is not None:
             self._call(self._container.aclose())
             self._container = None
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=5)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -87,6 +88,9 @@ class Runtime:
             return future.result()
         except CancelledError:
             raise RuntimeError("the worker's loop has stopped") from None
+        except SystemExit:  # of a signal: what has not ended does not go on beside its own end
+            future.cancel()
+            raise
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)

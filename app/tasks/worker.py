@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -28,21 +31,42 @@ def run_worker(settings: Settings, lane: Lane) -> None:
     """Work until a signal ends the process. TERM is a warm shutdown, QUIT a cold one."""
     tracing.configure(settings, "makeit3d-worker")
     runtime = Runtime(settings, LANES_OF[lane])
-    # here and not in a signal of Celery's, which would swallow the failure and take bells that nobody answers
-    runtime.start()
-    serve_metrics(settings)
 
+    def leave() -> None:
+        runtime.stop()
+        tracing.close()
+
+    # work begins before Celery listens to signals, and money may be in the air by then
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        # here and not in a signal of Celery's, which would swallow the failure and take bells that nobody answers
+        runtime.start()
+        serve_metrics(settings)
+        worker = _worker(runtime, lane, leave)
+        worker.start()
+    except SystemExit:
+        leave()
+        raise
+    sys.exit(worker.exitcode)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise SystemExit(0)
+
+
+def _worker(runtime: Runtime, lane: Lane, leave: Callable[[], None]) -> Any:  # noqa: ANN401 - Celery has no types
     def shutting_down(**_: Any) -> None:  # noqa: ANN401 - Celery's signal arguments
         runtime.stop_claiming()
 
     def shut_down(**_: Any) -> None:  # noqa: ANN401
-        runtime.stop()
-        tracing.close()
+        leave()
 
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(shut_down, weak=False)
     # past Celery's command line, which takes half a second to load
-    worker = runtime.celery.Worker(
+    return runtime.celery.Worker(
         pool_cls="threads",
         concurrency=_BELL_THREADS,
         queues=lane,
@@ -53,8 +77,6 @@ def run_worker(settings: Settings, lane: Lane) -> None:
         without_heartbeat=True,
         quiet=True,
     )
-    worker.start()
-    sys.exit(worker.exitcode)
 
 
 def serve_metrics(settings: Settings) -> int | None:
