@@ -77,6 +77,16 @@ class AssetTables:
         return cls(*names)
 
 
+class _Connection(asyncpg.Connection):
+    async def close(self, *, timeout: float | None = None) -> None:
+        """The pool closes what it replaces in a task of its own that nobody asks how it went: a server that is silent
+        fails each of them, and the connection is given up all the same."""
+        try:
+            await super().close(timeout=timeout)
+        except UNREACHABLE as error:
+            log.info("connection_dropped", error=type(error).__name__)
+
+
 class Database:
     """An asyncpg pool that belongs to the loop it was opened on.
 
@@ -100,6 +110,7 @@ class Database:
             max_inactive_connection_lifetime=300,
             statement_cache_size=settings.database_statement_cache_size,
             init=_teach_json,
+            connection_class=_Connection,
             server_settings={
                 "application_name": application_name,
                 "idle_in_transaction_session_timeout": "60000",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -62,6 +63,22 @@ async def test_connections_to_a_server_that_fell_silent_are_all_replaced(db: Dat
         assert before.isdisjoint(
             {await one.fetchval("select pg_backend_pid()"), await two.fetchval("select pg_backend_pid()")}
         )
+
+
+async def test_connections_that_a_silent_server_does_not_let_go_are_no_defect(
+    db: Database, database_proxy: Proxy, complaints: list[str]
+) -> None:
+    async with asyncio.timeout(HANG):
+        async with db.transaction() as one, db.transaction() as two:
+            assert await one.fetchval("select 1") == await two.fetchval("select 1")
+        database_proxy.stall()
+        for _ in range(3):  # the first gives up every connection, the others replace theirs
+            with pytest.raises(UNREACHABLE):
+                await db.fetchval("select 1")
+        while len(asyncio.all_tasks()) > 1:  # the ends of those replaced
+            await asyncio.sleep(0.01)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_transaction_on_a_server_that_falls_silent_is_undone(db: Database, database_proxy: Proxy) -> None:
