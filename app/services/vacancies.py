@@ -38,6 +38,9 @@ class Vacancies:
         except UNREACHABLE as error:
             log.warning("vacancies_not_announced", error=type(error).__name__)  # the sweep does
             return
+        except Exception:  # what was committed before stands, and is not for its caller to doubt
+            log.exception("vacancies_broke")
+            return
         self._bells.ring(lanes)
 
     async def repair(self) -> None:

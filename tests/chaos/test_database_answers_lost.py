@@ -225,3 +225,24 @@ async def test_what_breaks_in_the_background_is_told(shop: Workshop, direct: Dat
     assert [job["error_code"] for job in status.jobs] == [ErrorCode.PROVIDER_CONTENT_REFUSED.code]
     gc.collect()
     assert complaints == []
+
+
+async def test_what_breaks_after_the_commit_puts_no_end_in_doubt(shop: Workshop, direct: Database) -> None:
+    images = shop.images
+    assert isinstance(images, HeldImages)
+    images.may_answer.clear()
+    with capture_logs() as logs:
+        task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-committed")
+        await _one_open_call(shop, "intent")
+        async with _away(direct, "pools"):
+            images.may_answer.set()
+
+            async def ended() -> bool:
+                return "run_ended" in {entry["event"] for entry in logs}
+
+            await until(ended)
+    events = {entry["event"] for entry in logs}
+    assert "vacancies_broke" in events
+    assert "claim_was_lost" not in events
+    status = await shop.finished(task)
+    assert [job["status"] for job in status.jobs] == ["completed"]
