@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 _OVER = frozenset({ProviderTaskState.SUCCEEDED, ProviderTaskState.FAILED, ProviderTaskState.CANCELED})
 
+_LONGEST_PAUSE = 20  # times the usual one, whatever a provider asks for: results wait, and deadlines run
+
 
 @dataclass(slots=True)
 class _Watched:
@@ -122,7 +124,8 @@ class Poller:
             log.warning("poll_failed", provider=self._provider.name, code=error.code.code)
             if isinstance(error, Refused) and error.advice is Advice.CONFIGURATION:
                 await self._breakers.failed(self._provider.name, error)
-            return getattr(error, "retry_after", None) or self._provider.poll_seconds * 2
+            wanted = getattr(error, "retry_after", None) or self._provider.poll_seconds * 2
+            return min(wanted, self._provider.poll_seconds * _LONGEST_PAUSE)
         try:
             await self._record_progress(tasks)
             await self._finish({key: task for key, task in tasks.items() if task.state in _OVER})

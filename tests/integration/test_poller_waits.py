@@ -1,13 +1,17 @@
-"""Who waits for a polled call hears of its end, whenever they came."""
+"""Who waits for a polled call hears of its end, whenever they came and whatever the provider asks for."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from app.ai_clients.base import ProviderTaskState
+from app.ai_clients.base import ProviderTask, ProviderTaskState
+from app.ai_clients.errors import Advice, Refused
+from app.ai_clients.fake import FakeModels
 from app.db import provider_calls
 from app.domain.operations import Operation
+from app.errors import ErrorCode
 
 from tests.integration.workshop import PATIENCE, Workshop, workshop
 
@@ -37,4 +41,24 @@ async def test_who_comes_while_the_end_is_booked_hears_of_it(workshop: Workshop)
             await asyncio.sleep(0)
         assert (await late).state is ProviderTaskState.SUCCEEDED
     status = await workshop.finished(task)
+    assert status.jobs[0]["status"] == "completed"
+
+
+class Tired(FakeModels):
+    """Wants to be left alone for a day when it is first asked."""
+
+    asked = False
+
+    async def poll(self, task_ids: Sequence[str]) -> Mapping[str, ProviderTask]:
+        if not self.asked:
+            self.asked = True
+            raise Refused(ErrorCode.PROVIDER_BUSY, "tomorrow", advice=Advice.DEFER, retry_after=86_400)
+        return await super().poll(task_ids)
+
+
+async def test_a_provider_that_wants_to_be_left_alone_for_a_day_is_asked_again_soon(workshop: Workshop) -> None:
+    workshop.models = Tired()
+    await workshop.workers.pop().aclose()
+    await workshop.start()
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-poller-2"))
     assert status.jobs[0]["status"] == "completed"
