@@ -37,6 +37,7 @@ def test_the_same_seed_is_the_same_plan() -> None:
 def test_a_short_soak_ends_clean() -> None:
     plan = short_plan()
     with server_home("soak") as home, Gateway.running(home, **SETTINGS) as gateway:
+        gateway.balance(10)  # a longer one would spend it all
         result = asyncio.run(Soak(gateway, plan, faults=True, say=lambda _: None).run())
     assert result.differences == []
     assert result.kills >= len(KILLS)

@@ -202,6 +202,10 @@ class Gateway:
     def knobs(self, **changes: object) -> None:
         loopback.post(f"{self.sandbox_url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
 
+    def balance(self, amount: int) -> None:
+        """What the model provider's account has from now on, in credits."""
+        loopback.post(f"{self.sandbox_url}/admin/balance", json={"balance": amount}, headers=ADMIN).raise_for_status()
+
     def fault(self, where: str, kind: str, **details: object) -> None:
         body = {"where": where, "kind": kind, **details}
         loopback.post(f"{self.sandbox_url}/admin/faults", json=body, headers=ADMIN).raise_for_status()

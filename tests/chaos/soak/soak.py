@@ -41,6 +41,7 @@ SETTINGS = {
     "BFF_OPENAI_SLOTS": "3",
     "BFF_TRIPO_H_SLOTS": "4",
 }
+_CREDITS = 10**9  # a load of hours spends what an account has, and waits for more, as it should
 _LINE_SECONDS = 5.0
 _STILL_SECONDS = 180.0  # without anything ending after the load: it hangs
 
@@ -83,6 +84,7 @@ class Soak:
             listeners = [asyncio.create_task(crowd.listen(user)) for user in range(USERS)]
             teller = asyncio.create_task(self._tell(crowd))
             try:
+                self._gateway.balance(_CREDITS)
                 await self._saboteur.arm()
                 clients = await self._load(crowd)
                 broken += await self._rest(clients)
@@ -154,6 +156,7 @@ class Soak:
                 last, since = unrest, time.monotonic()
             elif time.monotonic() - since > _STILL_SECONDS:
                 following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
                 return [f"it never came to rest: {last}"]
         await following
         return []
