@@ -263,6 +263,7 @@ class SandboxSettings(BaseSettings):
     tripo_api_key: SecretStr = Field(SecretStr("tsk_sandbox"), alias="SANDBOX_TRIPO_API_KEY")
     admin_key: SecretStr = Field(SecretStr("sandbox-admin"), alias="SANDBOX_ADMIN_KEY")
     seed: int = Field(0, alias="SANDBOX_SEED")
+    storage_file_size_limit: int = Field(50 * 1024 * 1024, alias="SANDBOX_STORAGE_FILE_SIZE_LIMIT", ge=1)
     work_seconds: float = Field(2.0, alias="SANDBOX_WORK_SECONDS", ge=0)
     knobs: str = Field("{}", alias="SANDBOX_KNOBS", description="JSON: where the providers' knobs stand at start")
 
@@ -274,6 +275,9 @@ class SandboxSettings(BaseSettings):
             "SANDBOX_PORT": port,
             "SANDBOX_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "SANDBOX_DATABASE_URL": database_url,
+            # raised as an operator raises a project's limit: to what the gateway may store
+            "SANDBOX_STORAGE_FILE_SIZE_LIMIT": os.environ.get("BFF_MAX_MODEL_BYTES")
+            or Settings.model_fields["max_model_bytes"].default,
         }
         try:
             return cls.model_validate(derived | _environment_of(cls))

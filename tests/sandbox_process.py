@@ -83,9 +83,12 @@ class SandboxProcess:
 
 @contextlib.contextmanager
 def running_sandbox(
-    database_url: str, home: Path, *, drawing: Literal["real", "stock"] = "real"
+    database_url: str, home: Path, *, drawing: Literal["real", "stock"] = "real", **changes: object
 ) -> Generator[SandboxProcess]:
-    """A sandbox on the database and directory; stopped afterwards. ``stock`` where nobody looks at what it makes."""
+    """A sandbox on the database and directory; stopped afterwards. ``stock`` where nobody looks at what it makes.
+
+    ``changes`` are further settings, by the names of their fields.
+    """
     port = free_port()
     settings = SandboxSettings.model_validate(
         {
@@ -95,6 +98,7 @@ def running_sandbox(
             "database_url": database_url,
             "work_seconds": 0.1,
             "knobs": json.dumps({"drawing": drawing}),
+            **changes,
         }
     )
     sandbox = SandboxProcess(settings, home / "sandbox.log")

@@ -21,6 +21,7 @@ from app.sandbox.supabase.listing import ListRoutes
 from app.sandbox.supabase.objects import Objects
 from app.sandbox.supabase.project import Project
 from app.sandbox.supabase.storage_routes import StorageRoutes
+from app.sandbox.supabase.unread import UnreadBodies
 
 _EXPOSED = [
     *("content-range", "content-length", "etag", "location", "preference-applied", "x-supabase-api-version"),
@@ -69,7 +70,7 @@ def create_sandbox(settings: SandboxSettings) -> FastAPI:
     script = mount_storage_faults(app, settings)
     parts = (BucketRoutes(project, objects), ListRoutes(project, objects), LinkRoutes(project, objects))
     storage = Starlette(routes=[route for part in (*parts, StorageRoutes(project, objects)) for route in part.routes()])
-    app.mount("/supabase/storage/v1", StorageFaults(storage, script))
+    app.mount("/supabase/storage/v1", UnreadBodies(StorageFaults(storage, script)))
     app.mount("/supabase/auth/v1", Starlette(routes=AuthRoutes(project, Accounts(project)).routes()))
     providers = mount_providers(app, settings)
     return app

@@ -101,10 +101,12 @@ async def test_an_upload_does_not_overwrite_unless_told(desk: Desk) -> None:
     assert await desk.keys() == ["a.png", "new.png"]
 
 
-async def test_one_of_many_uploads_wins(desk: Desk) -> None:
+async def test_of_many_uploads_at_once_one_is_kept_whole(desk: Desk) -> None:
+    """Creating is no lock: more than one may be told that it succeeded."""
     answers = await asyncio.gather(*(desk.put("a.png", bytes([n])) for n in range(5)), return_exceptions=True)
-    assert [type(answer) for answer in answers if answer is not None] == [ObjectExists] * 4
-    assert await desk.get("a.png") == bytes([answers.index(None)])
+    assert {type(answer) for answer in answers if answer is not None} <= {ObjectExists}
+    stored = await desk.get("a.png")
+    assert stored in {bytes([n]) for n, answer in enumerate(answers) if answer is None}
 
 
 async def test_what_is_not_there(desk: Desk) -> None:

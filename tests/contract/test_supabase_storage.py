@@ -17,6 +17,8 @@ from supabase import AsyncClient
 from tests.contract.supabase_target import SupabaseTarget, User
 
 GLB = {"content-type": "model/gltf-binary"}
+MIB = 1024 * 1024
+PROJECT_LIMIT = 50 * MIB  # of a project where nobody changed it
 
 
 @pytest.fixture
@@ -85,19 +87,32 @@ async def test_update_overwrites_and_creates(client: AsyncClient, bucket: str) -
     assert await files.download("new") == b"22"
 
 
-async def test_racing_creators_have_one_winner(client: AsyncClient, bucket: str) -> None:
+async def test_creating_is_no_lock(supabase: SupabaseTarget, client: AsyncClient, bucket: str) -> None:
+    """Whether the key is free is asked before the content is read; the last write replaces what it finds."""
     files = client.storage.from_(bucket)
+    is_read, may_end = asyncio.Event(), asyncio.Event()
 
-    async def create(number: int) -> str:
-        try:
-            await files.upload("race", bytes([number]) * 200_000, {"content-type": "image/png"})
-        except StorageApiError as error:
-            return str(error.status)
-        return "won"
+    async def slow() -> AsyncGenerator[bytes]:
+        for _ in range(16):  # more than lies on the way: whoever takes it has found the key free
+            yield b"slow" * (MIB // 4)
+        is_read.set()
+        await may_end.wait()
+        yield b"end"
 
-    outcomes = await asyncio.gather(*(create(number) for number in range(8)))
-    assert sorted(outcomes) == ["409"] * 7 + ["won"]
-    assert await files.download("race") == bytes([outcomes.index("won")]) * 200_000
+    async def create(content: bytes | AsyncGenerator[bytes]) -> httpx.Response:
+        async with httpx.AsyncClient(timeout=60) as http:
+            key = supabase.service_key
+            headers = {"apikey": key, "Authorization": f"Bearer {key}", "content-type": "image/png"}
+            return await http.post(f"{supabase.storage}/object/{bucket}/race", content=content, headers=headers)
+
+    early = asyncio.create_task(create(slow()))
+    await is_read.wait()
+    late = await create(b"quick")
+    assert await files.download("race") == b"quick"
+    may_end.set()
+    assert (await early).json() == late.json()  # the same Id
+    content = await files.download("race")
+    assert (content[:4], content[-4:], len(content)) == (b"slow", b"wend", 16 * MIB + 3)
 
 
 async def test_racing_overwrites_all_succeed(client: AsyncClient, bucket: str) -> None:
@@ -271,17 +286,32 @@ async def test_buckets(client: AsyncClient, bucket: str) -> None:
 
 
 async def test_bucket_limits(supabase: SupabaseTarget, client: AsyncClient) -> None:
-    with supabase.bucket(file_size_limit=1024 * 1024, allowed_mime_types=["image/*", "model/gltf-binary"]) as name:
+    with supabase.bucket(file_size_limit=MIB, allowed_mime_types=["image/*", "model/gltf-binary"]) as name:
         files = client.storage.from_(name)
         with pytest.raises(StorageApiError) as caught:
-            await files.upload("large", b"x" * (1024 * 1024 + 1), {"content-type": "image/png"})
+            await files.upload("large", b"x" * (MIB + 1), {"content-type": "image/png"})
         assert refused(caught) == ("413", "Payload too large")
         with pytest.raises(StorageApiError) as caught:
             await files.upload("a", b"x", {"content-type": "application/pdf"})
         assert refused(caught) == ("415", "invalid_mime_type")
         await files.upload("a", b"x", {"content-type": "image/webp"})
-        await files.upload("b", b"x" * 1024 * 1024, {"content-type": "model/gltf-binary"})
+        await files.upload("b", b"x" * MIB, {"content-type": "model/gltf-binary"})
         assert sorted(entry["name"] for entry in await files.list()) == ["a", "b"]
+
+
+async def test_no_object_is_larger_than_the_project_allows(
+    supabase: SupabaseTarget, client: AsyncClient, bucket: str
+) -> None:
+    files = client.storage.from_(bucket)
+    await files.upload("most", b"x" * PROJECT_LIMIT, {"content-type": "image/png"})
+    with pytest.raises(StorageApiError) as caught:
+        await files.upload("more", b"x" * (PROJECT_LIMIT + 1), {"content-type": "image/png"})
+    assert refused(caught) == ("413", "Payload too large")
+    with supabase.bucket(file_size_limit=PROJECT_LIMIT) as name:
+        assert (await client.storage.get_bucket(name)).file_size_limit == PROJECT_LIMIT
+        with pytest.raises(StorageApiError) as caught:
+            await client.storage.update_bucket(name, {"public": False, "file_size_limit": PROJECT_LIMIT + 1})
+        assert refused(caught) == ("413", "Payload too large")
 
 
 async def test_without_a_policy_a_user_sees_and_writes_nothing(

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -31,22 +31,59 @@ class UploadBody:
     metadata: dict[str, Any] | None = None
 
 
-async def receive(request: Request, target: Path, *, max_bytes: int) -> UploadBody:
-    """Stream the request's file into ``target``. Raises StorageRefusal, ClientDisconnect."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    with target.open("wb") as file:
-        sink = _Sink(file, max_bytes)
-        if kind == b"multipart/form-data":
-            body = await _receive_form(request, options.get(b"boundary", b""), sink)
-        else:
-            body = await _receive_raw(request, sink)
-    body.size, body.etag = sink.size, sink.etag
-    return body
+class Upload:
+    """An upload of which only the head is read: what came with the bytes is known, the bytes wait.
+
+    Storage decides whether it takes an object before it reads the content. Of a form it reads as far as the file part.
+    """
+
+    def __init__(self, request: Request, form: _Form | None) -> None:
+        self._blocks = request.stream()
+        self._form = form
+        self.body = _described(request) if form is None else form.body
+        self.declared_bytes: int | None = None
+        if form is None and request.headers.get("content-length", "").isdecimal():
+            self.declared_bytes = int(request.headers["content-length"])
+
+    @classmethod
+    async def opened(cls, request: Request) -> Upload:
+        """Read what comes before the content. Raises StorageRefusal, ClientDisconnect."""
+        kind, options = parse_options_header(request.headers.get("content-type", ""))
+        if kind != b"multipart/form-data":
+            return cls(request, None)
+        boundary = options.get(b"boundary", b"")
+        if not boundary:
+            raise bad_request("Multipart: Boundary not found")
+        form = _Form(boundary)
+        upload = cls(request, form)
+        async for block in upload._blocks:
+            await form.feed(block)
+            if form.has_file:
+                return upload
+        form.finish()  # says what is wrong
+        return upload
+
+    async def store(self, target: Path, *, max_bytes: int) -> UploadBody:
+        """Stream the content into ``target``. Raises StorageRefusal, ClientDisconnect."""
+        # a body sent in chunks has no length to check beforehand, and nothing checks it afterwards
+        limit = max_bytes if self._form is not None or self.declared_bytes is not None else None
+        with target.open("wb") as file:
+            sink = _Sink(file, limit)
+            if self._form is None:
+                async for block in self._blocks:
+                    await asyncio.to_thread(sink.write, block)
+            else:
+                self._form.send_to(sink)
+                async for block in self._blocks:
+                    await self._form.feed(block)
+                self._form.finish()
+        if sink.truncated:
+            raise too_large()
+        self.body.size, self.body.etag = sink.size, sink.etag
+        return self.body
 
 
-async def _receive_raw(request: Request, sink: _Sink) -> UploadBody:
-    async for block in request.stream():
-        await asyncio.to_thread(sink.write, block)
+def _described(request: Request) -> UploadBody:
     body = UploadBody(content_type=request.headers.get("content-type", _DEFAULT_TYPE))
     if "cache-control" in request.headers:
         body.cache_control = request.headers["cache-control"]
@@ -57,19 +94,6 @@ async def _receive_raw(request: Request, sink: _Sink) -> UploadBody:
             raise bad_request("Metadata must be base64") from None
         body.metadata = _metadata(raw)
     return body
-
-
-async def _receive_form(request: Request, boundary: bytes, sink: _Sink) -> UploadBody:
-    if not boundary:
-        raise bad_request("Multipart: Boundary not found")
-    form = _Form(sink)
-    try:
-        parser = MultipartParser(boundary, form.callbacks())
-        async for block in request.stream():
-            await asyncio.to_thread(parser.write, block)
-    except FormParserError as error:
-        raise bad_request(f"Multipart: {error}") from None
-    return form.finish()
 
 
 def _metadata(raw: bytes) -> dict[str, Any]:
@@ -83,9 +107,9 @@ def _metadata(raw: bytes) -> dict[str, Any]:
 
 
 class _Sink:
-    """A file that counts, hashes and refuses to grow beyond a limit."""
+    """A file that counts, hashes and stops growing at a limit, while the sender is heard to the end."""
 
-    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, max_bytes: int | None) -> None:
         self._file = file
         self._max_bytes = max_bytes
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -95,30 +119,46 @@ class _Sink:
     def etag(self) -> str:
         return f'"{self._md5.hexdigest()}"'
 
-    def write(self, data: bytes | memoryview) -> None:
+    @property
+    def truncated(self) -> bool:
+        return self._max_bytes is not None and self.size > self._max_bytes
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.size += len(data)
-        if self.size > self._max_bytes:
-            raise too_large()
+        if self.truncated:
+            return
         self._md5.update(data)
         self._file.write(data)
 
 
 @dataclass
 class _Form:
-    """Callbacks of the streaming parser. The file part is the one with a file name: JS gives it an empty name."""
+    """A form as it is parsed. The file part is the one with a file name: JS gives it an empty name."""
 
-    sink: _Sink
+    boundary: InitVar[bytes]
     body: UploadBody = field(default_factory=UploadBody)
+    has_file: bool = False
+    _sink: _Sink | None = None
+    _early: bytearray = field(default_factory=bytearray)
     _header: bytes = b""
     _value: bytes = b""
     _headers: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
     _name: bytes = b""
     _text: bytes = b""
     _is_file: bool = False
-    _has_file: bool = False
     _complete: bool = False
 
-    def callbacks(self) -> Any:  # noqa: ANN401 - the parser's type is a TypedDict of private names
+    def __post_init__(self, boundary: bytes) -> None:
+        self._parser = MultipartParser(boundary, self._callbacks())
+
+    async def feed(self, block: bytes) -> None:
+        """Raises StorageRefusal."""
+        try:
+            await asyncio.to_thread(self._parser.write, block)
+        except FormParserError as error:
+            raise bad_request(f"Multipart: {error}") from None
+
+    def _callbacks(self) -> Any:  # noqa: ANN401 - the parser's type is a TypedDict of private names
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._on_field,
@@ -130,12 +170,18 @@ class _Form:
             "on_end": self._on_end,
         }
 
-    def finish(self) -> UploadBody:
+    def send_to(self, sink: _Sink) -> None:
+        """Where the file's bytes go from now on; those that came with its head go first."""
+        self._sink = sink
+        sink.write(self._early)
+        self._early = bytearray()
+
+    def finish(self) -> None:
+        """Raises StorageRefusal when the form is not whole."""
         if not self._complete:
             raise bad_request("Multipart: Unexpected end of form")
-        if not self._has_file:
+        if not self.has_file:
             raise bad_request("No file in the form")
-        return self.body
 
     def _begin(self) -> None:
         self._headers, self._text, self._is_file, self._name = {}, b"", False, b""
@@ -153,14 +199,17 @@ class _Form:
     def _on_headers(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         self._name = options.get(b"name", b"")
-        self._is_file = b"filename" in options and not self._has_file
+        self._is_file = b"filename" in options and not self.has_file
         if self._is_file:
-            self._has_file = True
+            self.has_file = True
             self.body.content_type = self._headers.get(b"content-type", _DEFAULT_TYPE.encode()).decode("latin-1")
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
-            self.sink.write(memoryview(data)[start:end])
+            if self._sink is None:
+                self._early += memoryview(data)[start:end]  # of one block
+            else:
+                self._sink.write(memoryview(data)[start:end])
             return
         if len(self._text) + end - start > _FIELD_BYTES:
             raise bad_request("Multipart: a field is too large")
@@ -178,4 +227,4 @@ class _Form:
         self._complete = True
 
 
-__all__ = ["UploadBody", "receive"]
+__all__ = ["Upload", "UploadBody"]

@@ -39,7 +39,7 @@ class BucketRoutes:
         caller = self._project.caller(request)
         body = await json_body(request)
         name = check_bucket_name(text(body, "name") or text(body, "id"))
-        given = _properties(body)
+        given = self._properties(body)
         try:
             async with self._project.acting_as(caller) as connection:
                 await connection.execute(
@@ -68,7 +68,7 @@ class BucketRoutes:
     async def update(self, request: Request) -> Response:
         body = await json_body(request)
         before = await self._visible(request)
-        after = {column: before[column] for column in _COLUMNS} | _properties(body)
+        after = {column: before[column] for column in _COLUMNS} | self._properties(body)
         async with self._project.acting_as(self._project.caller(request)) as connection:
             changed = await connection.fetchval(
                 "update storage.buckets set public = $2, file_size_limit = $3, allowed_mime_types = $4,"
@@ -106,18 +106,20 @@ class BucketRoutes:
             raise errors.bucket_missing()
         return row
 
-
-def _properties(body: dict[str, Any]) -> dict[str, Any]:
-    """The properties that a body names; null lifts a limit. Raises StorageRefusal."""
-    given: dict[str, Any] = {}
-    if body.get("public") is not None:
-        given["public"] = body["public"] is True
-    if "file_size_limit" in body:
-        given["file_size_limit"] = _bytes(body["file_size_limit"])
-    if "allowed_mime_types" in body:
-        wanted = body["allowed_mime_types"]
-        given["allowed_mime_types"] = texts(body, "allowed_mime_types", at_most=1000) if wanted else None
-    return given
+    def _properties(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The properties that a body names; null lifts a limit. Raises StorageRefusal."""
+        given: dict[str, Any] = {}
+        if body.get("public") is not None:
+            given["public"] = body["public"] is True
+        if "file_size_limit" in body:
+            limit = _bytes(body["file_size_limit"])
+            if limit is not None and limit > self._project.file_size_limit:
+                raise errors.too_large()
+            given["file_size_limit"] = limit
+        if "allowed_mime_types" in body:
+            wanted = body["allowed_mime_types"]
+            given["allowed_mime_types"] = texts(body, "allowed_mime_types", at_most=1000) if wanted else None
+        return given
 
 
 def _bytes(value: object) -> int | None:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.supabase.bodies import receive
+from app.sandbox.supabase.bodies import Upload
 from app.sandbox.supabase.errors import bad_link, bad_request, bucket_missing, wrong_link
 from app.sandbox.supabase.keys import InvalidToken
 from app.sandbox.supabase.objects import Objects, check_key
@@ -96,13 +96,10 @@ class LinkRoutes:
     async def upload(self, request: Request) -> Response:
         claims = self._claims(request, scope="upload")
         bucket = await self._objects.bucket(request.path_params["bucket"])
-        key, overwrite = check_key(request.path_params["key"]), bool(claims["upsert"])
-        await self._objects.check_write(SERVICE, bucket, key, overwrite=overwrite)
-        async with self._objects.incoming(bucket) as path:
-            body = await receive(request, path, max_bytes=bucket.limit)
-            stored = await self._objects.store(
-                SERVICE, bucket, key, path, body, overwrite=overwrite, owner=claims.get("owner")
-            )
+        key, upload = request.path_params["key"], await Upload.opened(request)
+        stored = await self._objects.receive(
+            SERVICE, bucket, key, upload, overwrite=bool(claims["upsert"]), owner=claims.get("owner")
+        )
         return JSONResponse({"Key": f"{stored.bucket}/{stored.name}"})
 
     def _claims(self, request: Request, *, scope: str) -> dict[str, Any]:

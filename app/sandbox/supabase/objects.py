@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.sandbox.supabase.bodies import UploadBody
+from app.sandbox.supabase.bodies import Upload, UploadBody
 from app.sandbox.supabase.errors import (
     bucket_missing,
     invalid_bucket_name,
@@ -24,12 +24,12 @@ from app.sandbox.supabase.errors import (
     mime_refused,
     object_missing,
     policy_denies,
+    too_large,
 )
-from app.sandbox.supabase.project import Caller, Connection, Project
+from app.sandbox.supabase.project import SERVICE, Caller, Connection, Project
 
 _BUCKET = re.compile(r"[A-Za-z0-9_!\-.*'() &$@=;:+,?]{1,100}")
 _KEY = re.compile(r"[A-Za-z0-9_/!\-.*'() &$@=;:+,?]{1,1024}")
-_GLOBAL_LIMIT = 5 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Bucket:
     id: str
     public: bool
     limit: int
-    mime_types: tuple[str, ...] | None
+    mime_types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +136,12 @@ class Objects:
         if row is None:
             raise bucket_missing()
         types = row["allowed_mime_types"]
-        limit = row["file_size_limit"]
+        limit, most = row["file_size_limit"], self._project.file_size_limit
         return Bucket(
             id=row["id"],
             public=row["public"],
-            limit=_GLOBAL_LIMIT if limit is None else min(limit, _GLOBAL_LIMIT),
-            mime_types=tuple(types) if types else None,
+            limit=most if limit is None else min(limit, most),
+            mime_types=tuple(types or ()),
         )
 
     async def find(self, caller: Caller, bucket: str, key: str) -> StoredObject:
@@ -193,6 +193,23 @@ class Objects:
             finally:
                 await trial.rollback()
 
+    async def receive(
+        self, caller: Caller, bucket: Bucket, key: str, upload: Upload, *, overwrite: bool, owner: str | None
+    ) -> StoredObject:
+        """Store an upload. Raises StorageRefusal, mostly before the content is read.
+
+        As measured on Storage v1.70.6, ``overwrite`` is heeded only then: the last write replaces what it finds, as
+        the service. Of creators at once several succeed, and the slowest one's bytes stay.
+        """
+        _check_mime(bucket, upload.body.content_type)
+        if upload.declared_bytes is not None and upload.declared_bytes > bucket.limit:
+            raise too_large()
+        check_key(key)
+        await self.check_write(caller, bucket, key, overwrite=overwrite)
+        async with self.incoming(bucket) as path:
+            body = await upload.store(path, max_bytes=bucket.limit)
+            return await self.store(SERVICE, bucket, key, path, body, overwrite=True, owner=owner)
+
     async def store(
         self,
         caller: Caller,
@@ -204,8 +221,7 @@ class Objects:
         overwrite: bool,
         owner: str | None,
     ) -> StoredObject:
-        """Make the received bytes the object. The unique index decides between racing creators."""
-        _check_mime(bucket, body.content_type)
+        """Make the received bytes the object."""
         version = str(uuid4())
         metadata = {
             "eTag": body.etag,
@@ -346,13 +362,11 @@ def _uuid(owner: str | None) -> UUID | None:
 
 
 def _check_mime(bucket: Bucket, content_type: str) -> None:
-    kind = content_type.partition(";")[0].strip().lower()
-    if bucket.mime_types is None or any(
-        allowed in (kind, "*/*") or (allowed.endswith("/*") and kind.startswith(allowed[:-1]))
-        for allowed in bucket.mime_types
-    ):
+    """By the letter: ``type/*`` or the very same text. ``*/*`` matches nothing."""
+    kind, _, detail = content_type.partition("/")
+    if not bucket.mime_types or f"{kind}/*" in bucket.mime_types or f"{kind}/{detail}" in bucket.mime_types:
         return
-    raise mime_refused(kind)
+    raise mime_refused(content_type)
 
 
 __all__ = ["Bucket", "Objects", "StoredObject", "check_bucket_name", "check_key", "iso"]

@@ -54,6 +54,11 @@ class Project:
         self._pool: asyncpg.Pool | None = None
 
     @property
+    def file_size_limit(self) -> int:
+        """The largest object that any bucket takes."""
+        return self.settings.storage_file_size_limit
+
+    @property
     def objects(self) -> Path:
         return self.settings.home / "storage"
 

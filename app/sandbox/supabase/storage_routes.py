@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.supabase.bodies import UploadBody, receive
+from app.sandbox.supabase.bodies import Upload, UploadBody
 from app.sandbox.supabase.errors import StorageRefusal, bucket_missing, object_missing
 from app.sandbox.supabase.objects import Bucket, Objects, StoredObject, check_key, iso
 from app.sandbox.supabase.project import SERVICE, Caller, Project
@@ -52,14 +52,9 @@ class StorageRoutes:
 
     async def _store(self, request: Request, *, overwrite: bool) -> Response:
         caller = self._project.caller(request)
-        key = check_key(request.path_params["key"])
         bucket = await self._objects.bucket(request.path_params["bucket"])
-        await self._objects.check_write(caller, bucket, key, overwrite=overwrite)
-        async with self._objects.incoming(bucket) as path:
-            body = await receive(request, path, max_bytes=bucket.limit)
-            stored = await self._objects.store(
-                caller, bucket, key, path, body, overwrite=overwrite, owner=caller.user_id
-            )
+        key, upload = request.path_params["key"], await Upload.opened(request)
+        stored = await self._objects.receive(caller, bucket, key, upload, overwrite=overwrite, owner=caller.user_id)
         return JSONResponse(_written(stored))
 
     async def remove(self, request: Request) -> Response:
