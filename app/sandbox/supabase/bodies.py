@@ -15,6 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from app.sandbox.supabase.errors import bad_request, too_large
+from app.sandbox.supabase.unread import begin_body
 
 _DEFAULT_TYPE = "text/plain;charset=UTF-8"
 _FIELD_BYTES = 64 * 1024
@@ -38,6 +39,7 @@ class Upload:
     """
 
     def __init__(self, request: Request, form: _Form | None) -> None:
+        self._request = request
         self._blocks = request.stream()
         self._form = form
         self.body = _described(request) if form is None else form.body
@@ -54,6 +56,7 @@ class Upload:
         boundary = options.get(b"boundary", b"")
         if not boundary:
             raise bad_request("Multipart: Boundary not found")
+        begin_body(request)
         form = _Form(boundary)
         upload = cls(request, form)
         async for block in upload._blocks:
@@ -62,6 +65,10 @@ class Upload:
                 return upload
         form.finish()  # says what is wrong
         return upload
+
+    def begin(self) -> None:
+        """The body is next; what is refused from now on leaves it unread."""
+        begin_body(self._request)
 
     async def store(self, target: Path, *, max_bytes: int) -> UploadBody:
         """Stream the content into ``target``. Raises StorageRefusal, ClientDisconnect."""

@@ -204,6 +204,7 @@ class Objects:
         _check_mime(bucket, upload.body.content_type)
         if upload.declared_bytes is not None and upload.declared_bytes > bucket.limit:
             raise too_large()
+        upload.begin()
         check_key(key)
         await self.check_write(caller, bucket, key, overwrite=overwrite)
         async with self.incoming(bucket) as path:
