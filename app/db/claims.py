@@ -2,11 +2,12 @@
 
 A claim locks the rows of the pools it looks at, so that two processes never count the same free slot, and locks each
 job together with its task, skipping what another transaction holds: it never waits for a job or a task.
+A job of a type that the caller does not handle stays queued for a process that does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -37,7 +38,7 @@ from unnest($1::text[]) with ordinality as lane(name, rank)
 cross join pools left join providers v on v.name = pools.provider
 cross join lateral (
   select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
-    and j.lane = lane.name and j.pool = pools.name
+    and j.lane = lane.name and j.pool = pools.name and j.type = any($2)
   order by j.priority desc, j.fair_tag, j.id limit 1) as head
 where {GATE} <> 'none'
 order by lane.rank, random()
@@ -47,6 +48,7 @@ RESUMABLE = """
 select lane.name as lane from unnest($1::text[]) with ordinality as lane(name, rank)
 cross join lateral (
   select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = lane.name
+    and j.type = any($2)
   order by j.priority desc, j.fair_tag, j.id limit 1) as head
 order by lane.rank
 """
@@ -68,6 +70,7 @@ from unnest($1::text[]) as p(name)
 PICK_NEW = """
 select j.id, j.alone from jobs j join tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = $1 and j.pool = $2
+  and j.type = any($4)
 order by j.priority desc, j.fair_tag, j.id
 limit $3
 for no key update of j, t skip locked
@@ -76,6 +79,7 @@ for no key update of j, t skip locked
 PICK_RESUMABLE = """
 select j.id, j.pool, j.alone from jobs j join tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = $1
+  and j.type = any($3)
 order by j.priority desc, j.fair_tag, j.id
 limit $2
 for no key update of j, t skip locked
@@ -140,12 +144,14 @@ async def claim(
     worker_id: UUID,
     lanes: Sequence[Lane],
     limit: int,
+    types: Collection[JobType] = tuple(JobType),
     time_limits: Mapping[str, float] | None = None,
 ) -> ClaimResult:
-    """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker; one that runs alone is claimed
-    alone. ``time_limits`` are in seconds, by job type; a type without one has none."""
-    waiting = await database.fetch(WAITING, list(lanes))
-    resumable = [row["lane"] for row in await database.fetch(RESUMABLE, list(lanes))]
+    """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker that handles ``types``; one that
+    runs alone is claimed alone. ``time_limits`` are in seconds, by job type; a type without one has none."""
+    handled = [type_.value for type_ in types]
+    waiting = await database.fetch(WAITING, list(lanes), handled)
+    resumable = [row["lane"] for row in await database.fetch(RESUMABLE, list(lanes), handled)]
     if not waiting and not resumable:
         return ClaimResult((), more=False, full=False)
     if limit <= 0:
@@ -154,13 +160,13 @@ async def claim(
     async with database.transaction() as connection:
         resumed: list[asyncpg.Record] = []
         for lane in resumable:
-            resumed += await connection.fetch(PICK_RESUMABLE, lane, limit - len(resumed))
+            resumed += await connection.fetch(PICK_RESUMABLE, lane, limit - len(resumed), handled)
         room = await _room(connection, sorted({row["pool"] for row in (*waiting, *resumed)}))
         # after the slots: who sees the slot that a refusal gave back also sees the breaker that it opened before
         gates = await breakers.gates(connection, sorted({row["provider"] for row in waiting}))
         batch.take(await _still_paid(connection, resumed))
         more = bool(resumable) and not batch.job_ids
-        fresh, probes, locked = await _pick_new(connection, batch, waiting, room, gates)
+        fresh, probes, locked = await _pick_new(connection, batch, waiting, room, gates, handled)
         more = more or locked
         if not batch.job_ids:
             return ClaimResult((), more=more, full=False)
@@ -202,6 +208,7 @@ async def _pick_new(
     waiting: Sequence[asyncpg.Record],
     room: dict[str, int],
     gates: dict[str, str],
+    handled: list[str],
 ) -> tuple[list[UUID], dict[UUID, str], bool]:
     """Fill the batch with jobs that need a slot: which, the providers that some of them probe, and whether others were
     there that could not be locked."""
@@ -214,7 +221,7 @@ async def _pick_new(
         wanted = min(room.get(row["pool"], 0), batch.left, 1 if gate == "one" else batch.left)
         if wanted <= 0 or gate == "none":
             continue
-        rows = await connection.fetch(PICK_NEW, row["lane"], row["pool"], wanted)
+        rows = await connection.fetch(PICK_NEW, row["lane"], row["pool"], wanted, handled)
         locked = locked or not rows
         joined = batch.take(rows)
         room[row["pool"]] -= len(joined)

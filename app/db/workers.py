@@ -14,7 +14,7 @@ from app.db.events import job_columns, job_updates
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import FailedJob, fail_what_hangs_on
-from app.domain.jobs import JobTrail, Lane
+from app.domain.jobs import JobTrail, JobType, Lane
 from app.errors import ErrorCode
 
 _SWEEP_LOCK = 0x73776565  # one sweep at a time in the whole installation
@@ -29,6 +29,7 @@ class WorkerIdentity:
     lanes: tuple[Lane, ...]
     slots: int
     version: str = ""  # of the code
+    job_types: tuple[JobType, ...] = ()  # the only ones that it claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class SweepResult:
 async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -> None:
     """Say that the process lives; also registers it, so that a row lost to a sweep comes back."""
     await database.execute(
-        "insert into workers (id, name, host, pid, lanes, slots, stopping, version)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8)"
+        "insert into workers (id, name, host, pid, lanes, slots, stopping, version, job_types)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
         " on conflict (id) do update set seen_at = now(), stopping = excluded.stopping",
         worker.id,
         worker.name,
@@ -57,6 +58,7 @@ async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -
         worker.slots,
         stopping,
         worker.version,
+        list(worker.job_types),
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -54,7 +55,7 @@ class Engine:
         bells: Bells,
         settings: Settings,
     ) -> None:
-        self.identity = identity
+        self.identity = replace(identity, job_types=tuple(sorted(handlers)))
         self._database = database
         self._handlers = handlers
         self._posts = posts
@@ -128,6 +129,7 @@ class Engine:
                     worker_id=self.identity.id,
                     lanes=self.identity.lanes,
                     limit=free,
+                    types=self._handlers.keys(),
                     time_limits=self._time_limits,
                 )
                 crossing.met(job.task_id for job in result.jobs)
@@ -237,16 +239,13 @@ class Engine:
     async def _outcome(self, run: JobRun) -> Outcome | None:
         """How the handler's run ends; None when nothing may be written any more."""
         job = run.job
-        handler = self._handlers.get(job.type)
-        if handler is None:
-            return Failed(ErrorCode.INTERNAL_ERROR, f"This version does not know the job type {job.type}.")
         try:
             run.begin()
             worker = f"{self.identity.name} ({self.identity.pid})"
             log.info("run_began", job_type=job.type.value, attempt=job.claim.attempt, worker=worker)
             if job.alone:
                 await self._others_end(run)
-            return await handler.run(run)
+            return await self._handlers[job.type].run(run)
         except ClaimLost:
             return None
         except HandBack:

@@ -19,6 +19,7 @@ from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity, renew
+from app.domain.jobs import JobType
 from app.embedded.valkey import EmbeddedValkey
 from app.services.doctor.examination import Group, examine
 from app.services.doctor.findings import Finding
@@ -161,7 +162,7 @@ async def _move_in(settings: Settings) -> None:
     try:
         await pool_rows.ensure(database, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
         for lane, lanes in LANES_OF.items():
-            worker = WorkerIdentity(uuid4(), lane, "here", 1, lanes, 5, version("makeit3d-bff"))
+            worker = WorkerIdentity(uuid4(), lane, "here", 1, lanes, 5, version("makeit3d-bff"), tuple(JobType))
             await renew(database, worker, stopping=False)
         await database.execute("update workers set seen_at = now() + interval '1 day'")
     finally:

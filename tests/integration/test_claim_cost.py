@@ -15,6 +15,7 @@ import orjson
 import pytest
 from app.db import claims, installation, requests, user_limits, workers
 from app.db.pool import Connection, Database
+from app.domain.jobs import JobType
 
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
 from tests.integration.majors import database
@@ -48,12 +49,12 @@ async def crowd(db: Database) -> Crowd:
 
 def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, Sequence[object]]]:
     """Name, statement and its arguments."""
-    lanes = ["priority", "normal"]
-    yield "lanes and pools with work", claims.WAITING, [lanes]
-    yield "lanes with work to resume", claims.RESUMABLE, [lanes]
+    lanes, types = ["priority", "normal"], list(JobType)
+    yield "lanes and pools with work", claims.WAITING, [lanes, types]
+    yield "lanes with work to resume", claims.RESUMABLE, [lanes, types]
     yield "used slots", claims.USED, [["openai", "tripo_h"]]
-    yield "new jobs", claims.PICK_NEW, ["normal", "openai", 20]
-    yield "jobs to resume", claims.PICK_RESUMABLE, ["normal", 20]
+    yield "new jobs", claims.PICK_NEW, ["normal", "openai", 20, types]
+    yield "jobs to resume", claims.PICK_RESUMABLE, ["normal", 20, types]
     yield "lanes to ring", workers.CLAIMABLE_LANES, []
     if analyzed:  # until then the planner makes a bitmap of all of the user's jobs: of the index alone
         yield "load of a user", user_limits.LOAD, [crowd.flooder, 5, 20, False]

@@ -162,6 +162,16 @@ def applied_later(script: str) -> Plant:
     return sql(f"insert into {HISTORY} values ('20990101000000', '{{{script}}}', 'later')", LATER)  # noqa: S608
 
 
+FUTURE_JOB = """
+with task as (insert into tasks (id) values ('task-future') returning id), request as (
+  insert into requests (id, task_id, operation, scope, idempotency_key, explicit_key, body_hash, job_id)
+  select gen_random_uuid(), id, 'test', id, 'key', true, 'hash', gen_random_uuid() from task returning *
+)
+insert into jobs (id, task_id, request_id, step, type, pool, lane, priority, fair_tag, status, params)
+select job_id, task_id, id, 1, 'of_the_future', 'openai', 'normal', 50, 0, 'queued', '{}' from request
+"""
+
+
 PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
     ("database_unreachable", elsewhere(lambda dsn: tcp_dsn(dsn, free_port())), ("127.0.0.1", "Refused")),
     ("database_unreachable", silent, ("does not answer",)),
@@ -252,6 +262,11 @@ PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
         "lane_unserved",
         sql("update workers set stopping = 'normal' = any(lanes)", "update workers set stopping = false"),
         ("normal",),
+    ),
+    (
+        "job_type_unserved",
+        sql(FUTURE_JOB, "delete from tasks"),
+        ("queued: 1 of type of_the_future",),
     ),
     (
         "worker_versions",

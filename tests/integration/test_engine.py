@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from app.ai_clients.errors import Advice, Refused
-from app.db import tasks
+from app.db import requests, tasks
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 
@@ -32,6 +32,20 @@ async def test_a_model_is_polled_and_stored_with_its_preview(workshop: Workshop)
     assert [asset["status"] for asset in status.assets] == ["complete"]
     assert await workshop.keys() == [f"models/{task}/model.glb", f"models/{task}/model.preview.webp"]
     assert await workshop.calls() == [("settled", None, 200_000)]
+
+
+async def test_a_job_of_an_unknown_type_keeps_no_other_job_back(workshop: Workshop) -> None:
+    plan = workshop.plan(Operation.TEXT_TO_IMAGE, "task-future-1")
+    await requests.accept(workshop.db, plan)
+    await workshop.db.execute("update jobs set type = 'of_the_future'")
+    status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_IMAGE, "task-today-1"))
+    assert status.jobs[0]["status"] == "completed"
+    assert [(job["status"], job["progress"]) for job in (await workshop.status("task-future-1")).jobs] == [
+        ("queued", 0)
+    ]
+    assert await workshop.db.fetchval("select attempt from jobs where type = 'of_the_future'") == 0
+    handled = await workshop.db.fetchval("select job_types from workers")
+    assert handled == ["generate_images", "generate_model", "refine_model", "render_sketch"]
 
 
 async def test_a_final_refusal_ends_the_job_with_its_code_and_costs_nothing(workshop: Workshop) -> None:

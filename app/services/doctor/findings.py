@@ -353,6 +353,12 @@ class Code(Enum):
     LANE_UNSERVED = Entry(
         "lane_unserved", _ERROR, "no live worker takes work of a lane", "start `makeit3d worker --lane LANE`"
     )
+    JOB_TYPE_UNSERVED = Entry(
+        "job_type_unserved",
+        _ERROR,
+        "jobs wait for a worker that handles their type, and none of the live ones does",
+        "update the workers to the version that accepted these jobs",
+    )
     WORKER_VERSIONS = Entry(
         "worker_versions",
         _WARNING,

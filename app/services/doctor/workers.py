@@ -23,6 +23,13 @@ async def _lanes(patient: DatabasePatient) -> Seen:
     ]
 
 
+async def _job_types(patient: DatabasePatient) -> Seen:
+    ttl = patient.settings.worker_ttl_seconds
+    unserved = await doctor.job_types_unserved(patient.database, worker_ttl_seconds=ttl)
+    waiting = ", ".join(f"{jobs} of type {name}" for name, jobs in unserved.items())
+    return [Finding(Code.JOB_TYPE_UNSERVED, f"queued: {waiting}")] if unserved else []
+
+
 async def _versions(patient: DatabasePatient) -> Seen:
     here = version("makeit3d-bff")
     ttl = patient.settings.worker_ttl_seconds
@@ -58,4 +65,4 @@ async def _connections(patient: DatabasePatient) -> Seen:
     return []
 
 
-WORKERS = Group("workers", open_migrated, (_lanes, _versions, _slots, _breakers, _connections))
+WORKERS = Group("workers", open_migrated, (_lanes, _job_types, _versions, _slots, _breakers, _connections))
