@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -16,16 +16,26 @@ from app.ai_clients.errors import Advice, Refused
 from app.ai_clients.registry import pools
 from app.config import Settings
 from app.container import user_limits
+from app.db import claims, requests, tasks
 from app.db import pools as pool_rows
-from app.db import requests, tasks
 from app.db.pool import Database
+from app.db.settle import settle
 from app.domain.audit import Findings
+from app.domain.jobs import Completed, Settlement
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 from app.services.audit import OUTPUT_KEY, ROW_CHECKS, audit_rows, look
 
 from tests.integration.audit_plants import PLANTS, plant_of
-from tests.integration.factories import accept, make_user, model_plan, settings_for, sketch_plan
+from tests.integration.factories import (
+    accept,
+    image_plan,
+    make_user,
+    make_worker,
+    model_plan,
+    settings_for,
+    sketch_plan,
+)
 from tests.integration.majors import database
 from tests.integration.workshop import open_workshop
 from tests.servers import PostgresServer
@@ -187,3 +197,19 @@ async def test_the_checks_run_on_every_major(database: str, tmp_path: Path) -> N
     settings = settings_for(database, tmp_path)
     async with _opened(settings) as db:
         assert (await audit_rows(db, settings)).differences == []
+
+
+@pytest.mark.parametrize(("provider", "pool"), [(None, "local"), ("openai", "openai")])
+async def test_only_a_completed_job_that_is_paid_needs_outputs_and_a_settled_call(
+    provider: str | None, pool: str, database: str, tmp_path: Path
+) -> None:
+    settings = settings_for(database, tmp_path)
+    async with _opened(settings) as db:
+        plan = image_plan(await make_user(db), "audit-local-1", n=1)
+        await accept(db, replace(plan, jobs=[replace(plan.jobs[0], provider=provider, pool=pool)], assets=[]))
+        worker = await make_worker(db)
+        (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
+        await settle(db, [Settlement(job, Completed(()))])
+        assert await db.fetchval("select status from tasks") == "completed"
+        found = {item.invariant.name for item in (await audit_rows(db, settings)).differences}
+    assert found == (set[str]() if pool == "local" else {"job_has_output", "completed_is_over"})

@@ -11,6 +11,9 @@ import asyncpg
 from app.db.pool import AssetTables, Connection, Database
 from app.domain.audit import Difference, Findings, Invariant
 
+# of ``jobs j``: its work is a provider's; a job of the local pool pays nobody
+IS_PAID = "coalesce(j.provider, 'local') <> 'local'"
+
 _SHOWN = 200  # differences of one check that are listed; the rest is counted
 _STATEMENT_SECONDS = 300
 _PATIENCE = _STATEMENT_SECONDS + 10  # seconds for an answer

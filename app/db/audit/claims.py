@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from app.db.audit.checks import Check
+from app.db.audit.checks import IS_PAID, Check
 from app.domain.audit import Area, Invariant
 
 _OPEN = "('intent', 'submitted', 'unknown')"
 
 
 def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> Check:
-    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), sql.replace("OPEN", _OPEN))
+    complete = sql.replace("OPEN", _OPEN).replace("IS_PAID", IS_PAID)
+    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), complete)
 
 
 CLAIM_CHECKS = (
@@ -125,7 +126,7 @@ CLAIM_CHECKS = (
     ),
     _rows(
         "completed_is_over",
-        "a completed job has no open call, and one that succeeded, of its own or of the job whose place it took",
+        "a completed job has no open call; a paid one has one that succeeded, its own or that of the job it retries",
         "a defect: report it with the job's calls",
         """
         select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
@@ -133,7 +134,7 @@ CLAIM_CHECKS = (
             where c.job_id = j.id), 'none')) as found
         from jobs j where j.status = 'completed' and (
           exists (select from provider_calls c where c.job_id = j.id and c.state in OPEN)
-          or not exists (
+          or IS_PAID and not exists (
             with recursive line (id, retry_of) as (
               select j.id, j.retry_of
               union all select o.id, o.retry_of from jobs o join line on o.id = line.retry_of

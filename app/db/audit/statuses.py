@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from app.db.audit.checks import Check
+from app.db.audit.checks import IS_PAID, Check
 from app.domain.audit import Area, Invariant
 
 _REPAIR = "`makeit3d jobs show` the job; a defect: report it with the job's events"
 
 
 def _rows(name: str, rule: str, sql: str, *, remedy: str = _REPAIR, passing: bool = False) -> Check:
-    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), sql)
+    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), sql.replace("IS_PAID", IS_PAID))
 
 
 STATUS_CHECKS = (
@@ -62,10 +62,11 @@ STATUS_CHECKS = (
     ),
     _rows(
         "job_has_output",
-        "a completed job has at least one complete asset row",
+        "a completed job that was to make something, or is paid, has at least one complete asset row",
         """
         select jsonb_build_object('job', j.id, 'task', j.task_id) as ids, 'no asset row of it is complete' as found
         from jobs j where j.status = 'completed'
+          and (IS_PAID or exists (select from asset a where a.job_id = j.id))
           and not exists (select from asset a where a.job_id = j.id and a.status = 'complete')
         """,
     ),
