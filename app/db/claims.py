@@ -17,6 +17,7 @@ from app.db import breakers
 from app.db.breakers import GATE
 from app.db.events import select_job_updates
 from app.db.pool import Connection, Database
+from app.db.waits import slots_used
 from app.domain.jobs import Claim, ClaimedJob, JobType, Lane
 
 
@@ -55,17 +56,7 @@ order by lane.rank
 
 _LOCK_POOLS = "select name, slots from pools where name = any($1) order by name for no key update"
 
-# A slot is held by a running job that has not yet had its last call accepted, and by every open call, each once.
-USED = """
-select p.name, (
-    select count(*) from jobs j where j.pool = p.name and j.status = 'running' and not j.calls_done
-      and not exists (select from provider_calls c
-        where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))
-  ) + (
-    select count(*) from provider_calls c where c.pool = p.name and c.state in ('intent', 'submitted', 'unknown')
-  ) as used
-from unnest($1::text[]) as p(name)
-"""
+USED = f"select p.name, {slots_used('p.name')} as used from unnest($1::text[]) as p(name)"  # noqa: S608 - constants
 
 PICK_NEW = """
 select j.id, j.alone from jobs j join tasks t on t.id = j.task_id

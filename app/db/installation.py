@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import asyncpg
 
 from app.db.claims import USED
 from app.db.pool import Database
+from app.db.waits import reason, slots_used
 from app.domain.statuses import WaitingFor
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Queued jobs of one lane and pool that wait for the same thing: ``slot`` for those that can be claimed. Of more
-    than ``COUNTED`` only so many are counted.
+    """Queued jobs of one lane and pool that wait for the same thing. Of more than ``COUNTED`` only so many are counted.
 
     ``age_seconds`` is how long the oldest that never ran could have been running: since its request, or the step
-    before it, was done. Jobs that wait for their step, a repeat or a breaker have none.
+    before it, was done. Only jobs that wait for a slot or a worker have one.
     """
 
     lane: str
@@ -56,14 +55,22 @@ class Installation:
 # step was asked for long before it could run.
 COUNTED = 500
 NO_BITMAP = "set local enable_bitmapscan = off"
-_KIND = "(j.lane || '/' || j.pool || '/' || coalesce(j.waiting_for, 'slot'))"  # as the index has it
-QUEUES = f"""
-with kinds as (
-  select lane.name as lane, pools.name as pool, w.reason as waiting_for,
-    lane.name || '/' || pools.name || '/' || w.reason as name
-  from unnest(array['normal', 'priority']) as lane(name), pools, unnest($1::text[]) as w(reason)
+_KIND = (  # as the index has it
+    "(j.lane || '/' || j.pool || '/' || coalesce(j.waiting_for, '') || case when j.resume then '/resume' else '' end)"
 )
-select k.lane, k.pool, k.waiting_for, found.jobs, extract(epoch from now() - oldest.since)::float8 as age_seconds
+_REASON = reason(stored="s.word", resume="r.resume", held="state.held", full="state.full_up")
+QUEUES = f"""
+with state as materialized (
+  select p.name, v.name is not null as held, {slots_used("p.name")} >= p.slots as full_up
+  from pools p left join providers v on v.name = p.provider and v.state <> 'closed'
+), kinds as materialized (
+  select lane.name as lane, state.name as pool, {_REASON} as reason, lane.name || '/' || state.name || '/'
+    || coalesce(s.word, '') || case when r.resume then '/resume' else '' end as name
+  from unnest(array['normal', 'priority']) as lane(name), state, unnest(array_append($1::text[], null)) as s(word),
+    (values (false), (true)) as r(resume)
+)
+select k.lane, k.pool, k.reason as waiting_for, least(sum(found.jobs), {COUNTED})::bigint as jobs,
+  extract(epoch from now() - min(oldest.since))::float8 as age_seconds
 from kinds k cross join lateral (
   select count(*) as jobs from (
     select from jobs j where j.status = 'queued' and {_KIND} = k.name
@@ -73,21 +80,18 @@ cross join lateral (
       select max(f.finished_at) from jobs f where f.request_id = head.request_id and f.step < head.step)) end) as since
   from (
     select j.request_id, j.step, j.created_at from jobs j
-    where j.status = 'queued' and {_KIND} = k.name and j.started_at is null and k.waiting_for = 'slot'
+    where j.status = 'queued' and {_KIND} = k.name and j.started_at is null and k.reason in ('slot', 'worker')
     order by {_KIND}, j.created_at limit 100) as head) as oldest
 where found.jobs > 0
-order by 1, 2, 3
+group by 1, 2, 3 order by 1, 2, 3
 """  # noqa: S608 - constants
 
-REASONS = [reason.value for reason in WaitingFor]
+# the words that a row may store; the others are derived
+STORED = [word.value for word in WaitingFor if word not in (WaitingFor.SLOT, WaitingFor.WORKER)]
 
 CALLS = """
 select provider, state, count(*) as calls, extract(epoch from now() - min(created_at))::float8 as oldest_seconds
 from provider_calls where state in ('intent', 'submitted', 'unknown') group by 1, 2 order by 1, 2
-"""
-
-HELD = """
-select p.name from pools p join providers v on v.name = p.provider where v.state <> 'closed'
 """
 
 WORKERS = """
@@ -101,32 +105,18 @@ async def read(database: Database, *, worker_ttl_seconds: float) -> Installation
     """One moment of everything. Raises what an unreachable database raises."""
     async with database.snapshot() as connection:
         await connection.execute(NO_BITMAP)
-        queues = [_queue(row) for row in await connection.fetch(QUEUES, REASONS)]
+        queues = [_queue(row) for row in await connection.fetch(QUEUES, STORED)]
         await connection.execute("reset enable_bitmapscan")
         slots = {row["name"]: row["slots"] for row in await connection.fetch("select name, slots from pools")}
         used = {row["name"]: row["used"] for row in await connection.fetch(USED, sorted(slots))}
-        held = {row["name"] for row in await connection.fetch(HELD)}
         calls = await connection.fetch(CALLS)
         workers = await connection.fetch(WORKERS, worker_ttl_seconds)
     return Installation(
-        queues=tuple(_behind_breakers(queues, held)),
+        queues=tuple(queues),
         pools=tuple(PoolUse(name, used[name], slots[name]) for name in sorted(slots)),
         calls=tuple(OpenCalls(row["provider"], row["state"], row["calls"], row["oldest_seconds"]) for row in calls),
         workers={row["lane"]: row["workers"] for row in workers},
     )
-
-
-def _behind_breakers(queues: Iterable[Queue], held: set[str]) -> Iterator[Queue]:
-    """What waits for a breaker is derived (ADR 12): no slot would help a job of a pool that is held."""
-    waiting: dict[tuple[str, str], int] = {}
-    for queue in queues:
-        if queue.pool in held and queue.waiting_for in (WaitingFor.SLOT, WaitingFor.BREAKER):
-            key = queue.lane, queue.pool
-            waiting[key] = min(COUNTED, waiting.get(key, 0) + queue.jobs)
-        else:
-            yield queue
-    for (lane, pool), jobs in waiting.items():
-        yield Queue(lane, pool, WaitingFor.BREAKER.value, jobs, None)
 
 
 def _queue(row: asyncpg.Record) -> Queue:

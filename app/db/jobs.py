@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from app.db.pool import Database
+from app.db.waits import WAIT
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType
 
 
@@ -153,20 +154,16 @@ async def jobs_of(database: Database, request_id: UUID) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-# a queued job's wait for a breaker is derived, as in its status
-_JOB = """
+_JOB = f"""
 select j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.provider, j.pool, j.lane, j.priority, j.status,
-  coalesce(j.waiting_for, case when v.name is not null then 'breaker' end) as waiting_for, j.run_after, j.resume,
-  j.calls_done, j.alone, j.worker_id, w.name as worker, w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes,
-  j.deferrals, j.progress, j.cost_micros, coalesce(j.error_code, v.error_code) as error_code, j.error_message,
-  j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id, r.operation
+  wait.reason as waiting_for, j.run_after, j.resume, j.calls_done, j.alone, j.worker_id, w.name as worker,
+  w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress, j.cost_micros,
+  wait.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id,
+  r.operation
 from jobs j join requests r on r.id = j.request_id
-left join workers w on w.id = j.worker_id
-left join pools b on b.name = j.pool
-left join providers v on v.name = b.provider and v.state <> 'closed' and j.status = 'queued' and not j.resume
-  and coalesce(j.waiting_for, 'breaker') = 'breaker'
+left join workers w on w.id = j.worker_id {WAIT}
 where j.id = $1
-"""
+"""  # noqa: S608 - constants
 
 
 async def record(database: Database, job_id: UUID, *, events: int) -> JobRecord | None:

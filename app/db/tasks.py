@@ -13,6 +13,7 @@ from app.db.events import job_columns, job_updates
 from app.db.pool import Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import end_assets, ended_by
+from app.db.waits import WAIT
 from app.errors import ErrorCode
 
 
@@ -50,23 +51,11 @@ with request as (
 )
 select request.*, (
   select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
-    'pool', j.pool, 'progress', j.progress, 'waiting_for', case
-      when j.waiting_for is not null then j.waiting_for
-      when v.name is not null then 'breaker'
-      when j.status = 'queued' and not j.resume and (
-        (select count(*) from provider_calls c where c.pool = j.pool and c.state in ('intent', 'submitted', 'unknown'))
-        + (select count(*) from jobs r where r.pool = j.pool and r.status = 'running' and not r.calls_done
-            and not exists (select from provider_calls c
-              where c.job_id = r.id and c.state in ('intent', 'submitted', 'unknown')))
-        >= (select p.slots from pools p where p.name = j.pool)) then 'slot' end,
-    'error_code', case when v.name is not null and coalesce(j.waiting_for, 'breaker') = 'breaker'
-      then coalesce(j.error_code, v.error_code) else j.error_code end,
+    'pool', j.pool, 'progress', j.progress, 'waiting_for', wait.reason, 'error_code', wait.error_code,
     'probe_seconds', case when v.state = 'open' then extract(epoch from v.probe_at - now())::float8 end,
     'error_message', j.error_message, 'cost_micros', j.cost_micros,
     'provider_task_id', j.output->>'provider_task_id') order by j.step, j.chunk), '[]')
-  from jobs j left join pools b on b.name = j.pool
-  left join providers v on v.name = b.provider and v.state <> 'closed' and j.status = 'queued' and not j.resume
-  where j.request_id = request.id
+  from jobs j {wait} where j.request_id = request.id
 ) as jobs, (
   select coalesce(jsonb_agg(to_jsonb(a) order by a.number), '[]') from (
     select 'concept' as kind, c.id, c.job_id, c.number, c.status, c.asset_url, c.preview_url, c.error_code
@@ -103,7 +92,7 @@ async def status_of_job(database: Database, job_id: UUID, user_id: UUID) -> Stat
 
 async def _status(database: Database, request: str, key: object, user_id: UUID) -> StatusRows | None:
     tables = database.tables
-    statement = _STATUS.format(request=request, concepts=tables.concepts, models=tables.models)
+    statement = _STATUS.format(request=request, wait=WAIT, concepts=tables.concepts, models=tables.models)
     row = await database.fetchrow(statement, key, user_id)
     if row is None:
         return None
@@ -153,14 +142,20 @@ async def list_page(
     return [_task(row) for row in rows]
 
 
+_REQUESTS = f"""
+select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.finished_at, r.retry_of, (
+  select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
+    'progress', j.progress, 'waiting_for', wait.reason, 'error_code', wait.error_code,
+    'cost_micros', j.cost_micros) order by j.step, j.chunk), '[]')
+  from jobs j {WAIT} where j.request_id = r.id
+) as jobs from requests r where r.task_id = $1 order by r.number
+"""  # noqa: S608 - constants
+
+
 async def requests_of(database: Database, task_id: str) -> list[dict[str, Any]]:
     """The requests of a task with their jobs, oldest first."""
     rows = await database.fetch(
-        "select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.finished_at, r.retry_of, ("
-        " select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type,"
-        " 'status', j.status, 'progress', j.progress, 'waiting_for', j.waiting_for, 'error_code', j.error_code,"
-        " 'cost_micros', j.cost_micros) order by j.step, j.chunk), '[]') from jobs j where j.request_id = r.id) as jobs"
-        " from requests r where r.task_id = $1 order by r.number",
+        _REQUESTS,
         task_id,
     )
     return [dict(row) for row in rows]

@@ -45,8 +45,8 @@ class CallState(StrEnum):
 
 
 class WaitingFor(StrEnum):
-    """Why a queued job can not be claimed yet. ``slot`` is derived and never stored; ``breaker`` is derived but for the
-    job whose call was just refused."""
+    """Why a queued job does not run. ``slot`` and ``worker`` (nothing keeps it back: no worker has claimed it yet) are
+    derived and never stored; ``breaker`` is derived but for the job whose call was just refused."""
 
     RETRY = "retry"
     USER_LIMIT = "user_limit"
@@ -54,6 +54,7 @@ class WaitingFor(StrEnum):
     DEPENDENCY = "dependency"
     BREAKER = "breaker"
     SLOT = "slot"
+    WORKER = "worker"
 
 
 _FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED})

@@ -12,7 +12,7 @@ from app.schemas.examples import CONCEPT_URL, JOB_ID, REQUEST_ID, TASK_ID
 
 AssetWord = Literal["pending", "processing", "complete", "failed", "canceled"]
 TaskWord = Literal["queued", "running", "completed", "failed", "canceled"]
-Waiting = Literal["retry", "user_limit", "step", "dependency", "breaker", "slot"]
+Waiting = Literal["retry", "user_limit", "step", "dependency", "breaker", "slot", "worker"]
 
 
 class StatusError(BaseModel):

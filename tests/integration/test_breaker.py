@@ -68,7 +68,7 @@ async def test_an_open_breaker_keeps_its_providers_jobs_and_no_others(db: Databa
     assert await fail(db)
     assert (await waiting_for(db, "task-model-1", user), await waiting_for(db, "task-image-1", user)) == (
         "breaker",
-        None,
+        "worker",
     )
     assert [job.task_id for job in await claim(db, worker)] == ["task-image-1"]
     assert await db.fetch(workers.CLAIMABLE_LANES) == []
@@ -156,7 +156,7 @@ async def test_paid_work_goes_on_while_the_breaker_is_open(db: Database) -> None
     await provider_calls.submitted(db, await call_of(db, job), last=True, provider_task_id="t")
     await fail(db)
     await settle(db, [Settlement(job, Deferred(None, None, 0.0))])
-    assert await waiting_for(db, "task-paid-1", user) is None
+    assert await waiting_for(db, "task-paid-1", user) == "worker"
     assert [again.task_id for again in await claim(db, worker)] == ["task-paid-1"]
 
 

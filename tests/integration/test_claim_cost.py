@@ -16,6 +16,7 @@ import pytest
 from app.db import claims, installation, requests, user_limits, workers
 from app.db.pool import Connection, Database
 from app.domain.jobs import JobType
+from app.domain.statuses import WaitingFor
 
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
 from tests.integration.majors import database
@@ -119,11 +120,11 @@ async def assert_a_scrape_is_bounded(crowd: Crowd) -> None:
     """Monitoring counts so many of each kind and no more."""
     async with crowd.db.transaction() as connection:
         await connection.execute(installation.NO_BITMAP)
-        plan = await explain(connection, installation.QUEUES, [installation.REASONS])
-        queues = await connection.fetch(installation.QUEUES, installation.REASONS)
+        plan = await explain(connection, installation.QUEUES, [installation.STORED])
+        queues = await connection.fetch(installation.QUEUES, installation.STORED)
     assert widest(plan) <= len(queues) * installation.COUNTED < BLOCKED, plan
     assert max(queue["jobs"] for queue in queues) == installation.COUNTED
-    assert {queue["waiting_for"] for queue in queues} == set(installation.REASONS)
+    assert {queue["waiting_for"] for queue in queues} == set(WaitingFor)
 
 
 async def assert_cheap(crowd: Crowd, *, analyzed: bool) -> None:

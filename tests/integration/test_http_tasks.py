@@ -126,8 +126,8 @@ async def test_what_is_somebody_elses_is_absent(gate: Gateway) -> None:
 async def test_the_status_of_a_two_step_request(gate: Gateway) -> None:
     plan = await accept(gate.db, sketch_plan(gate.user_id, "task-http-0007"))
     before = await status(gate, "task-http-0007", params={"service": "tripo"})
-    assert (before.status, before.progress, before.waiting_for) == ("pending", 0, None)
-    assert [job.waiting_for for job in before.jobs] == [None, "step"]
+    assert (before.status, before.progress, before.waiting_for) == ("pending", 0, "worker")
+    assert [job.waiting_for for job in before.jobs] == ["worker", "step"]
     await work(gate)
     half = await status(gate, "task-http-0007")
     assert (half.status, half.progress, half.asset_url) == ("processing", 50, None)
@@ -325,5 +325,5 @@ async def test_a_request_during_an_outage_is_accepted_and_says_why_it_waits(gate
     )
     seen = await gate.get("/tasks/task-outage-1/status")
     document = TaskStatus.model_validate(seen.json(), extra="forbid")
-    assert (document.waiting_for, document.jobs[0].error) == (None, None)
+    assert (document.waiting_for, document.jobs[0].error) == ("worker", None)
     assert int(seen.headers["retry-after"]) == 3

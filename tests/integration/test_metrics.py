@@ -49,7 +49,7 @@ async def test_a_scrape_tells_of_queue_slots_calls_and_workers(gate: Gateway) ->
     worker = await make_worker(gate.db, lanes=("normal",))
     assert len((await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs) == 1
     text = await scrape(gate)
-    assert 'makeit3d_queue_jobs{lane="normal",pool="openai",waiting_for="slot"} 2.0' in text
+    assert 'makeit3d_queue_jobs{lane="normal",pool="openai",waiting_for="worker"} 2.0' in text
     age = re.search(r'makeit3d_queue_age_seconds\{lane="normal",pool="openai"\} (\S+)', text)
     assert age is not None
     assert 3600 <= float(age[1]) < 7200
@@ -77,7 +77,7 @@ async def test_what_an_open_breaker_holds_back_waits_for_no_slot(gate: Gateway) 
     )
     text = await scrape(gate)
     assert 'makeit3d_queue_jobs{lane="normal",pool="openai",waiting_for="breaker"} 1.0' in text
-    assert 'waiting_for="slot"' not in text
+    assert 'waiting_for="worker"' not in text
     assert "makeit3d_queue_age_seconds{" not in text
     record = await jobs.record(gate.db, plan.jobs[0].id, events=1)
     assert record is not None

@@ -28,7 +28,7 @@ async def test_one_statement_writes_task_request_jobs_rows_and_events(db: Databa
     await accept(db, sketch_plan(user, "task-accept-1"))
     status = await tasks.status_of_task(db, "task-accept-1", user)
     assert status is not None
-    assert [(job["status"], job["waiting_for"]) for job in status.jobs] == [("queued", None), ("queued", "step")]
+    assert [(job["status"], job["waiting_for"]) for job in status.jobs] == [("queued", "worker"), ("queued", "step")]
     assert [(asset["kind"], asset["status"]) for asset in status.assets] == [
         ("concept", "pending"),
         ("model", "pending"),

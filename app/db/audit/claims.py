@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.db.audit.checks import IS_PAID, Check
+from app.db.waits import slots_used
 from app.domain.audit import Area, Invariant
 
 _OPEN = "('intent', 'submitted', 'unknown')"
@@ -53,16 +54,12 @@ CLAIM_CHECKS = (
         "slots",
         "no pool has more slots in use than it has",
         "expected for a while after the setting was lowered; else report it: the provider may refuse",
-        """
+        f"""
         select jsonb_build_object('pool', p.name) as ids,
-          format('%s of %s slots in use', u.jobs + u.calls, p.slots) as found
-        from pools p cross join lateral (
-          select (select count(*) from jobs j where j.pool = p.name and j.status = 'running' and not j.calls_done
-              and not exists (select from provider_calls c where c.job_id = j.id and c.state in OPEN)) as jobs,
-            (select count(*) from provider_calls c where c.pool = p.name and c.state in OPEN) as calls
-        ) as u
-        where u.jobs + u.calls > p.slots
-        """,
+          format('%s of %s slots in use', u.used, p.slots) as found
+        from pools p cross join lateral (select {slots_used("p.name")} as used) as u
+        where u.used > p.slots
+        """,  # noqa: S608 - constants
     ),
     _rows(
         "one_open_call",
