@@ -9,6 +9,7 @@ import asyncpg
 
 from app.db.pool import Database
 from app.domain.jobs import Claim
+from app.domain.storage_urls import StorageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,12 @@ async def by_key(database: Database, bucket: str, key: str) -> FileRow | None:
 async def by_id(database: Database, file_id: UUID) -> FileRow | None:
     row = await database.fetchrow(f"select {_COLUMNS} from files where id = $1 and state <> 'removed'", file_id)  # noqa: S608
     return _file(row)
+
+
+async def object_of(database: Database, file_id: UUID, user_id: UUID) -> StorageRef | None:
+    """The object of a user's file, also of one that was removed."""
+    row = await database.fetchrow("select bucket, key from files where id = $1 and user_id = $2", file_id, user_id)
+    return None if row is None else StorageRef(row["bucket"], row["key"])
 
 
 async def owner_in_storage(database: Database, bucket: str, key: str) -> str | None:

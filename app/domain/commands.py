@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
 from app.domain.operations import ModelOptions, Operation
+from app.domain.storage_urls import StorageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,30 @@ class GenerateCommand:
     input_model_asset_url: str | None = None
     options: ModelOptions = field(default_factory=ModelOptions)
     provider: str | None = None
+    # what the client set of the operation's own body, but for the task and the inputs
+    set_fields: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
 
-    def body_hash(self) -> str:
-        """Identifies the operation and its validated body with defaults, whatever way the client spelled it."""
-        return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
+    @property
+    def input_urls(self) -> dict[str, tuple[str, ...]]:
+        """By field; a field without one is left out."""
+        sketch, model = self.input_sketch_asset_url, self.input_model_asset_url
+        urls = {
+            "input_image_asset_urls": self.input_image_asset_urls,
+            "input_sketch_asset_url": () if sketch is None else (sketch,),
+            "input_model_asset_url": () if model is None else (model,),
+        }
+        return {name: found for name, found in urls.items() if found}
+
+    def body_hash(self, objects: Mapping[str, StorageRef]) -> str:
+        """Identifies the request within its task: a repeat has the same one, whatever way the client spelled it.
+
+        ``objects`` are what the input URLs lead to: two links to one object are one input. A URL without an object,
+        which no request was ever accepted with, stands for itself. Nothing else than what was set counts, so that a
+        field that is new tomorrow changes no hash of today.
+        """
+        inputs = {
+            name: [[objects[url].bucket, objects[url].key] if url in objects else url for url in urls]
+            for name, urls in self.input_urls.items()
+        }
+        body = {"operation": self.operation.value, "fields": dict(self.set_fields), "inputs": inputs}
+        return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any
 
 import structlog
@@ -82,11 +83,13 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern="^[!-~]+$",
+        pattern=r'^([!-~]+|"([ !#-\[\]-~]|\\["\\])+")$',
         description="Names this request within its task: the same key and body get the same answer, and nothing is"
-        " made or paid again. Without it the body itself is the key, until the request fails or is canceled.",
+        " made or paid again. Without it the body itself is the key, until the request fails or is canceled."
+        " A quoted string (RFC 8941) and the bare text are the same key.",
     ),
 ]
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"')
 
 
 class Acceptance:
@@ -96,7 +99,7 @@ class Acceptance:
         self._caller: Principal = caller
         self._services: Services = services
         self._response = response
-        self._key = key
+        self._key = None if key is None else _bare(key)
 
     async def of(self, command: GenerateCommand) -> TaskAccepted:
         accepted = await self._services.generation.accept(self._caller, command, idempotency_key=self._key)
@@ -115,6 +118,12 @@ class Acceptance:
             status_url=status_url,
             deduplicated=accepted.deduplicated,
         )
+
+
+def _bare(key: str) -> str:
+    """The text of a quoted string; any other text as it is."""
+    quoted = _QUOTED.fullmatch(key)
+    return key if quoted is None else re.sub(r'\\(["\\])', r"\1", quoted[1])
 
 
 AcceptanceDep = Annotated[Acceptance, Depends()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
@@ -44,8 +44,18 @@ class _Body(BaseModel):
         many = values.pop("input_image_asset_urls", None)
         urls = tuple(many or ([] if one is None else [one]))
         return GenerateCommand(
-            operation=self.operation, input_image_asset_urls=urls, options=ModelOptions(**options), **values
+            operation=self.operation,
+            input_image_asset_urls=urls,
+            options=ModelOptions(**options),
+            set_fields=self.set_fields(),
+            **values,
         )
+
+    def set_fields(self) -> dict[str, Any]:
+        """What was set to something else than its default, in one spelling; without the task's id, which the request is
+        identified within, and without inputs, which their objects stand for."""
+        values = self.model_dump(exclude_defaults=True, exclude_none=True, exclude={"task_id"})
+        return {name: value for name, value in values.items() if not name.endswith(("_asset_url", "_asset_urls"))}
 
     @model_validator(mode="after")
     def _prompt_with_style_fits(self) -> Self:

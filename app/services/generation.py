@@ -79,7 +79,8 @@ class Generation:
         TOO_MANY_INPUTS, the INPUT_* and DRAFT_* codes, PROVIDER_NOT_AVAILABLE. Nothing is written then.
         """
         user_id = principal.user_id
-        body_hash = command.body_hash()
+        urls = [url for found in command.input_urls.values() for url in found]
+        body_hash = command.body_hash(await self._resolver.objects(urls, user_id))
         key = f"body:{body_hash}" if idempotency_key is None else f"key:{idempotency_key}"
         repeat = await self._repeat(command.task_id, user_id, key, body_hash)
         if repeat is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from app.db.files import FileRow
 from app.db.pool import Database
 from app.db.requests import CheckedInput
 from app.domain.params import ObjectRef
-from app.domain.storage_urls import ContentRef, parse_storage_url
+from app.domain.storage_urls import ContentRef, StorageRef, parse_storage_url
 from app.errors import AppError, ErrorCode
 from app.services.input_files import InputFiles
 
@@ -40,6 +41,20 @@ class InputResolver:
         self._settings = settings
         self._buckets = frozenset((*settings.input_bucket_names, settings.generated_assets_bucket_name))
 
+    async def objects(self, urls: Iterable[str], user_id: UUID) -> dict[str, StorageRef]:
+        """The objects that the URLs name, whether they exist (any more) or not; a URL that names none is left out."""
+        found: dict[str, StorageRef] = {}
+        for url in urls:
+            try:
+                parsed = self._parsed(url)
+            except AppError:
+                continue
+            if isinstance(parsed, ContentRef):
+                parsed = await files.object_of(self._database, parsed.file_id, user_id)
+            if parsed is not None:
+                found[url] = parsed
+        return found
+
     async def picture(self, url: str, user_id: UUID) -> ResolvedInput:
         """Raises AppError with one of the INPUT_* codes."""
         ref, file = await self._own_object(url, user_id)
@@ -54,12 +69,7 @@ class InputResolver:
         return ResolvedInput(ref, await self._sources(url, ref, file, user_id))
 
     async def _own_object(self, url: str, user_id: UUID) -> tuple[ObjectRef, FileRow | None]:
-        parsed = parse_storage_url(
-            url,
-            supabase_url=self._settings.supabase_url,
-            public_base_url=self._settings.public_base_url,
-            allowed_buckets=self._buckets,
-        )
+        parsed = self._parsed(url)
         if isinstance(parsed, ContentRef):
             file = await files.by_id(self._database, parsed.file_id)
             if file is None or file.bucket not in self._buckets:
@@ -79,6 +89,14 @@ class InputResolver:
             if owner != str(user_id):
                 raise AppError(ErrorCode.INPUT_NOT_FOUND)
         return ref, None
+
+    def _parsed(self, url: str) -> StorageRef | ContentRef:
+        return parse_storage_url(
+            url,
+            supabase_url=self._settings.supabase_url,
+            public_base_url=self._settings.public_base_url,
+            allowed_buckets=self._buckets,
+        )
 
     async def _sources(self, url: str, ref: ObjectRef, file: FileRow | None, user_id: UUID) -> Sources:
         base = f"{self._settings.supabase_url}/storage/v1/object"

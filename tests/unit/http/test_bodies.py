@@ -159,20 +159,3 @@ def test_commands_hold_what_was_sent() -> None:
     assert command(ImageToImage).input_image_asset_urls == (URL,)
     assert command(SketchToModel).input_sketch_asset_url == URL
     assert command(RefineModel, texture_quality="extreme").options == ModelOptions(texture_quality="extreme")
-
-
-@pytest.mark.parametrize("model", BODIES)
-def test_spellings_of_one_request_are_one_request(model: type[BaseModel]) -> None:
-    plain = command(model).body_hash()
-    assert command(model, style="", provider=None).body_hash() == plain
-    assert command(model, task_id="task-0002").body_hash() != plain
-    assert command(model, style="oak").body_hash() != plain
-
-
-def test_both_spellings_of_a_draft_and_of_one_view_are_one_request() -> None:
-    old = command(RefineModel, tripo_draft_task_id=..., draft_model_task_id="draft-1")
-    assert old.body_hash() == command(RefineModel).body_hash()
-    single = command(ImageToModel, input_image_asset_urls=..., input_image_asset_url=URL)
-    assert single.body_hash() == command(ImageToModel).body_hash()
-    assert command(TextToImage, n=2.0).body_hash() == command(TextToImage, n=2).body_hash()
-    assert command(TextToImage, n=1).body_hash() == command(TextToImage).body_hash()
