@@ -3,7 +3,8 @@
 StorageError
 ├── ObjectNotFound
 ├── ObjectExists
-├── ObjectTooLarge
+├── ObjectTooLarge       never worth a repeat: a limit must be raised first
+├── ContentTypeRefused   never worth a repeat: the bucket must allow the type first
 ├── StorageDenied
 └── StorageUnavailable
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -32,8 +34,26 @@ class ObjectExists(StorageError):
     """An upload found an object under its key."""
 
 
+class Limiter(StrEnum):
+    """Who bounds the size of an object."""
+
+    CALLER = "caller"  # the ``max_bytes`` of a download
+    BUCKET = "bucket"  # its ``file_size_limit``
+    PROJECT = "project"  # the upload limit of the Storage server, or of a proxy in front of it
+
+
 class ObjectTooLarge(StorageError):
-    """More bytes than the caller or the bucket allows."""
+    """More bytes than ``limiter`` allows. ``max_bytes`` is None where nobody says the limit; ``limiter`` is None where
+    storage refused an upload and could not be asked who bounds it."""
+
+    def __init__(self, text: str, *, limiter: Limiter | None = None, max_bytes: int | None = None) -> None:
+        super().__init__(text)
+        self.limiter = limiter
+        self.max_bytes = max_bytes
+
+
+class ContentTypeRefused(StorageError):
+    """The bucket's ``allowed_mime_types`` do not have the upload's content type."""
 
 
 class StorageDenied(StorageError):
@@ -85,7 +105,7 @@ class ObjectStorage(Protocol):
     async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
         """Stream a file from disk; one try. After StorageUnavailable the object may be there.
 
-        Raises ObjectExists, ObjectNotFound (no such bucket), ObjectTooLarge, StorageUnavailable.
+        Raises ObjectExists, ObjectNotFound (no such bucket), ObjectTooLarge, ContentTypeRefused, StorageUnavailable.
         """
         ...
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.storage.base import ListedObject, ObjectExists, ObjectInfo, ObjectNotFound, ObjectTooLarge, check_key
+from app.storage.base import (
+    ContentTypeRefused,
+    Limiter,
+    ListedObject,
+    ObjectExists,
+    ObjectInfo,
+    ObjectNotFound,
+    ObjectTooLarge,
+    check_key,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +31,14 @@ class _Stored:
 
 @dataclass
 class MemoryStorage:
-    """``buckets`` maps a bucket's name to whether it is public, ``limits`` to the bytes its objects may have."""
+    """``buckets`` maps a bucket's name to whether it is public, ``limits`` to the bytes its objects may have, ``types``
+    to the content types it takes. ``max_bytes`` bounds the objects of all buckets."""
 
     directory: Path
     buckets: Mapping[str, bool]
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    types: Mapping[str, Collection[str]] = field(default_factory=dict[str, Collection[str]])
+    max_bytes: int | None = None
     base_url: str = "http://memory.invalid/storage/v1"
     _objects: dict[tuple[str, str], _Stored] = field(default_factory=dict[tuple[str, str], _Stored])
     _versions: int = 0
@@ -38,7 +50,7 @@ class MemoryStorage:
     async def download(self, bucket: str, key: str, target: Path, *, max_bytes: int) -> ObjectInfo:
         stored = self._find(bucket, key)
         if stored.size > max_bytes:
-            raise ObjectTooLarge(f"{stored.size} bytes")
+            raise ObjectTooLarge(f"{stored.size} bytes", limiter=Limiter.CALLER, max_bytes=max_bytes)
         shutil.copyfile(stored.path, target)  # in one go: a thread would go on after the caller was canceled
         return ObjectInfo(bucket, key, stored.size, stored.content_type, stored.etag)
 
@@ -46,9 +58,10 @@ class MemoryStorage:
         check_key(key)
         self._check_bucket(bucket)
         self._check_free(bucket, key, overwrite=overwrite)
+        if content_type not in self.types.get(bucket, (content_type,)):
+            raise ContentTypeRefused(content_type)
         size = _size(source)
-        if size > self.limits.get(bucket, size):
-            raise ObjectTooLarge(f"{size} bytes")
+        self._check_size(bucket, size)
         self._versions += 1
         path = self.directory / f"{self._versions}"
         etag = f'"{self._versions}"'
@@ -89,6 +102,13 @@ class MemoryStorage:
     def _check_free(self, bucket: str, key: str, *, overwrite: bool) -> None:
         if not overwrite and (bucket, key) in self._objects:
             raise ObjectExists(key)
+
+    def _check_size(self, bucket: str, size: int) -> None:
+        limit = self.limits.get(bucket)
+        if limit is not None and size > limit:
+            raise ObjectTooLarge(f"{size} bytes", limiter=Limiter.BUCKET, max_bytes=limit)
+        if self.max_bytes is not None and size > self.max_bytes:
+            raise ObjectTooLarge(f"{size} bytes", limiter=Limiter.PROJECT)
 
     def _find(self, bucket: str, key: str) -> _Stored:
         check_key(key)

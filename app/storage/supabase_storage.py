@@ -21,6 +21,8 @@ from supabase.lib.client_options import AsyncClientOptions
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.storage.base import (
+    ContentTypeRefused,
+    Limiter,
     ListedObject,
     ObjectExists,
     ObjectInfo,
@@ -116,7 +118,7 @@ class SupabaseStorage:
                 raise _error_of_response(response)
             declared = int(response.headers["content-length"])
             if declared > max_bytes:
-                raise ObjectTooLarge(f"{declared} bytes")
+                raise ObjectTooLarge(f"{declared} bytes", limiter=Limiter.CALLER, max_bytes=max_bytes)
             size = await _save(response, target, max_bytes)
             if size != declared:
                 raise StorageUnavailable("the download was cut")
@@ -125,7 +127,8 @@ class SupabaseStorage:
 
     async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
         check_key(key)
-        seconds = self._transfer_seconds((await asyncio.to_thread(source.stat)).st_size)
+        size = (await asyncio.to_thread(source.stat)).st_size
+        seconds = self._transfer_seconds(size)
         try:
             async with asyncio.timeout(seconds):
                 # the client opens the path and streams it from disk
@@ -135,11 +138,24 @@ class SupabaseStorage:
         except TimeoutError:
             raise StorageUnavailable("the upload took too long") from None
         except StorageApiError as error:
-            raise _error_of(error) from None
+            refusal = _error_of(error)
+            raise await self._too_large(bucket, size) if isinstance(refusal, ObjectTooLarge) else refusal from None
         except httpx.HTTPError as error:
             raise StorageUnavailable(type(error).__name__) from None
         except (ValueError, KeyError, TypeError):
             raise StorageUnavailable("a reply that is not Storage's") from None
+
+    async def _too_large(self, bucket: str, size: int) -> ObjectTooLarge:
+        """Storage refused so many bytes without saying whose limit it was: the bucket knows its own, and nothing that
+        can be asked knows the project's."""
+        text = f"{size} bytes"
+        try:
+            limit = (await self.bucket(bucket)).max_bytes
+        except StorageError:
+            return ObjectTooLarge(text)
+        if limit is not None and size > limit:
+            return ObjectTooLarge(text, limiter=Limiter.BUCKET, max_bytes=limit)
+        return ObjectTooLarge(text, limiter=Limiter.PROJECT)
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> list[str]:
         removed: list[str] = []
@@ -256,7 +272,7 @@ async def _save(response: httpx.Response, target: Path, max_bytes: int) -> int:
         async for block in response.aiter_raw(_BLOCK):
             size += len(block)
             if size > max_bytes:
-                raise ObjectTooLarge(f"more than {max_bytes} bytes")
+                raise ObjectTooLarge(f"more than {max_bytes} bytes", limiter=Limiter.CALLER, max_bytes=max_bytes)
             await asyncio.to_thread(sink.write, block)
     return size
 
@@ -292,6 +308,8 @@ def _classify(status: str, word: str) -> StorageError:
         return ObjectExists(text)
     if number == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return ObjectTooLarge(text)
+    if number == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        return ContentTypeRefused(text)
     if number in _DENIED:
         return StorageDenied(text)
     if number in _PASSING or number >= HTTPStatus.INTERNAL_SERVER_ERROR:

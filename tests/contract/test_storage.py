@@ -9,7 +9,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from app.storage.base import ObjectExists, ObjectNotFound, ObjectTooLarge, StorageError, StorageUnavailable
+from app.storage.base import (
+    ContentTypeRefused,
+    Limiter,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectTooLarge,
+    StorageError,
+    StorageUnavailable,
+)
 from app.storage.memory import MemoryStorage
 from app.storage.supabase_storage import SupabaseStorage
 
@@ -32,6 +40,7 @@ def supabase_buckets(supabase: SupabaseTarget) -> Generator[Buckets]:
             private=stack.enter_context(supabase.bucket()),
             public=stack.enter_context(supabase.bucket(public=True)),
             small=stack.enter_context(supabase.bucket(file_size_limit=SMALL)),
+            models=stack.enter_context(supabase.bucket(allowed_mime_types=["model/gltf-binary"])),
         )
 
 
@@ -49,9 +58,10 @@ async def desk(place: tuple[SupabaseTarget, Buckets] | None, tmp_path: Path) -> 
     work.mkdir()
     objects.mkdir()
     if place is None:
-        buckets = Buckets("private", "public", "small")
-        visible = {buckets.private: False, buckets.public: True, buckets.small: False}
-        storage = MemoryStorage(objects, visible, limits={buckets.small: SMALL})
+        buckets = Buckets("private", "public", "small", "models")
+        visible = {buckets.private: False, buckets.public: True, buckets.small: False, buckets.models: False}
+        types = {buckets.models: ["model/gltf-binary"]}
+        storage = MemoryStorage(objects, visible, limits={buckets.small: SMALL}, types=types)
     else:
         target, buckets = place
         storage = await SupabaseStorage.open(storage_settings(target.url, target.service_key))
@@ -150,18 +160,27 @@ async def test_keys_that_no_storage_holds(desk: Desk) -> None:
 
 async def test_a_limit_on_downloads(desk: Desk) -> None:
     await desk.put("a.png", bytes(2000))
-    with pytest.raises(ObjectTooLarge):
+    with pytest.raises(ObjectTooLarge) as caught:
         await desk.get("a.png", max_bytes=1999)
+    assert (caught.value.limiter, caught.value.max_bytes) == (Limiter.CALLER, 1999)
     assert desk.files() == 0
     assert len(await desk.get("a.png", max_bytes=2000)) == 2000
 
 
 async def test_a_limit_of_the_bucket(desk: Desk) -> None:
     await desk.put("a.png", bytes(SMALL), bucket=desk.buckets.small)
-    with pytest.raises(ObjectTooLarge):
+    with pytest.raises(ObjectTooLarge) as caught:
         await desk.put("b.png", bytes(SMALL + 1), bucket=desk.buckets.small)
+    assert (caught.value.limiter, caught.value.max_bytes) == (Limiter.BUCKET, SMALL)
     with pytest.raises(ObjectNotFound):
         await desk.storage.info(desk.buckets.small, "b.png")
+
+
+async def test_a_type_that_the_bucket_does_not_take(desk: Desk) -> None:
+    with pytest.raises(ContentTypeRefused):
+        await desk.put("a.png", bucket=desk.buckets.models)
+    with pytest.raises(ObjectNotFound):
+        await desk.storage.info(desk.buckets.models, "a.png")
 
 
 async def test_removing_is_idempotent(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""A storage under test with three buckets, and files to put into it."""
+"""A storage under test with four buckets, and files to put into it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Buckets:
     private: str
     public: str
     small: str
+    models: str  # takes no pictures
 
 
 @dataclass

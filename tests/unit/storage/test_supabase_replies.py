@@ -12,6 +12,8 @@ import respx
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.storage.base import (
+    ContentTypeRefused,
+    Limiter,
     ObjectExists,
     ObjectNotFound,
     ObjectTooLarge,
@@ -27,6 +29,17 @@ KEY = "sb_secret_0123456789"
 PROJECT = "https://Abcdefgh.supabase.co:443"  # as a person may spell it
 BASE = "https://abcdefgh.supabase.co/storage/v1"
 SIGN, OBJECT = f"{BASE}/object/sign/b/a.png", f"{BASE}/object/b/a.png"
+
+BUCKET: dict[str, object] = {
+    "id": "b",
+    "name": "b",
+    "owner": "",
+    "public": True,
+    "file_size_limit": None,
+    "allowed_mime_types": None,
+    "created_at": "2026-11-21T02:35:33Z",
+    "updated_at": "2026-11-21T02:35:33Z",
+}
 
 
 def said(status: str | int, error: str, *, http: int = 400) -> httpx.Response:
@@ -46,7 +59,8 @@ REPLIES = [
     (httpx.Response(413, html="<html>"), ObjectTooLarge),
     (said("400", "InvalidKey"), StorageError),
     (said("403", "Unauthorized"), StorageDenied),
-    (said("415", "invalid_mime_type"), StorageError),
+    (said("415", "invalid_mime_type"), ContentTypeRefused),
+    (httpx.Response(415, html="<html>"), ContentTypeRefused),
     (httpx.Response(401, json={"message": "Invalid API key"}), StorageDenied),
     (httpx.Response(302, headers={"location": "https://evil.example/"}), StorageError),
     (said("423", "ResourceLocked"), StorageUnavailable),
@@ -63,7 +77,7 @@ REPLIES = [
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
     storage = await SupabaseStorage.open(storage_settings(PROJECT, KEY))
-    yield Desk(storage, Buckets("b", "b", "b"), tmp_path)
+    yield Desk(storage, Buckets("b", "b", "b", "b"), tmp_path)
     await storage.aclose()
 
 
@@ -71,6 +85,8 @@ async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
 @pytest.mark.parametrize(("reply", "expected"), REPLIES)
 async def test_uploads_are_tried_once(desk: Desk, reply: httpx.Response, expected: type[StorageError]) -> None:
     route = respx.post(OBJECT).mock(return_value=reply)
+    if expected is ObjectTooLarge:
+        respx.get(f"{BASE}/bucket/b").respond(json=BUCKET)  # asked whose limit it was
     with pytest.raises(StorageError) as caught:
         await desk.put("a.png")
     assert type(caught.value) is expected
@@ -88,6 +104,27 @@ async def test_reads_are_tried_three_times_where_it_helps(
         await desk.storage.info("b", "a.png")
     assert type(caught.value) is expected
     assert route.call_count == (3 if expected is StorageUnavailable else 1)
+
+
+@respx.mock
+@pytest.mark.parametrize(
+    ("bucket", "limiter", "max_bytes"),
+    [
+        (httpx.Response(200, json=BUCKET | {"file_size_limit": 5}), Limiter.BUCKET, 5),
+        (httpx.Response(200, json=BUCKET | {"file_size_limit": 7}), Limiter.PROJECT, None),
+        (httpx.Response(200, json=BUCKET), Limiter.PROJECT, None),
+        (said("404", "Bucket not found"), None, None),
+        (httpx.Response(502, html="<html>"), None, None),
+    ],
+)
+async def test_a_bucket_is_asked_whose_limit_it_was(
+    desk: Desk, bucket: httpx.Response, limiter: Limiter | None, max_bytes: int | None
+) -> None:
+    respx.post(OBJECT).mock(return_value=said("413", "Payload too large"))
+    respx.get(f"{BASE}/bucket/b").mock(return_value=bucket)
+    with pytest.raises(ObjectTooLarge) as caught:
+        await desk.put("a.png", b"content")
+    assert (caught.value.limiter, caught.value.max_bytes) == (limiter, max_bytes)
 
 
 @respx.mock
@@ -177,9 +214,7 @@ async def test_lists_go_on_to_the_last_page(desk: Desk) -> None:
 
 @respx.mock
 async def test_a_bucket_is_asked_once_in_a_while(desk: Desk) -> None:
-    bucket = {"id": "b", "name": "b", "owner": "", "public": True, "file_size_limit": None}
-    bucket |= {"allowed_mime_types": None, "created_at": "2026-11-21T02:35:33Z", "updated_at": "2026-11-21T02:35:33Z"}
-    route = respx.get(f"{BASE}/bucket/b").respond(json=bucket)
+    route = respx.get(f"{BASE}/bucket/b").respond(json=BUCKET)
     assert [await desk.storage.is_public("b") for _ in range(3)] == [True] * 3
     assert route.call_count == 1
 

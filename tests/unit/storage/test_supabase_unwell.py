@@ -33,7 +33,7 @@ def sandbox(postgres18: PostgresServer) -> Generator[SandboxProcess]:
 async def desk(sandbox: SandboxProcess, tmp_path: Path) -> AsyncGenerator[Desk]:
     key = sandbox.settings.supabase_service_key.get_secret_value()
     storage = await SupabaseStorage.open(storage_settings(sandbox.supabase_url, key))
-    yield Desk(storage, Buckets(BUCKET, BUCKET, BUCKET), tmp_path)
+    yield Desk(storage, Buckets(BUCKET, BUCKET, BUCKET, BUCKET), tmp_path)
     await storage.remove(BUCKET, ["a.png"])
     await storage.aclose()
 
