@@ -1,4 +1,7 @@
-"""Putting results into the bucket: a manifest row first, then an upload that never overwrites another job's file."""
+"""Putting results into the bucket: a manifest row first, which says whose the key is, then the upload.
+
+An earlier run of the job may have got as far, and may even still be at it: both carry the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from app.domain.jobs import AssetKind, AssetSlot, StoredFile
 from app.domain.storage_keys import output_key, preview_key
 from app.errors import AppError, ErrorCode
 from app.services.job_run import ClaimLost, JobRun
-from app.storage.base import ObjectExists, ObjectStorage, StorageUnavailable
+from app.storage.base import ObjectStorage, StorageUnavailable
 from app.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
@@ -90,22 +93,15 @@ class Outputs:
             raise AppError(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")
         file_id, content_key = announced
         try:
-            await self._upload(run, key, path, content_type)
+            await self._upload(key, path, content_type)
         except (CancelledError, StorageUnavailable):
             run.upload_cut = True
             raise
         return file_id, await self._url(key, file_id, content_key)
 
-    async def _upload(self, run: JobRun, key: str, path: Path, content_type: str) -> None:
-        try:
-            with span("upload", Kind.CLIENT, content_type=content_type), boundary(Boundary.UPLOAD):
-                await self._storage.upload(self._bucket, key, path, content_type=content_type)
-        except ObjectExists:
-            # an earlier run of this job got as far; it may have been cut, so ours replaces it
-            await self._ensure_claim(run)
-            log.info("upload_replaced", key=key)
-            with span("upload", Kind.CLIENT, content_type=content_type), boundary(Boundary.UPLOAD):
-                await self._storage.upload(self._bucket, key, path, content_type=content_type, overwrite=True)
+    async def _upload(self, key: str, path: Path, content_type: str) -> None:
+        with span("upload", Kind.CLIENT, content_type=content_type), boundary(Boundary.UPLOAD):
+            await self._storage.upload(self._bucket, key, path, content_type=content_type)
 
     async def _ensure_claim(self, run: JobRun) -> None:
         claim = run.claim

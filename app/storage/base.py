@@ -2,7 +2,6 @@
 
 StorageError
 ├── ObjectNotFound
-├── ObjectExists
 ├── ObjectTooLarge       never worth a repeat: a limit must be raised first
 ├── ContentTypeRefused   never worth a repeat: the bucket must allow the type first
 ├── StorageDenied
@@ -28,10 +27,6 @@ class StorageError(Exception):
 
 class ObjectNotFound(StorageError):
     """No such object, or no such bucket."""
-
-
-class ObjectExists(StorageError):
-    """An upload found an object under its key."""
 
 
 class Limiter(StrEnum):
@@ -102,10 +97,14 @@ class ObjectStorage(Protocol):
         """
         ...
 
-    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
-        """Stream a file from disk; one try. After StorageUnavailable the object may be there.
+    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str) -> None:
+        """Stream a file from disk, in place of what lies under the key; one try. After StorageUnavailable the object
+        may be there, or appear later.
 
-        Raises ObjectExists, ObjectNotFound (no such bucket), ObjectTooLarge, ContentTypeRefused, StorageUnavailable.
+        Nothing here keeps two uploads apart: the one that ends last stays, also where it began first. Whose a key is,
+        is for the ``files`` row to say.
+
+        Raises ObjectNotFound (no such bucket), ObjectTooLarge, ContentTypeRefused, StorageUnavailable.
         """
         ...
 

@@ -12,7 +12,6 @@ from app.storage.base import (
     ContentTypeRefused,
     Limiter,
     ListedObject,
-    ObjectExists,
     ObjectInfo,
     ObjectNotFound,
     ObjectTooLarge,
@@ -54,10 +53,9 @@ class MemoryStorage:
         shutil.copyfile(stored.path, target)  # in one go: a thread would go on after the caller was canceled
         return ObjectInfo(bucket, key, stored.size, stored.content_type, stored.etag)
 
-    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
+    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str) -> None:
         check_key(key)
         self._check_bucket(bucket)
-        self._check_free(bucket, key, overwrite=overwrite)
         if content_type not in self.types.get(bucket, (content_type,)):
             raise ContentTypeRefused(content_type)
         size = _size(source)
@@ -98,10 +96,6 @@ class MemoryStorage:
     def _check_bucket(self, bucket: str) -> None:
         if bucket not in self.buckets:
             raise ObjectNotFound(bucket)
-
-    def _check_free(self, bucket: str, key: str, *, overwrite: bool) -> None:
-        if not overwrite and (bucket, key) in self._objects:
-            raise ObjectExists(key)
 
     def _check_size(self, bucket: str, size: int) -> None:
         limit = self.limits.get(bucket)

@@ -1,4 +1,9 @@
-"""Supabase Storage through the vendor's client, streamed both ways."""
+"""Supabase Storage through the vendor's client, streamed both ways.
+
+A connection can be dead without anybody knowing: Storage that refuses an upload early leaves the body unread and the
+connection open, and answers nothing on it any more. So an upload has a connection of its own, which it closes, and the
+repeat of a read has another one than the read.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,6 @@ from app.storage.base import (
     ContentTypeRefused,
     Limiter,
     ListedObject,
-    ObjectExists,
     ObjectInfo,
     ObjectNotFound,
     ObjectTooLarge,
@@ -43,16 +47,18 @@ _PAUSE_SECONDS = 0.2  # before the first repeat; doubled before the next
 _BLOCK = 256 * 1024
 _BUCKET_SECONDS = 60.0  # how long a bucket's visibility is remembered
 _SIGNED_SECONDS = 300
-_PAGE = 1000  # the most that Storage lists or removes at a time
+_PAGE = 1000  # the most that Storage lists at a time
+_REMOVED_AT_ONCE = 250  # keys of ours in less than the 64 kB that a refusal may leave unread
 _CONNECT_SECONDS = 5.0
-_ANSWER_SECONDS = 10.0  # for a request without a file, and for the beginning of a download
+_ANSWER_SECONDS = 10.0  # for a request without a file, repeats included, and for the beginning of a download
+_FIRST_TRY = 0.4  # the part of it after which a try over a kept connection is given up
 _SLOWEST_BYTES_PER_SECOND = 100_000  # a transfer that is slower for long is given up
 _CONNECTIONS = 100
 
 # the ``error`` word of the body, where Storage itself says so; a 404 of a proxy or of an unknown route has others
 _MISSING = frozenset({"not_found", "Not found", "Bucket not found", "NoSuchKey", "NoSuchBucket"})
-_EXISTS = frozenset({"Duplicate", "KeyAlreadyExists"})
 _DENIED = frozenset({401, 403})
+_BROKEN = (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError)
 _PASSING = frozenset({408, 423, 429})  # timeout, locked, too many: over soon
 
 
@@ -64,23 +70,28 @@ class Bucket:
     max_bytes: int | None
     content_types: frozenset[str] | None
 
+    def takes(self, content_type: str) -> bool:
+        """By the server's rule: exactly the type, or ``image/*`` for all pictures; no types at all are no bound."""
+        group = f"{content_type.partition('/')[0]}/*"
+        return not self.content_types or bool(self.content_types & {content_type, group})
 
-class SupabaseStorage:
-    """One per process; owns its HTTP connections until ``aclose``. Acts with the service key, above row security."""
 
-    def __init__(self, client: AsyncClient, http: httpx.AsyncClient, base_url: str, *, timeout_seconds: float) -> None:
-        self._client = client
-        self._http = http
-        self._timeout = timeout_seconds
-        self._answer = min(timeout_seconds, _ANSWER_SECONDS)
-        self._base = f"{base_url}/storage/v1"
-        self._public: dict[str, tuple[float, bool]] = {}
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The vendor's client over connections of one kind. ``silence`` is how long a download may bring nothing."""
+
+    client: AsyncClient
+    http: httpx.AsyncClient
+    silence: float  # seconds
 
     @classmethod
-    async def open(cls, settings: Settings) -> SupabaseStorage:
-        """No request is made. Raises ConfigurationError for an address or key that the client does not take."""
-        timeout = httpx.Timeout(settings.supabase_timeout_seconds, connect=_CONNECT_SECONDS)
-        http = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=_CONNECTIONS))
+    async def open(cls, settings: Settings, *, keep_alive: bool) -> _Line:
+        answer = _answer_seconds(settings)
+        http = httpx.AsyncClient(
+            timeout=httpx.Timeout(settings.supabase_timeout_seconds, connect=_CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=None if keep_alive else 0),
+            headers={} if keep_alive else {"Connection": "close"},
+        )
         options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
         service_key = settings.supabase_service_key.get_secret_value()
         try:
@@ -88,11 +99,29 @@ class SupabaseStorage:
         except AsyncSupabaseException:
             await http.aclose()
             raise ConfigurationError("SUPABASE_URL or SUPABASE_SERVICE_KEY can not be used: look at both.") from None
-        return cls(client, http, settings.supabase_url, timeout_seconds=settings.supabase_timeout_seconds)
+        return cls(client, http, answer * _FIRST_TRY if keep_alive else answer)
+
+
+class SupabaseStorage:
+    """One per process; owns its HTTP connections until ``aclose``. Acts with the service key, above row security."""
+
+    def __init__(self, kept: _Line, fresh: _Line, settings: Settings) -> None:
+        self._kept = kept
+        self._fresh = fresh
+        self._timeout = settings.supabase_timeout_seconds
+        self._answer = _answer_seconds(settings)
+        self._base = f"{settings.supabase_url}/storage/v1"
+        self._public: dict[str, tuple[float, bool]] = {}
+
+    @classmethod
+    async def open(cls, settings: Settings) -> SupabaseStorage:
+        """No request is made. Raises ConfigurationError for an address or key that the client does not take."""
+        kept = await _Line.open(settings, keep_alive=True)
+        return cls(kept, await _Line.open(settings, keep_alive=False), settings)
 
     async def info(self, bucket: str, key: str) -> ObjectInfo:
-        async def read() -> ObjectInfo:
-            data = await self._client.storage.from_(bucket).info(key)
+        async def read(line: _Line) -> ObjectInfo:
+            data = await line.client.storage.from_(bucket).info(key)
             return ObjectInfo(bucket, key, int(data["size"]), str(data["content_type"]), data["etag"])
 
         check_key(key)
@@ -100,19 +129,22 @@ class SupabaseStorage:
 
     async def download(self, bucket: str, key: str, target: Path, *, max_bytes: int) -> ObjectInfo:
         check_key(key)
+        seconds = self._transfer_seconds(max_bytes)
         try:
+            # a try that hangs ends by its silence
             return await self._read(
-                lambda: self._download(bucket, key, target, max_bytes), seconds=self._transfer_seconds(max_bytes)
+                lambda line: self._download(line, bucket, key, target, max_bytes), seconds=seconds, first=seconds
             )
         except BaseException:
             _discard(target)
             raise
 
-    async def _download(self, bucket: str, key: str, target: Path, max_bytes: int) -> ObjectInfo:
+    async def _download(self, line: _Line, bucket: str, key: str, target: Path, max_bytes: int) -> ObjectInfo:
         # the client's own download holds the whole body; a signed URL lets us stream it
-        url = await self._sign(bucket, key, _SIGNED_SECONDS)
-        timeout = httpx.Timeout(self._answer, connect=_CONNECT_SECONDS)
-        async with self._http.stream("GET", url, headers={"Accept-Encoding": "identity"}, timeout=timeout) as response:
+        async with asyncio.timeout(line.silence):
+            url = await self._sign(line, bucket, key, _SIGNED_SECONDS)
+        timeout = httpx.Timeout(line.silence, connect=_CONNECT_SECONDS)
+        async with line.http.stream("GET", url, headers={"Accept-Encoding": "identity"}, timeout=timeout) as response:
             if response.status_code != HTTPStatus.OK:
                 await response.aread()
                 raise _error_of_response(response)
@@ -125,25 +157,41 @@ class SupabaseStorage:
             content_type = response.headers.get("content-type", "application/octet-stream")
             return ObjectInfo(bucket, key, size, content_type, response.headers.get("etag"))
 
-    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
+    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str) -> None:
         check_key(key)
         size = (await asyncio.to_thread(source.stat)).st_size
         seconds = self._transfer_seconds(size)
         try:
             async with asyncio.timeout(seconds):
                 # the client opens the path and streams it from disk
-                await self._client.storage.from_(bucket).upload(
-                    key, source, {"content-type": content_type, "upsert": "true" if overwrite else "false"}
+                await self._fresh.client.storage.from_(bucket).upload(
+                    key, source, {"content-type": content_type, "upsert": "true"}
                 )
         except TimeoutError:
             raise StorageUnavailable("the upload took too long") from None
         except StorageApiError as error:
             refusal = _error_of(error)
             raise await self._too_large(bucket, size) if isinstance(refusal, ObjectTooLarge) else refusal from None
+        except _BROKEN as error:
+            refusal = await self._unheard_refusal(bucket, size, content_type)
+            raise refusal or StorageUnavailable(type(error).__name__) from None
         except httpx.HTTPError as error:
             raise StorageUnavailable(type(error).__name__) from None
         except (ValueError, KeyError, TypeError):
             raise StorageUnavailable("a reply that is not Storage's") from None
+
+    async def _unheard_refusal(self, bucket: str, size: int, content_type: str) -> StorageError | None:
+        """Why storage would not take the file: an answer that comes while the file is still being sent can get lost
+        with the connection."""
+        try:
+            found = await self.bucket(bucket)
+        except StorageUnavailable:
+            return None
+        except StorageError as refusal:
+            return refusal
+        if found.max_bytes is not None and size > found.max_bytes:
+            return ObjectTooLarge(f"{size} bytes", limiter=Limiter.BUCKET, max_bytes=found.max_bytes)
+        return None if found.takes(content_type) else ContentTypeRefused(content_type)
 
     async def _too_large(self, bucket: str, size: int) -> ObjectTooLarge:
         """Storage refused so many bytes without saying whose limit it was: the bucket knows its own, and nothing that
@@ -159,21 +207,21 @@ class SupabaseStorage:
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> list[str]:
         removed: list[str] = []
-        for start in range(0, len(keys), _PAGE):
-            page = list(keys[start : start + _PAGE])
+        for start in range(0, len(keys), _REMOVED_AT_ONCE):
+            page = list(keys[start : start + _REMOVED_AT_ONCE])
 
-            async def remove_page(page: list[str] = page) -> list[str]:
-                return [str(row["name"]) for row in await self._client.storage.from_(bucket).remove(page)]
+            async def remove_page(line: _Line, page: list[str] = page) -> list[str]:
+                return [str(row["name"]) for row in await line.client.storage.from_(bucket).remove(page)]
 
             removed += await self._read(remove_page)
         return removed
 
     async def signed_url(self, bucket: str, key: str, *, seconds: int) -> str:
         check_key(key)
-        return await self._read(lambda: self._sign(bucket, key, seconds))
+        return await self._read(lambda line: self._sign(line, bucket, key, seconds))
 
-    async def _sign(self, bucket: str, key: str, seconds: int) -> str:
-        answer = await self._client.storage.from_(bucket).create_signed_url(key, seconds)
+    async def _sign(self, line: _Line, bucket: str, key: str, seconds: int) -> str:
+        answer = await line.client.storage.from_(bucket).create_signed_url(key, seconds)
         url = str(answer["signedURL"])
         if not _is_below(httpx.URL(url), httpx.URL(f"{self._base}/object/sign/")):
             raise StorageUnavailable("a signed URL of another place")
@@ -183,8 +231,8 @@ class SupabaseStorage:
         return str(httpx.URL(f"{self._base}/object/public/{bucket}/{key}"))
 
     async def is_public(self, bucket: str) -> bool:
-        async def read() -> bool:
-            return (await self._client.storage.get_bucket(bucket)).public
+        async def read(line: _Line) -> bool:
+            return (await line.client.storage.get_bucket(bucket)).public
 
         known = self._public.get(bucket)
         if known is not None and time.monotonic() - known[0] < _BUCKET_SECONDS:
@@ -201,8 +249,8 @@ class SupabaseStorage:
     async def bucket(self, name: str) -> Bucket:
         """What holds for the bucket's objects. Raises ObjectNotFound, StorageDenied, StorageUnavailable."""
 
-        async def read() -> Bucket:
-            found = await self._client.storage.get_bucket(name)
+        async def read(line: _Line) -> Bucket:
+            found = await line.client.storage.get_bucket(name)
             types = found.allowed_mime_types
             return Bucket(found.public, found.file_size_limit, None if types is None else frozenset(types))
 
@@ -211,7 +259,7 @@ class SupabaseStorage:
     async def check(self, bucket: str) -> None:
         try:
             async with asyncio.timeout(self._answer):
-                await self._client.storage.get_bucket(bucket)
+                await self._fresh.client.storage.get_bucket(bucket)
         except StorageApiError as error:
             raise _error_of(error) from None
         except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError) as error:
@@ -221,7 +269,7 @@ class SupabaseStorage:
         options: SearchV2Options = {"prefix": prefix, "limit": _PAGE, "with_delimiter": False}
         options["sortBy"] = {"column": "name", "order": "asc"}
         while True:
-            page = await self._read(lambda: self._client.storage.from_(bucket).list_v2(options))
+            page = await self._read(lambda line: line.client.storage.from_(bucket).list_v2(options))
             for item in page.objects:
                 yield ListedObject(item.name, int((item.metadata or {}).get("size", 0)), item.updated_at.isoformat())
             if not page.hasNext:
@@ -231,22 +279,26 @@ class SupabaseStorage:
             options["cursor"] = page.nextCursor
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._kept.http.aclose()
+        await self._fresh.http.aclose()
 
     def _transfer_seconds(self, size: int) -> float:
         """How long a file of so many bytes may be under way."""
         return self._timeout + size / _SLOWEST_BYTES_PER_SECOND
 
-    async def _read(self, call: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
-        """Repeat what may be repeated, as long as all of it took less than the ``seconds`` that one try may take.
-        Raises the errors of ``app.storage.base`` only."""
+    async def _read(
+        self, call: Callable[[_Line], Awaitable[T]], *, seconds: float | None = None, first: float | None = None
+    ) -> T:
+        """Repeat what may be repeated, all of it within ``seconds``: over a kept connection for ``first`` seconds, then
+        over fresh ones. Raises the errors of ``app.storage.base`` only."""
         patience = self._answer if seconds is None else seconds
         begun = time.monotonic()
         attempt = 1
+        left = patience * _FIRST_TRY if first is None else first
         while True:
             try:
-                async with asyncio.timeout(patience):
-                    return await call()
+                async with asyncio.timeout(left):
+                    return await call(self._kept if attempt == 1 else self._fresh)
             except TimeoutError:
                 failure = StorageUnavailable("no answer in time")
             except StorageApiError as error:
@@ -257,12 +309,16 @@ class SupabaseStorage:
                 failure = StorageUnavailable(type(error).__name__)
             except (ValueError, KeyError, TypeError):
                 failure = StorageUnavailable("a reply that is not Storage's")
-            spent = attempt == _READ_TRIES or time.monotonic() - begun >= patience
-            if spent or not isinstance(failure, StorageUnavailable):
+            left = patience - (time.monotonic() - begun)
+            if attempt == _READ_TRIES or left <= 0 or not isinstance(failure, StorageUnavailable):
                 raise failure
             log.info("storage_repeats", attempt=attempt, error=str(failure))
             await asyncio.sleep(_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             attempt += 1
+
+
+def _answer_seconds(settings: Settings) -> float:
+    return min(settings.supabase_timeout_seconds, _ANSWER_SECONDS)
 
 
 async def _save(response: httpx.Response, target: Path, max_bytes: int) -> int:
@@ -304,8 +360,6 @@ def _classify(status: str, word: str) -> StorageError:
     text = f"{status[:3]} {word[:60]}"
     if number == HTTPStatus.NOT_FOUND and word in _MISSING:
         return ObjectNotFound(text)
-    if number == HTTPStatus.CONFLICT and word in _EXISTS:
-        return ObjectExists(text)
     if number == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return ObjectTooLarge(text)
     if number == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:

@@ -101,7 +101,7 @@ class GatedStorage(MemoryStorage):
         self.down = False
         self.refuses = False
 
-    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
+    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str) -> None:
         if self.refuses:
             raise StorageUnavailable("503")
         gated = key.endswith(self.only)
@@ -114,13 +114,13 @@ class GatedStorage(MemoryStorage):
                     copy.write_bytes(source.read_bytes())
                     self.late = asyncio.create_task(self._store_late(bucket, key, copy, content_type))
                 raise
-        await super().upload(bucket, key, source, content_type=content_type, overwrite=overwrite)
+        await super().upload(bucket, key, source, content_type=content_type)
         if gated:
             await self.after.passing()
 
     async def _store_late(self, bucket: str, key: str, copy: Path, content_type: str) -> None:
         await asyncio.sleep(0.2)
-        await super().upload(bucket, key, copy, content_type=content_type, overwrite=True)
+        await super().upload(bucket, key, copy, content_type=content_type)
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> list[str]:
         if self.down:

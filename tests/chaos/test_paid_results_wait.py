@@ -31,11 +31,11 @@ class AwayStorage(MemoryStorage):
     away: bool = False
     refused: int = 0
 
-    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str, overwrite: bool = False) -> None:
+    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str) -> None:
         if self.away:
             self.refused += 1
             raise StorageUnavailable("away")
-        await super().upload(bucket, key, source, content_type=content_type, overwrite=overwrite)
+        await super().upload(bucket, key, source, content_type=content_type)
 
 
 @pytest.fixture

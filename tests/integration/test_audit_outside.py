@@ -22,7 +22,7 @@ async def found(workshop: Workshop, *, deep: bool = False) -> list[tuple[str, st
 async def put(workshop: Workshop, key: str, content: bytes) -> None:
     source = workshop.settings.home / "planted"
     source.write_bytes(content)
-    await workshop.storage.upload(BUCKET, key, source, content_type="image/png", overwrite=True)
+    await workshop.storage.upload(BUCKET, key, source, content_type="image/png")
 
 
 async def taken(workshop: Workshop, key: str, target: Path) -> bytes:

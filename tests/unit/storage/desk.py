@@ -35,14 +35,10 @@ class Desk:
     def files(self) -> int:
         return len(list(self.work.iterdir()))
 
-    async def put(
-        self, key: str, content: bytes = b"content", *, bucket: str | None = None, overwrite: bool = False
-    ) -> None:
+    async def put(self, key: str, content: bytes = b"content", *, bucket: str | None = None) -> None:
         source = self.file(content)
         try:
-            await self.storage.upload(
-                bucket or self.buckets.private, key, source, content_type="image/png", overwrite=overwrite
-            )
+            await self.storage.upload(bucket or self.buckets.private, key, source, content_type="image/png")
         finally:
             source.unlink()
 

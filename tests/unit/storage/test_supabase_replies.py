@@ -14,7 +14,6 @@ from app.errors import ConfigurationError
 from app.storage.base import (
     ContentTypeRefused,
     Limiter,
-    ObjectExists,
     ObjectNotFound,
     ObjectTooLarge,
     StorageDenied,
@@ -53,7 +52,7 @@ REPLIES = [
     (said("404", "Bucket not found"), ObjectNotFound),
     (said("404", "Not Found", http=404), StorageError),  # no such route: the address is wrong
     (httpx.Response(404, html="<html>"), StorageError),
-    (said("409", "Duplicate"), ObjectExists),
+    (said("409", "Duplicate"), StorageError),
     (said("409", "ResourceNotEmpty"), StorageError),
     (said("413", "Payload too large"), ObjectTooLarge),
     (httpx.Response(413, html="<html>"), ObjectTooLarge),
@@ -131,8 +130,34 @@ async def test_a_bucket_is_asked_whose_limit_it_was(
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.PoolTimeout])
 async def test_a_broken_line(desk: Desk, error: type[httpx.TransportError]) -> None:
     respx.post(OBJECT).mock(side_effect=error)
+    if error is httpx.RemoteProtocolError:
+        respx.get(f"{BASE}/bucket/b").mock(side_effect=error)  # asked for a refusal that nobody heard
     with pytest.raises(StorageUnavailable):
         await desk.put("a.png")
+
+
+@respx.mock
+@pytest.mark.parametrize(
+    ("bucket", "expected"),
+    [
+        (httpx.Response(200, json=BUCKET), StorageUnavailable),
+        (httpx.Response(200, json=BUCKET | {"file_size_limit": 5}), ObjectTooLarge),
+        (httpx.Response(200, json=BUCKET | {"allowed_mime_types": ["model/*"]}), ContentTypeRefused),
+        (httpx.Response(200, json=BUCKET | {"allowed_mime_types": ["*/*"]}), ContentTypeRefused),
+        (httpx.Response(200, json=BUCKET | {"allowed_mime_types": ["image/*"]}), StorageUnavailable),
+        (httpx.Response(200, json=BUCKET | {"allowed_mime_types": []}), StorageUnavailable),
+        (said("404", "Bucket not found"), ObjectNotFound),
+        (httpx.Response(401, json={"message": "Invalid API key"}), StorageDenied),
+    ],
+)
+async def test_a_refusal_that_got_lost_is_found_at_the_bucket(
+    desk: Desk, bucket: httpx.Response, expected: type[StorageError]
+) -> None:
+    respx.post(OBJECT).mock(side_effect=httpx.ReadError)
+    respx.get(f"{BASE}/bucket/b").mock(return_value=bucket)
+    with pytest.raises(StorageError) as caught:
+        await desk.put("a.png")
+    assert type(caught.value) is expected
 
 
 @respx.mock
