@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     supabase_timeout_seconds: float = Field(60.0, alias="BFF_SUPABASE_TIMEOUT_SECONDS", gt=0)
     generated_assets_bucket_name: str = Field("makeit3d_app_assets", alias="GENERATED_ASSETS_BUCKET_NAME")
     input_bucket_names: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("user_input_files_bucket",), alias="INPUT_BUCKET_NAMES"
+        ("user_input_files_bucket",), alias="INPUT_BUCKET_NAMES", min_length=1
     )
     input_assets_table_name: str = Field("input_assets", alias="INPUT_ASSETS_TABLE_NAME")
     concept_images_table_name: str = Field("concept_images", alias="CONCEPT_IMAGES_TABLE_NAME")

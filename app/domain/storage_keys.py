@@ -1,4 +1,4 @@
-"""Every key in the bucket is made here. Only ``[A-Za-z0-9._/-]`` ever appears in one."""
+"""Every key that we put into a bucket is made here. Only ``[A-Za-z0-9._/-]`` ever appears in one."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def output_key(kind: AssetKind, task_id: str, number: int, extension: str, owner
 
 
 def input_key(user_id: UUID, asset_id: UUID, extension: str) -> str:
-    """``inputs/<user_id>/<asset_id>.<ext>``, where a file goes that a client uploads through us. Raises ValueError."""
-    return _checked(f"inputs/{user_id}/{asset_id}.{extension}")
+    """``<user_id>/<asset_id>.<ext>`` in the first input bucket, where a file goes that a client uploads through us:
+    beside what the user uploads there directly. Raises ValueError."""
+    return _checked(f"{user_id}/{asset_id}.{extension}")
 
 
 def thumbnail_key(key: str) -> str:

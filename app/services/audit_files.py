@@ -1,4 +1,7 @@
-"""The bucket against the manifest: nothing lies there that no row owns, and nothing is missing or cut."""
+"""The bucket of results against the manifest: nothing lies there that no row owns, and nothing is missing or cut.
+
+Inputs are left out: their users may replace and delete them in Storage.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from app.db.pool import Database
 from app.domain.audit import Area, Difference, Findings, Invariant
 from app.storage.base import ListedObject, ObjectNotFound, ObjectStorage
 
-_PREFIXES = ("concepts/", "models/", "inputs/", "projects/", "spaces/")
+_PREFIXES = ("concepts/", "models/", "projects/", "spaces/")
 _PAGE = 1000
 
 

@@ -75,7 +75,7 @@ class Uploads:
         self._inputs = inputs
         self._spool = spool
         self._notifier = notifier
-        self._bucket = settings.generated_assets_bucket_name
+        self._bucket = settings.input_bucket_names[0]  # never that of the results: it may be public
         self._public_base_url = settings.public_base_url
         self._picture_bytes = settings.max_input_bytes
         self._model_bytes = min(settings.max_model_bytes, IMPORTABLE_BYTES)

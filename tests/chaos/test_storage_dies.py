@@ -13,7 +13,7 @@ from app.storage.base import StorageUnavailable
 from app.storage.supabase_storage import SupabaseStorage
 
 from tests.chaos.proxy import Proxy
-from tests.chaos.stack import BUCKET, Stack, assert_unavailable, running_stack
+from tests.chaos.stack import BUCKET, INPUTS, Stack, assert_unavailable, running_stack
 from tests.e2e.gateway import sample, wait_for
 from tests.servers import PostgresServer
 
@@ -91,12 +91,12 @@ def test_inputs_are_read_in_the_end(stack: Stack, picture_url: str, kind: str) -
 
 
 def test_a_clients_upload_that_broke_off_is_swept_away(stack: Stack) -> None:
-    before = stack.objects()
-    stack.storage_fault("drop_reply", method="POST", count=1, path_contains="/inputs/")
+    before = stack.objects(INPUTS)
+    stack.storage_fault("drop_reply", method="POST", count=1, path_contains=f"/{INPUTS}/")
     assert_unavailable(_upload(stack), "storage_unavailable")
-    assert len(stack.objects() - before) == 1  # storage has it, and nobody else knows
+    assert len(stack.objects(INPUTS) - before) == 1  # storage has it, and nobody else knows
     stack.rows("update files set created_at = now() - interval '1 day' where state = 'uploading'")
-    wait_for(lambda: True if stack.objects() == before else None)
+    wait_for(lambda: True if stack.objects(INPUTS) == before else None)
     wait_for(lambda: True if not stack.rows("select id from files where state = 'uploading'") else None)
 
 

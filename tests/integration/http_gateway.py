@@ -40,9 +40,7 @@ from app.services.vacancies import Vacancies
 from app.storage.memory import MemoryStorage
 
 
-async def open_services(
-    settings: Settings, *, public: bool = True, storage_kind: type[MemoryStorage] = MemoryStorage
-) -> ApiContainer:
+async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage) -> ApiContainer:
     """As ``ApiContainer.open``, but for storage and bells."""
     async with AsyncExitStack() as stack:
         database = await Database.open(settings, application_name="makeit3d http test")
@@ -52,7 +50,7 @@ async def open_services(
         directory.mkdir(parents=True, exist_ok=True)
         storage = storage_kind(
             directory,
-            {settings.generated_assets_bucket_name: public, settings.input_bucket_names[0]: False},
+            {settings.generated_assets_bucket_name: True, settings.input_bucket_names[0]: False},
             base_url=f"{settings.supabase_url}/storage/v1",
         )
         notifier = Notifier(database)
@@ -138,14 +136,12 @@ async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 @asynccontextmanager
-async def gateway(
-    settings: Settings, *, public: bool = True, storage_kind: type[MemoryStorage] = MemoryStorage
-) -> AsyncGenerator[Gateway]:
+async def gateway(settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage) -> AsyncGenerator[Gateway]:
     """Serve on a free port of loopback; streams and long polls end when the context does."""
     opened: list[ApiContainer] = []
 
     async def opener(wanted: Settings) -> ApiContainer:
-        opened.append(await open_services(wanted, public=public, storage_kind=storage_kind))
+        opened.append(await open_services(wanted, storage_kind=storage_kind))
         return opened[0]
 
     app = create_app(settings, open_services=opener)

@@ -58,6 +58,16 @@ async def test_the_bucket_against_the_manifest(workshop: Workshop, tmp_path: Pat
     assert await found(workshop) == [("object_has_row", first)]
 
 
+async def test_a_user_may_remove_what_they_uploaded(workshop: Workshop) -> None:
+    """Even where inputs and results share a bucket."""
+    await workshop.db.execute(
+        "insert into files (id, bucket, key, kind, state, content_type, size, sha256, stored_at)"
+        " values (gen_random_uuid(), $1, 'user/gone.png', 'input', 'stored', 'image/png', 1, 'x', now())",
+        BUCKET,
+    )
+    assert await found(workshop, deep=True) == []
+
+
 async def test_an_upload_that_ends_meanwhile_is_no_difference(workshop: Workshop) -> None:
     await put(workshop, "concepts/task-audit-3/0.png", b"on its way")
 

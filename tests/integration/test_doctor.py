@@ -212,18 +212,25 @@ PLANTS: list[tuple[str, Plant, tuple[Group[Any], ...], tuple[str, ...]]] = [
     ("bucket_missing", changed(generated_assets_bucket_name="no_such_bucket"), (STORAGE,), ("no_such_bucket",)),
     ("bucket_missing", changed(input_bucket_names=("user_input_files_bucket", "x")), (STORAGE,), ("x",)),
     ("input_bucket_public", bucket("inputs", {"public": False}, public=True), (STORAGE,), ("user_input_files_bucket",)),
+    ("input_bucket_public", changed(input_bucket_names=("makeit3d_app_assets",)), (STORAGE,), ("makeit3d_app_assets",)),
     ("results_unreadable", gone_private, (STORAGE,), ("private",)),
+    (
+        "bucket_limit_small",
+        bucket("inputs", {"file_size_limit": None}, file_size_limit=50 * 2**20),
+        (STORAGE,),
+        ("user_input_files_bucket", "52,428,800", "157,286,400"),
+    ),
+    (
+        "bucket_types",
+        bucket("inputs", {"allowed_mime_types": None}, allowed_mime_types=["image/*"]),
+        (STORAGE,),
+        ("user_input_files_bucket", "model/gltf-binary"),
+    ),
     (
         "bucket_limit_small",
         bucket("results", {"file_size_limit": None}, file_size_limit=50 * 2**20),
         (STORAGE,),
         ("52,428,800", "524,288,000"),
-    ),
-    (
-        "bucket_limit_small",
-        bucket("inputs", {"file_size_limit": None}, file_size_limit=2**20),
-        (STORAGE,),
-        ("1,048,576",),
     ),
     (
         "bucket_types",

@@ -49,8 +49,11 @@ async def upload(gate: Gateway, content: bytes, name: str = "photo.png", **field
     return await gate.post("/uploads", files={"file": (name, content, "application/octet-stream")}, data=fields)
 
 
-async def bucket(gate: Gateway) -> dict[str, int]:
-    listing = gate.services.storage.list("makeit3d_app_assets", prefix="")
+INPUTS, RESULTS = "user_input_files_bucket", "makeit3d_app_assets"
+
+
+async def bucket(gate: Gateway, name: str = INPUTS) -> dict[str, int]:
+    listing = gate.services.storage.list(name, prefix="")
     return {stored.key: stored.size async for stored in listing}
 
 
@@ -59,9 +62,9 @@ async def test_a_picture_becomes_an_input(gate: Gateway) -> None:
     answer = await upload(gate, content, "x.exe", task_id="task-upload-1", input_asset_type="uploaded_sketch")
     assert answer.status_code == 201
     asset = UploadedAsset.model_validate(answer.json(), extra="forbid")
-    key = f"inputs/{gate.user_id}/{asset.id}.jpg"
-    assert await bucket(gate) == {key: len(content)}
-    assert asset.asset_url.endswith(f"/object/public/makeit3d_app_assets/{key}")
+    assert await bucket(gate) == {f"{gate.user_id}/{asset.id}.jpg": len(content)}
+    assert await bucket(gate, RESULTS) == {}  # which is public
+    assert asset.asset_url.startswith(f"{gate.services.settings.public_base_url}/assets/")
     assert (asset.width, asset.height, asset.size, asset.content_type) == (64, 48, len(content), "image/jpeg")
     row = await gate.db.fetchrow("select * from input_assets")
     assert row is not None
@@ -81,11 +84,18 @@ async def test_a_picture_becomes_an_input(gate: Gateway) -> None:
 
 async def test_an_upload_can_be_used_at_once(gate: Gateway) -> None:
     url = (await upload(gate, picture("WEBP"))).json()["asset_url"]
-    body = {"task_id": "task-upload-2", "input_image_asset_urls": [url, url]}
+    key = next(iter(await bucket(gate)))
+    stored = f"{gate.services.settings.supabase_url}/storage/v1/object/authenticated/{INPUTS}/{key}"
+    body = {"task_id": "task-upload-2", "input_image_asset_urls": [url, stored]}
     answer = await gate.post("/generate/image-to-model", json=body)
     assert answer.status_code == 202, answer.text
     source = "select i.asset_url from models m join input_assets i on i.id = m.source_input_asset_id"
     assert await gate.db.fetchval(source) == url
+    answer = await gate.post(
+        "/generate/image-to-model", json={"task_id": "task-upload-3", "input_image_asset_urls": [stored]}
+    )
+    assert answer.status_code == 202, answer.text
+    assert await gate.db.fetchval(f"{source} where m.task_id = 'task-upload-3'") == url  # known by either spelling
     stranger = gate.headers(await gate.another_user())
     theirs = await gate.http.post("/generate/image-to-model", json={**body, "task_id": "task-x-1"}, headers=stranger)
     assert (theirs.status_code, theirs.json()["code"]) == (404, "input_not_found")
@@ -180,14 +190,14 @@ async def test_an_upload_into_somebody_elses_task_is_refused(gate: Gateway) -> N
 
 
 async def test_a_private_bucket_is_read_through_links_of_ours(settings: Settings) -> None:
-    async with gateway(settings, public=False) as gate:
+    async with gateway(settings) as gate:
         asset = (await upload(gate, picture())).json()
         link = httpx.URL(asset["asset_url"])
         assert str(link).startswith(f"{settings.public_base_url}/assets/")
         path = f"{link.path}?{link.query.decode()}"
         answer = await gate.http.get(path)
         assert answer.status_code == 302
-        assert f"/object/sign/makeit3d_app_assets/inputs/{gate.user_id}/" in answer.headers["location"]
+        assert f"/object/sign/{INPUTS}/{gate.user_id}/" in answer.headers["location"]
         assert answer.headers["cache-control"].startswith("private, max-age=")
         assert answer.headers["referrer-policy"] == "no-referrer"
         head = await gate.http.head(path)
@@ -208,9 +218,9 @@ async def test_a_private_bucket_is_read_through_links_of_ours(settings: Settings
 
 
 async def test_without_its_object_a_link_leads_nowhere(settings: Settings) -> None:
-    async with gateway(settings, public=False) as gate:
+    async with gateway(settings) as gate:
         link = httpx.URL((await upload(gate, picture())).json()["asset_url"])
-        await gate.services.storage.remove("makeit3d_app_assets", list(await bucket(gate)))
+        await gate.services.storage.remove(INPUTS, list(await bucket(gate)))
         answer = await gate.http.get(f"{link.path}?{link.query.decode()}")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 

@@ -185,9 +185,9 @@ async def test_keys_of_others_mean_nothing(world: World) -> None:
 
 
 async def test_inputs_of_others_do_not_exist(world: World) -> None:
-    stored = world.upload["asset_url"].partition("/object/public/")[2]
-    file = await world.gate.db.fetchrow("select id, content_key from files where task_id = $1", world.task)
+    file = await world.gate.db.fetchrow("select id, bucket, key, content_key from files where task_id = $1", world.task)
     assert file is not None
+    stored = f"{file['bucket']}/{file['key']}"
     base = world.gate.services.settings.public_base_url
     links = [
         world.upload["asset_url"],

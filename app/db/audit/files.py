@@ -130,8 +130,10 @@ async def outputs(connection: Connection, database: Database) -> AsyncGenerator[
 
 
 async def manifest(connection: Connection, bucket: str) -> AsyncGenerator[ManifestRow]:
-    """Every file of a bucket that is not removed, in the snapshot, a page in memory at a time."""
-    statement = "select id, key, state, size, sha256 from files where bucket = $1 and state <> 'removed'"
+    """Every result in a bucket that is not removed, in the snapshot, a page in memory at a time."""
+    statement = (
+        "select id, key, state, size, sha256 from files where bucket = $1 and state <> 'removed' and kind <> 'input'"
+    )
     async for row in connection.cursor(statement, bucket, prefetch=_PAGE):
         yield ManifestRow(**dict(row))
 

@@ -20,11 +20,12 @@ from app.errors import ConfigurationError
 from app.services.doctor.examination import Group, Seen
 from app.services.doctor.findings import Code, Finding, Ill
 from app.services.doctor.opening import open_migrated
+from app.services.input_files import IMPORTABLE_BYTES
 from app.storage.base import ObjectNotFound, StorageDenied, StorageError
 from app.storage.supabase_storage import Bucket, SupabaseStorage
 
 _RESULT_TYPES = ("image/png", "image/jpeg", "image/webp", "model/gltf-binary")
-_INPUT_TYPES = ("image/png", "image/jpeg", "image/webp")
+_INPUT_TYPES = _RESULT_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,12 @@ async def _inputs(patient: _StoragePatient) -> Seen:
         except Ill as error:
             seen += [] if error.finding is None or error.finding.code is not Code.BUCKET_MISSING else [error.finding]
             continue  # else the check of the results says it
-        if bucket.public and name != settings.generated_assets_bucket_name:
+        takes_uploads = name == settings.input_bucket_names[0]
+        if bucket.public and (takes_uploads or name != settings.generated_assets_bucket_name):
             seen.append(Finding(Code.INPUT_BUCKET_PUBLIC, name))
-        # the first takes what comes through the API
-        if name == settings.input_bucket_names[0]:
-            seen += _bounds(name, bucket, settings.max_input_bytes, _INPUT_TYPES)
+        if takes_uploads:
+            largest = max(settings.max_input_bytes, min(settings.max_model_bytes, IMPORTABLE_BYTES))
+            seen += _bounds(name, bucket, largest, _INPUT_TYPES)
     return seen
 
 

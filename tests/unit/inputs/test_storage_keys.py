@@ -35,8 +35,8 @@ def test_layout(kind: AssetKind, number: int, extension: str, expected: str) -> 
 
 def test_inputs_derivatives_and_trash() -> None:
     key = input_key(A, B, "jpg")
-    assert key == f"inputs/{A}/{B}.jpg"
-    assert thumbnail_key(key) == f"inputs/{A}/{B}.thumb.webp"
+    assert key == f"{A}/{B}.jpg"
+    assert thumbnail_key(key) == f"{A}/{B}.thumb.webp"
     assert preview_key("models/task-0001/model_1.glb") == "models/task-0001/model_1.preview.webp"
     assert trash_key(key) == f".trash/{key}"
 
