@@ -67,6 +67,13 @@ class UnknownUser(Exception):
     """The user does not exist (any more); nothing was written."""
 
 
+def _kept(column: str) -> str:
+    """The row that a planned asset is made from, null where its owner has deleted it since it was found."""
+    return f"(select kept.id from kept where kept.id = a.{column}) as {column}"  # noqa: S608 - constants
+
+
+# Rows that assets are made from are locked first: clients may delete theirs at any moment, and the foreign key would
+# refuse the whole request. Deleted a moment later, it would have become null as well.
 _ACCEPT = f"""
 with task as (
   insert into tasks (id, user_id, concepts_reserved, models_reserved, refined_models_reserved)
@@ -104,10 +111,19 @@ with task as (
     $18
   from task, request, planned p left join tagged on tagged.id = p.id
   returning {job_columns("jobs")}
-), plan as (
-  select a.*, row_number() over (partition by a.kind order by a.position) - 1 as offset_in_kind
-  from jsonb_to_recordset($14) as a(id uuid, kind text, position integer, job_id uuid, prompt text, style text,
+), planned_asset as (
+  select * from jsonb_to_recordset($14) as a(id uuid, kind text, position integer, job_id uuid, prompt text, style text,
     source_input_asset_id uuid, source_concept_image_id uuid, source_model_id uuid, metadata jsonb)
+), kept as (
+  select id from (select id from {{inputs}} where id = any($19::uuid[]) for key share) as input
+  union all select id from (select id from {{concepts}} where id = any($19::uuid[]) for key share) as concept
+  union all select id from (select id from {{models}} where id = any($19::uuid[]) for key share) as model
+  union all select id from planned_asset
+), plan as (
+  select a.id, a.kind, a.job_id, a.prompt, a.style, a.metadata, {_kept("source_input_asset_id")},
+    {_kept("source_concept_image_id")}, {_kept("source_model_id")},
+    row_number() over (partition by a.kind order by a.position) - 1 as offset_in_kind
+  from planned_asset a
 ), concept as (
   insert into {{concepts}} (id, task_id, user_id, source_input_asset_id, source_concept_image_id, prompt, style,
     metadata, request_id, job_id, number)
@@ -209,6 +225,7 @@ def statement(database: Database, plan: RequestPlan, places: int | None) -> tupl
         places,
         plan.retry_of,
         plan.trace_id,
+        _sources(plan.assets) or None,
     )
 
 
@@ -258,6 +275,18 @@ def _job_json(job: JobPlan, *, later: bool) -> dict[str, Any]:
         "retry_of": None if job.retry_of is None else str(job.retry_of),
         "paid": job.keeps_paid_work,
     }
+
+
+def _sources(assets: Sequence[AssetPlan]) -> list[UUID]:
+    """The rows outside the plan that its assets are made from."""
+    own = {asset.id for asset in assets}
+    named = {
+        source
+        for asset in assets
+        for source in (asset.source_input_asset_id, asset.source_concept_image_id, asset.source_model_id)
+        if source is not None
+    }
+    return sorted(named - own)
 
 
 def _asset_json(asset: AssetPlan, position: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 from app.config import Settings
@@ -99,6 +100,52 @@ async def test_an_upload_can_be_used_at_once(gate: Gateway) -> None:
     stranger = gate.headers(await gate.another_user())
     theirs = await gate.http.post("/generate/image-to-model", json={**body, "task_id": "task-x-1"}, headers=stranger)
     assert (theirs.status_code, theirs.json()["code"]) == (404, "input_not_found")
+
+
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+SOURCES = {
+    "an input": ("input_assets", "(task_id, user_id, input_asset_type, file_id)", "'photo'", "input"),
+    "a concept": ("concept_images", "(task_id, user_id, prompt, file_id)", "'a fox'", "concept"),
+    "a model": ("models", "(task_id, user_id, prompt, file_id)", "'a fox'", "model"),
+}
+
+
+@pytest.mark.parametrize("what", SOURCES)
+@pytest.mark.parametrize("limited", [False, True], ids=["", "limited"])
+async def test_a_row_that_its_owner_deletes_meanwhile_costs_only_the_reference(
+    database: str, tmp_path: Path, what: str, limited: bool
+) -> None:
+    table, columns, value, kind = SOURCES[what]
+    settings = settings_for(database, tmp_path, user_max_unfinished=9 if limited else None)
+    async with gateway(settings) as gate:
+        url = (await upload(gate, glb() if kind == "model" else picture())).json()["asset_url"]
+        file_id = await gate.db.fetchval("select id from files")
+        await gate.db.execute("delete from input_assets")
+        row_id = await gate.db.fetchval(
+            f"insert into {table} {columns} values ('task-source-1', $1, {value}, $2) returning id",  # noqa: S608
+            gate.user_id,
+            file_id,
+        )
+        if kind == "model":
+            path, body = "/generate/refine-model", {"input_model_asset_url": url, "prompt": "oak"}
+        else:
+            path, body = "/generate/image-to-model", {"input_image_asset_urls": [url]}
+        owner = await asyncpg.connect(database)
+        try:
+            async with owner.transaction():
+                await owner.execute(f"delete from {table} where id = $1", row_id)  # noqa: S608
+                asked = asyncio.create_task(gate.post(path, json={"task_id": "task-source-2", **body}))
+                async with asyncio.timeout(20):
+                    while not asked.done() and not await gate.db.fetchval(WAITING):
+                        await asyncio.sleep(0.01)
+                assert not asked.done(), (await asked).text
+        finally:
+            await owner.close()
+        answer = await asked
+        assert answer.status_code == 202, answer.text
+        made = await gate.db.fetchrow("select * from models where task_id = 'task-source-2'")
+        assert made is not None
+        assert (made["source_input_asset_id"], made["source_concept_image_id"], made["source_model_id"]) == (None,) * 3
 
 
 async def test_a_model_becomes_an_input_and_ids_are_made(gate: Gateway) -> None:
