@@ -144,12 +144,12 @@ def api() -> None:
     settings = settings_to_start()
     import uvicorn  # heavy modules come later: who can not start says so soon
 
-    from app.server import BoundedHead
+    from app.server import http_protocol
 
     uvicorn.run(
         "app.main:create_app",
         factory=True,
-        http=BoundedHead,
+        http=http_protocol(settings.connections_per_address),
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,

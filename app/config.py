@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     user_max_in_flight: int | None = Field(None, alias="BFF_USER_MAX_IN_FLIGHT", ge=1)
     user_max_unfinished: int | None = Field(None, alias="BFF_USER_MAX_UNFINISHED", ge=1)
     user_daily_budget_usd: Decimal | None = Field(None, alias="BFF_USER_DAILY_BUDGET_USD", gt=0)
+    connections_per_address: int = Field(512, alias="BFF_CONNECTIONS_PER_ADDRESS", ge=0)
     user_max_uploads: int = Field(6, alias="BFF_USER_MAX_UPLOADS", ge=1)
     upload_idle_seconds: float = Field(20.0, alias="BFF_UPLOAD_IDLE_SECONDS", gt=0)
     upload_bytes_per_second: int = Field(8192, alias="BFF_UPLOAD_BYTES_PER_SECOND", ge=1)

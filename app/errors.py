@@ -43,6 +43,9 @@ class ErrorCode(Enum):
     USER_BUDGET_EXCEEDED = Entry(
         "user_budget_exceeded", 429, "The user's budget for today is used up", retry_helps=True
     )
+    TOO_MANY_CONNECTIONS = Entry(
+        "too_many_connections", 429, "Too many connections from this address", retry_helps=True
+    )
     TOO_MANY_UPLOADS = Entry("too_many_uploads", 429, "Too many uploads of this user at a time", retry_helps=True)
     TOO_MANY_INPUTS = Entry(
         "too_many_inputs", 429, "Too many inputs of this user are being looked at", retry_helps=True

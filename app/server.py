@@ -1,13 +1,75 @@
-"""What the HTTP server itself leaves open: how much the head of a request may hold, and how long it may take."""
+"""What the HTTP server itself leaves open: how much the head of a request may hold, how long it may take, and how many
+connections one address may have."""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+from collections import Counter
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app import problems
+from app.errors import ErrorCode
 
 HEAD_BYTES = 64 * 1024  # request line and headers; trailers of a chunked body count, too
 _HEAD_SECONDS = 30.0
+
+
+class ConnectionsByAddress:
+    """Of this process: at most ``most`` for each address, any number with 0. The 64 bits of an IPv6 network are one
+    address, as one client has all that are in it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+
+    def enter(self, address: str) -> bool:
+        """Whether one more may be open; then ``leave`` must follow."""
+        network = _network(address)
+        if self._most and self._open[network] >= self._most:
+            return False
+        self._open[network] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        network = _network(address)
+        self._open[network] -= 1
+        if not self._open[network]:
+            del self._open[network]
+
+
+def _network(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, 64), strict=False))
+
+
+def http_protocol(connections_per_address: int) -> type[BoundedHead]:
+    """The protocol of one server, whose connections are counted together."""
+
+    class Counted(BoundedHead):
+        connections_by_address = ConnectionsByAddress(connections_per_address)
+
+    return Counted
+
+
+def _too_many() -> bytes:
+    """What a connection is answered that is one too many."""
+    problem = problems.describe(ErrorCode.TOO_MANY_CONNECTIONS)
+    body = orjson.dumps(problem)
+    head = (
+        f"HTTP/1.1 {problem['status']} Too Many Requests\r\nContent-Type: {problems.MEDIA_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\nRetry-After: 5\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 class BoundedHead(HttpToolsProtocol):
@@ -16,13 +78,26 @@ class BoundedHead(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _timer: asyncio.TimerHandle | None = None
+    _counted_address: str | None = None
+    connections_by_address = ConnectionsByAddress(0)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):  # a Unix socket has none
+            address = str(peer[0])  # pyright: ignore[reportUnknownArgumentType]
+            if not self.connections_by_address.enter(address):
+                problems.PROBLEMS.labels(ErrorCode.TOO_MANY_CONNECTIONS.code).inc()
+                transport.write(_too_many())
+                transport.close()
+                return
+            self._counted_address = address
         self._begin_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._counted_address is not None:
+            self.connections_by_address.leave(self._counted_address)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

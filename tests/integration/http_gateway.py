@@ -20,7 +20,7 @@ from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.domain.jobs import Lane
 from app.main import create_app
-from app.server import BoundedHead
+from app.server import http_protocol
 from app.services.asset_content import AssetContent
 from app.services.cancellation import Cancellation
 from app.services.event_stream import EventStream
@@ -147,7 +147,8 @@ async def gateway(settings: Settings, *, storage_kind: type[MemoryStorage] = Mem
     app = create_app(settings, open_services=opener)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, http=BoundedHead, log_config=None, access_log=False, lifespan="on"))
+        http = http_protocol(settings.connections_per_address)
+        server = uvicorn.Server(uvicorn.Config(app, http=http, log_config=None, access_log=False, lifespan="on"))
         serving = asyncio.create_task(_serve(server, listener))
         while not server.started:
             if serving.done():
@@ -155,8 +156,8 @@ async def gateway(settings: Settings, *, storage_kind: type[MemoryStorage] = Mem
             await asyncio.sleep(0.01)
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with httpx.AsyncClient(base_url=base_url, timeout=30) as http:
-                found = Gateway(opened[0], http, uuid4())
+            async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
+                found = Gateway(opened[0], client, uuid4())
                 await found.db.execute("insert into auth.users (id) values ($1)", found.user_id)
                 yield found
         finally:
