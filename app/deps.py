@@ -7,6 +7,7 @@ from typing import Annotated, cast
 import structlog
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import Scope
 
 from app.container import ApiContainer
 from app.domain.principal import Principal
@@ -30,20 +31,35 @@ def services_of(request: Request) -> ApiContainer:
 Services = Annotated[ApiContainer, Depends(services_of)]
 
 
+async def authenticate(scope: Scope) -> Principal:
+    """The verified caller, from the headers alone; verified once for each request.
+
+    Raises AppError: UNAUTHENTICATED, TOKEN_EXPIRED, VALIDATION_ERROR, SERVICE_UNAVAILABLE.
+    """
+    request = Request(scope)
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is not None:
+        return known
+    headers = request.headers
+    principal = await services_of(request).verifier.verify(
+        authorization=headers.get("authorization"),
+        apikey=headers.get("apikey"),
+        user_id_header=headers.get("x-user-id"),
+    )
+    request.state.principal = principal
+    structlog.contextvars.bind_contextvars(user_id=str(principal.user_id))
+    return principal
+
+
 async def caller(
     request: Request,
-    services: Services,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     apikey: Annotated[str | None, Security(_apikey)],
     x_user_id: Annotated[str | None, Header(description="For whom the service acts; a UUID.")] = None,
 ) -> Principal:
-    """The verified caller. Raises AppError: UNAUTHENTICATED, TOKEN_EXPIRED, VALIDATION_ERROR, SERVICE_UNAVAILABLE."""
-    del bearer  # here for the OpenAPI document; the verifier reads the header itself
-    principal = await services.verifier.verify(
-        authorization=request.headers.get("authorization"), apikey=apikey, user_id_header=x_user_id
-    )
-    structlog.contextvars.bind_contextvars(user_id=str(principal.user_id))
-    return principal
+    """As ``authenticate``. The parameters are here for the OpenAPI document."""
+    del bearer, apikey, x_user_id
+    return await authenticate(request.scope)
 
 
 Caller = Annotated[Principal, Depends(caller)]

@@ -17,7 +17,8 @@ from starlette.middleware.cors import CORSMiddleware
 from app import problems, tracing
 from app.config import Settings
 from app.container import ApiContainer
-from app.middleware import BodyLimit, BodyTime, RequestContext
+from app.deps import authenticate
+from app.middleware import AuthenticatedBodies, BodyLimit, BodyTime, HeadAsGet, RequestContext, TrailingSlash
 from app.observability import configure_logging
 from app.routers import assets, events, generation, operations, tasks, uploads
 from app.schemas.problems import Fault, Problem
@@ -48,6 +49,7 @@ def create_app(
         description=_DESCRIPTION,
         lifespan=_lifespan(settings, open_services),
         redoc_url=None,
+        redirect_slashes=False,
         # the framework's own would tell what users wrote: inputs that are refused, messages of exceptions
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
@@ -56,18 +58,21 @@ def create_app(
     for module in (generation, tasks, events, uploads, assets, operations):
         app.include_router(module.router)
     upload_bytes = max(settings.max_input_bytes, settings.max_model_bytes) + uploads.FORM_BYTES
+    app.add_middleware(AuthenticatedBodies, authenticate=authenticate)
     app.add_middleware(BodyTime, seconds=_JSON_SECONDS, unhurried=frozenset({"/uploads"}))
     app.add_middleware(BodyLimit, limit=_JSON_BYTES, limits={"/uploads": upload_bytes})
+    app.add_middleware(HeadAsGet)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID"],
             expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
             max_age=600,
         )
     app.add_middleware(RequestContext)
+    app.add_middleware(TrailingSlash)
     _document_problems(app)
     return app
 

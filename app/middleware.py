@@ -1,4 +1,5 @@
 """Around every request: an id, a log line, metrics, safe headers, a cap on the body, and an answer whatever happens.
+No body is read before its sender is known. A trailing slash is served, and HEAD where GET is.
 
 Plain ASGI: nothing here buffers or copies a body.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _QUIET_PATHS = frozenset({"/health/live", "/health/ready", "/metrics"})
 _WORTH_READING_BYTES = 256 * 1024
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})  # methods without a body
 _CLIENT_GONE = 499  # nothing was answered, as proxies log it
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net;"
@@ -134,8 +136,8 @@ class BodyLimit:
 
 
 class BodyTime:
-    """Bodies are read before anybody asks who sends them: they must be there within ``seconds``, but for those of the
-    paths in ``unhurried``, which keep a pace of their own."""
+    """A body must be there within ``seconds``, but for those of the paths in ``unhurried``, which keep a pace of their
+    own."""
 
     def __init__(self, app: ASGIApp, *, seconds: float, unhurried: Collection[str]) -> None:
         self._app = app
@@ -173,6 +175,88 @@ class BodyTime:
             await send(message)
 
         await self._app(scope, in_time, send_and_close)
+
+
+class AuthenticatedBodies:
+    """Before the first byte of a body is read, ``authenticate`` says who sends it, or raises AppError: the framework
+    would read the whole body first."""
+
+    def __init__(self, app: ASGIApp, *, authenticate: Callable[[Scope], Awaitable[object]]) -> None:
+        self._app = app
+        self._authenticate = authenticate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in _READING:
+            await self._app(scope, receive, send)
+            return
+        known = False
+
+        async def receive_of_a_known_sender() -> Message:
+            nonlocal known
+            if not known:
+                await self._authenticate(scope)
+                known = True
+            return await receive()
+
+        await self._app(scope, receive_of_a_known_sender, send)
+
+
+class TrailingSlash:
+    """A path with a trailing slash is the path without: a redirect would lead to the host that the client names."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
+            scope = {**scope, "path": scope["path"][:-1]}
+        await self._app(scope, receive, send)
+
+
+class HeadAsGet:
+    """HEAD is answered as GET is, without the body. An endless body is ended: to the application the client is gone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_head = scope["method"] == "HEAD"
+        answered = asyncio.Event()
+
+        async def receive_until_answered() -> Message:
+            message, end = asyncio.ensure_future(receive()), asyncio.ensure_future(answered.wait())
+            try:
+                await asyncio.wait({message, end}, return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else {"type": "http.disconnect"}
+            finally:
+                message.cancel()
+                end.cancel()
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send_allowing(message)
+                await send({"type": "http.response.body"})
+                answered.set()
+
+        async def send_allowing(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 405:
+                headers = MutableHeaders(scope=message)
+                allowed = [method.strip() for method in headers.get("allow", "").split(",")]
+                if "GET" in allowed and "HEAD" not in allowed:
+                    headers["Allow"] = ", ".join((*allowed, "HEAD"))
+            await send(message)
+
+        if not is_head:
+            await self._app(scope, receive, send_allowing)
+            return
+        inner = {**scope, "method": "GET"}
+        try:
+            await self._app(inner, receive_until_answered, send_head)
+        finally:
+            scope["route"] = inner.get("route")  # for the log and the metrics
 
 
 def _too_large(limit: int) -> AppError:

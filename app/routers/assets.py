@@ -16,7 +16,6 @@ _CACHE_SECONDS = 60  # well below the life of the signed URL
 router = APIRouter(tags=["assets"])
 
 
-@router.head("/assets/{id}/content", status_code=302, include_in_schema=False)
 @router.get(
     "/assets/{id}/content",
     status_code=302,

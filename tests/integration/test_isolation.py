@@ -49,7 +49,6 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("GET", "/problems/{code}"): Row(public=True, path="/problems/task_not_found"),
     # the key in the link is the permission; test_isolation_between_users has its refusals
     ("GET", "/assets/{id}/content"): Row(public=True, path=f"/assets/{UUID(int=7)}/content?key=k"),
-    ("HEAD", "/assets/{id}/content"): Row(public=True, path=f"/assets/{UUID(int=7)}/content?key=k"),
     ("POST", "/generate/text-to-image"): _generate(prompt="a fox"),
     ("POST", "/generate/image-to-image"): _generate(prompt="a fox", input_image_asset_url=URL),
     ("POST", "/generate/text-to-model"): _generate(prompt="a fox"),
