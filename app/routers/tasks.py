@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -51,6 +52,7 @@ async def task_status(
     """How it stands: of the newest request of a task, or of one job."""
     del service
     known = _etags(if_none_match)
+    wait = min(wait, caller.seconds_left(time.time()))
     if wait > 0:
         one = next(iter(known)) if len(known) == 1 else None
         with OPEN_POLLS.track_inprogress():

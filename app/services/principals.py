@@ -163,6 +163,6 @@ def _user(claims: dict[str, Any]) -> Principal:
     if claims.get("role") != "authenticated":
         raise AppError(ErrorCode.UNAUTHENTICATED)
     try:
-        return Principal("user", UUID(str(claims["sub"])))
+        return Principal("user", UUID(str(claims["sub"])), float(claims["exp"]))
     except ValueError:
         raise AppError(ErrorCode.UNAUTHENTICATED) from None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -16,8 +18,9 @@ from app.db import tasks
 from app.services.event_stream import EventStream
 from prometheus_client import REGISTRY
 
-from tests.integration.factories import accept, image_plan
+from tests.integration.factories import accept, image_plan, settings_for
 from tests.integration.http_gateway import Gateway, gateway
+from tests.integration.identities import project
 
 
 @pytest.fixture
@@ -250,3 +253,39 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def test_a_stream_ends_with_its_token_and_goes_on_with_a_fresh_one(database: str, tmp_path: Path) -> None:
+    async with (
+        project() as signer,
+        gateway(settings_for(database, tmp_path, supabase_url=signer.supabase_url)) as gate,
+    ):
+
+        def bearer(seconds: int) -> dict[str, str]:
+            token = signer.token(gate.user_id, exp=int(time.time()) + seconds)
+            return {"Authorization": f"Bearer {token}"}
+
+        async with stream(gate, headers=bearer(4)) as (reader, start):
+            last = await reader.event()
+            assert (last.type, last.data, last.id) == ("stream_end", {"code": "token_expired"}, None)
+            async with asyncio.timeout(15):
+                assert await reader.block() is None
+        await make(gate, "task-event-10")
+        async with stream(gate, headers=bearer(60) | {"Last-Event-ID": start}) as (reader, _):
+            assert {event.data["task_id"] for event in await reader.events(3)} == {"task-event-10"}
+        # for requests that end at once an ended token serves some seconds longer: clocks differ
+        assert (await gate.http.get("/tasks", headers=bearer(-1))).status_code == 200
+        answer = await gate.http.get("/events", headers=bearer(-1))
+        assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
+
+
+async def test_a_long_poll_ends_with_its_token(database: str, tmp_path: Path) -> None:
+    async with (
+        project() as signer,
+        gateway(settings_for(database, tmp_path, supabase_url=signer.supabase_url)) as gate,
+    ):
+        await make(gate, "task-event-11")
+        headers = {"Authorization": f"Bearer {signer.token(gate.user_id, exp=int(time.time()) + 4)}"}
+        async with asyncio.timeout(20):  # it would wait for 30
+            answer = await gate.http.get("/tasks/task-event-11/status?wait=30", headers=headers)
+        assert (answer.status_code, answer.json()["status"]) == (200, "pending")

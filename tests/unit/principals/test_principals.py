@@ -133,6 +133,8 @@ def desk(http: httpx.AsyncClient, project: Project) -> Desk:
 
 async def test_a_user(desk: Desk) -> None:
     assert await desk.of(token()) == Principal("user", USER)
+    end = 4_000_000_000
+    assert (await desk.of(token(exp=end))).expires_at == end
     assert await desk.of(token(RSA_KEY, "RS256", "r1")) == Principal("user", USER)
     assert await desk.of(token(aud=["other", "authenticated"], is_anonymous=True)) == Principal("user", USER)
     lower = await desk.verifier.verify(
