@@ -100,6 +100,8 @@ class ErrorCode(Enum):
 
     # our own work
     STORAGE_UNAVAILABLE = Entry("storage_unavailable", 503, "Storage does not answer", retry_helps=True)
+    STORAGE_REFUSED_SIZE = Entry("storage_refused_size", 413, "Storage does not take a file of this size")
+    STORAGE_REFUSED_TYPE = Entry("storage_refused_type", 415, "Storage does not take a file of this type")
     STORAGE_CONFLICT = Entry("storage_conflict", 500, "Another file lies where the result belongs")
     DEADLINE_EXCEEDED = Entry("deadline_exceeded", 504, "The job took longer than it may", retry_helps=True)
     WORKER_CRASHED = Entry("worker_crashed", 500, "Workers crashed repeatedly while on this job", retry_helps=True)

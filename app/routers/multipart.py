@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -39,12 +39,21 @@ class _Part:
 
 
 class FormReceiver:
-    """``limit_of`` answers how many bytes a file may have that begins with these bytes, or raises AppError."""
+    """``limit_of`` answers how many bytes a file may have that begins with these bytes, or raises AppError; ``room`` is
+    asked for each block before it is written."""
 
-    def __init__(self, target: Path, *, field_names: frozenset[str], limit_of: Callable[[bytes], int]) -> None:
+    def __init__(
+        self,
+        target: Path,
+        *,
+        field_names: frozenset[str],
+        limit_of: Callable[[bytes], int],
+        room: Callable[[int], Awaitable[None]],
+    ) -> None:
         self._target = target
         self._field_names = field_names
         self._limit_of = limit_of
+        self._room = room
         self._part = _Part()
         self._parts = 0
         self._fields: dict[str, str] = {}
@@ -58,7 +67,7 @@ class FormReceiver:
         """Read the whole body.
 
         Raises AppError: UNSUPPORTED_MEDIA_TYPE, MALFORMED_REQUEST, VALIDATION_ERROR, INPUT_TOO_LARGE and what
-        ``limit_of`` raises.
+        ``limit_of`` and ``room`` raise.
         """
         parser = self._parser(content_type)
         sink = await asyncio.to_thread(self._target.open, "wb")
@@ -105,6 +114,7 @@ class FormReceiver:
         self._check_head(complete=False)
         if self._pending:
             block, self._pending = bytes(self._pending), bytearray()
+            await self._room(len(block))
             await asyncio.to_thread(sink.write, block)
 
     def _check_head(self, *, complete: bool) -> None:

@@ -39,17 +39,22 @@ router = APIRouter(tags=["assets"])
         ErrorCode.TOO_MANY_UPLOADS,
         ErrorCode.UPLOAD_TOO_SLOW,
         ErrorCode.STORAGE_UNAVAILABLE,
+        ErrorCode.STORAGE_REFUSED_SIZE,
+        ErrorCode.STORAGE_REFUSED_TYPE,
     ),
 )
 async def upload(request: Request, caller: Caller, services: Services) -> UploadedAsset:
     """A picture or a GLB model becomes an input of the caller."""
-    declared = request.headers.get("content-length")
-    async with services.uploads.workspace(caller.user_id, None if declared is None else int(declared)) as directory:
+    async with services.uploads.workspace(caller.user_id) as (directory, held):
         receiver = FormReceiver(
-            directory / "upload", field_names=frozenset({_TASK, _TYPE}), limit_of=services.uploads.limit_of
+            directory / "upload",
+            field_names=frozenset({_TASK, _TYPE}),
+            limit_of=services.uploads.limit_of,
+            room=held.take,
         )
         body = keep_pace(request.stream(), Pace.of(services.settings))
-        form = await receiver.receive(request.headers.get("content-type", ""), body)
+        async with held.receiving():
+            form = await receiver.receive(request.headers.get("content-type", ""), body)
         asset = await services.uploads.store(
             form.file,
             user_id=caller.user_id,

@@ -120,4 +120,4 @@ class Spool:
 
     def _take(self, share: int) -> None:
         self._free -= share
-        RESERVED.set(self._max - self._free)
+        RESERVED.inc(share)

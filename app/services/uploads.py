@@ -8,7 +8,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -30,7 +30,15 @@ from app.services.input_files import IMPORTABLE_BYTES, InputFiles
 from app.services.notifier import Notifier
 from app.services.outputs import content_link
 from app.services.spool import Spool
-from app.storage.base import ObjectStorage, StorageError
+from app.services.upload_room import Holding, UploadRoom
+from app.storage.base import (
+    ContentTypeRefused,
+    Limiter,
+    ObjectStorage,
+    ObjectTooLarge,
+    StorageError,
+    StorageUnavailable,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +75,7 @@ class Uploads:
         patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         """``patience_seconds`` is how long an upload may wait for room in the spool."""
-        self._patience_seconds = patience_seconds
+        self._room = UploadRoom(settings.spool_bytes, patience_seconds=patience_seconds)
         self._under_way: Counter[UUID] = Counter()
         self._max_per_user = settings.user_max_uploads
         self._database = database
@@ -79,11 +87,6 @@ class Uploads:
         self._public_base_url = settings.public_base_url
         self._picture_bytes = settings.max_input_bytes
         self._model_bytes = min(settings.max_model_bytes, IMPORTABLE_BYTES)
-
-    @property
-    def max_bytes(self) -> int:
-        """The most that any upload may have."""
-        return max(self._picture_bytes, self._model_bytes)
 
     def limit_of(self, head: bytes) -> int:
         """How many bytes a file that begins like this may have. Raises AppError: INPUT_EMPTY, INPUT_NOT_IMAGE."""
@@ -97,20 +100,12 @@ class Uploads:
         raise AppError(ErrorCode.INPUT_NOT_IMAGE, "PNG, JPEG and WebP pictures and GLB models are accepted.")
 
     @asynccontextmanager
-    async def workspace(self, user_id: UUID, expected_bytes: int | None) -> AsyncGenerator[Path]:
-        """A directory for one upload, removed afterwards. Raises AppError: TOO_MANY_UPLOADS of the user, and
-        SERVICE_UNAVAILABLE while the spool stays full."""
-        expected = self.max_bytes if expected_bytes is None else min(expected_bytes, self.max_bytes)
-        async with AsyncExitStack() as stack:
-            stack.enter_context(self._place(user_id))
-            try:
-                async with asyncio.timeout(self._patience_seconds):
-                    directory = await stack.enter_async_context(self._spool.workspace(expected_bytes=expected))
-            except TimeoutError:
-                raise AppError(
-                    ErrorCode.SERVICE_UNAVAILABLE, "Too much is being uploaded just now.", retry_after=10
-                ) from None
-            yield directory
+    async def workspace(self, user_id: UUID) -> AsyncGenerator[tuple[Path, Holding]]:
+        """A directory for one upload, removed afterwards, and the room that the upload has there. Raises
+        AppError(TOO_MANY_UPLOADS) of the user."""
+        with self._place(user_id), self._room.holding(user_id) as held:
+            async with self._spool.workspace(expected_bytes=0) as directory:
+                yield directory, held
 
     @contextmanager
     def _place(self, user_id: UUID) -> Generator[None]:
@@ -132,8 +127,8 @@ class Uploads:
     ) -> UploadedAsset:
         """Check a received file and make it an input of the user.
 
-        Raises AppError: VALIDATION_ERROR, TASK_NOT_FOUND, the INPUT_* codes, STORAGE_UNAVAILABLE, UNAUTHENTICATED when
-        the user no longer exists.
+        Raises AppError: VALIDATION_ERROR, TASK_NOT_FOUND, the INPUT_* codes, STORAGE_UNAVAILABLE, STORAGE_REFUSED_SIZE,
+        STORAGE_REFUSED_TYPE, UNAUTHENTICATED when the user no longer exists.
         """
         task_id = task_id or str(uuid4())
         if not is_task_id(task_id):
@@ -145,7 +140,7 @@ class Uploads:
         content_type, picture = await self._check(path)
         size, sha256 = await asyncio.to_thread(_measure, path)
         asset_id, file_id = uuid4(), uuid4()
-        asset_url = await self._upload(path, user_id, task_id, asset_id, file_id, content_type)
+        asset_url = await self._upload(path, size, user_id, task_id, asset_id, file_id, content_type)
         asset = UploadedAsset(
             id=asset_id,
             task_id=task_id,
@@ -172,9 +167,10 @@ class Uploads:
         return picture.content_type, picture
 
     async def _upload(
-        self, path: Path, user_id: UUID, task_id: str, asset_id: UUID, file_id: UUID, content_type: str
+        self, path: Path, size: int, user_id: UUID, task_id: str, asset_id: UUID, file_id: UUID, content_type: str
     ) -> str:
-        """The manifest row, then the object; its lasting URL. A row without an object is swept away later."""
+        """The manifest row, then the object; its lasting URL. A row without an object is removed, at once where storage
+        refused it, later where nobody knows."""
         row = FileRow(
             id=file_id,
             bucket=self._bucket,
@@ -190,14 +186,17 @@ class Uploads:
             sha256=None,
             content_key=secrets.token_urlsafe(24),
         )
-        await files.insert_input(self._database, row)
         try:
+            public = await self._storage.is_public(row.bucket)
+            await files.insert_input(self._database, row)
             await self._storage.upload(row.bucket, row.key, path, content_type=content_type)
-            if await self._storage.is_public(row.bucket):
-                return self._storage.public_url(row.bucket, row.key)
         except StorageError as error:
             log.warning("upload_failed", error=type(error).__name__, key=row.key)
-            raise AppError(ErrorCode.STORAGE_UNAVAILABLE, "Please send the file again.", retry_after=5) from None
+            if not isinstance(error, StorageUnavailable):
+                await files.mark_removed(self._database, file_id)
+            raise _refusal(error, row.bucket, size, content_type) from None
+        if public:
+            return self._storage.public_url(row.bucket, row.key)
         return content_link(self._public_base_url, file_id, row.content_key or "")
 
     async def _record(self, asset: UploadedAsset, file_id: UUID, user_id: UUID) -> None:
@@ -217,6 +216,25 @@ class Uploads:
             )
         except UnknownUser:
             raise AppError(ErrorCode.UNAUTHENTICATED, "The user no longer exists.") from None
+
+
+def _refusal(error: StorageError, bucket: str, size: int, content_type: str) -> AppError:
+    """What storage refuses for good names the limit and where it is raised: the same file would be refused again."""
+    match error:
+        case ObjectTooLarge(limiter=Limiter.BUCKET, max_bytes=int(limit)):
+            why = f"bucket {bucket} takes at most {limit:,}: the bucket's file size limit can be raised"
+        case ObjectTooLarge(limiter=Limiter.PROJECT):
+            why = "more than the project's upload limit, which can be raised in its Storage settings"
+        case ObjectTooLarge():
+            why = f"more than storage takes: the limit of bucket {bucket} or of the project can be raised"
+        case ContentTypeRefused():
+            detail = f"Bucket {bucket} does not take {content_type}: its allowed MIME types can be extended."
+            return AppError(ErrorCode.STORAGE_REFUSED_TYPE, detail)
+        case StorageUnavailable():
+            return AppError(ErrorCode.STORAGE_UNAVAILABLE, "Please send the file again.", retry_after=5)
+        case _:
+            return AppError(ErrorCode.STORAGE_UNAVAILABLE, "Storage takes no uploads just now.", retry_after=60)
+    return AppError(ErrorCode.STORAGE_REFUSED_SIZE, f"The file has {size:,} bytes, {why}.")
 
 
 def _wrong(field: str, message: str) -> AppError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -14,11 +15,10 @@ import httpx
 import pytest
 from app.config import Settings
 from app.schemas.uploads import UploadedAsset
-from app.services.input_files import InputFiles
-from app.services.spool import Spool
-from app.services.uploads import Uploads
+from app.storage.base import StorageUnavailable
 from app.storage.memory import MemoryStorage
 from PIL import Image
+from prometheus_client import REGISTRY
 
 from tests.integration.factories import accept, image_plan, settings_for
 from tests.integration.http_gateway import Gateway, gateway
@@ -50,6 +50,7 @@ async def upload(gate: Gateway, content: bytes, name: str = "photo.png", **field
     return await gate.post("/uploads", files={"file": (name, content, "application/octet-stream")}, data=fields)
 
 
+PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
 INPUTS, RESULTS = "user_input_files_bucket", "makeit3d_app_assets"
 
 
@@ -185,9 +186,9 @@ async def test_bad_forms_are_refused(gate: Gateway) -> None:
         ({"colour": "red"}, "colour"),
         ({"task_id": "x" * 2000}, "task_id"),
     ]
-    for data, field in fields:
+    for data, name in fields:
         answer = await upload(gate, picture(), **data)
-        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, name)
     without = await gate.post("/uploads", files={"task_id": (None, b"task-upload-3")})
     assert (without.status_code, without.json()["errors"][0]["code"]) == (422, "missing")
     for content_type, code in (
@@ -272,47 +273,129 @@ async def test_without_its_object_a_link_leads_nowhere(settings: Settings) -> No
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-async def test_a_storage_that_does_not_take_the_file_is_told(settings: Settings) -> None:
-    async with gateway(settings) as gate:
-        await gate.services.storage.aclose()
-        gone = MemoryStorage(settings.home, {})
-        gate.services.uploads = Uploads(
-            gate.db,
-            gone,
-            InputFiles(gone, settings, settings.home),
-            Spool(settings.home, max_bytes=10**6),
-            gate.services.notifier,
-            settings,
-        )
+@dataclass
+class Failing(MemoryStorage):
+    """No upload gets an answer."""
+
+    async def upload(self, bucket: str, key: str, source: Path, *, content_type: str) -> None:
+        await super().upload(bucket, key, source, content_type=content_type)
+        raise StorageUnavailable("no answer")
+
+
+async def test_a_storage_that_does_not_answer_is_worth_a_repeat(settings: Settings) -> None:
+    async with gateway(settings, storage_kind=Failing) as gate:
         answer = await upload(gate, picture())
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+        assert answer.json()["retryable"]
         assert int(answer.headers["retry-after"]) > 0
         # the manifest remembers that something may lie there
         assert await gate.db.fetchval("select state from files") == "uploading"
         assert await gate.db.fetchval("select count(*) from input_assets") == 0
 
 
-async def test_a_full_spool_is_told(settings: Settings) -> None:
+@dataclass
+class Narrow(MemoryStorage):
+    limits: Mapping[str, int] = field(default_factory=lambda: {INPUTS: 1_000})
+
+
+@dataclass
+class NarrowProject(MemoryStorage):
+    max_bytes: int | None = 1_000
+
+
+@dataclass
+class Picky(MemoryStorage):
+    types: Mapping[str, Collection[str]] = field(default_factory=lambda: {INPUTS: ("image/webp",)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code", "words"),
+    [
+        (Narrow, 413, "storage_refused_size", (f"bucket {INPUTS}", "1,000", "file size limit")),
+        (NarrowProject, 413, "storage_refused_size", ("project's upload limit",)),
+        (Picky, 415, "storage_refused_type", (INPUTS, "image/png", "allowed MIME types")),
+    ],
+)
+async def test_what_storage_refuses_for_good_is_not_worth_a_repeat(
+    settings: Settings, kind: type[MemoryStorage], status: int, code: str, words: tuple[str, ...]
+) -> None:
+    async with gateway(settings, storage_kind=kind) as gate:
+        content = picture()
+        answer = await upload(gate, content)
+        body = answer.json()
+        assert (answer.status_code, body["code"], body["retryable"]) == (status, code, False)
+        assert "retry-after" not in answer.headers
+        assert all(word in body["detail"] for word in words), body["detail"]
+        assert status == 415 or f"{len(content):,} bytes" in body["detail"]
+        assert await gate.db.fetchval("select state from files") == "removed"
+        assert await gate.db.fetchval("select count(*) from input_assets") == 0
+        assert list(settings.spool_directory.iterdir()) == []
+
+
+async def trickle(gate: Gateway, headers: Mapping[str, str], sent: bytes) -> asyncio.StreamWriter:
+    """An upload that declares the most it may and goes no further than ``sent``."""
+    _, writer = await asyncio.open_connection("127.0.0.1", gate.http.base_url.port)
+    head = "".join(
+        f"{name}: {value}\r\n"
+        for name, value in {
+            **headers,
+            "Host": "x",
+            "Content-Type": "multipart/form-data; boundary=b",
+            "Content-Length": str(gate.services.settings.max_model_bytes),
+        }.items()
+    )
+    writer.write(f"POST /uploads HTTP/1.1\r\n{head}\r\n".encode() + PART + sent)
+    await writer.drain()
+    return writer
+
+
+def reserved() -> float:
+    return REGISTRY.get_sample_value("makeit3d_spool_reserved_bytes") or 0
+
+
+async def test_uploads_that_only_declare_block_nobody(database: str, tmp_path: Path) -> None:
+    """28 of five users, which together declare far more than the disk has."""
+    settings = settings_for(database, tmp_path, spool_bytes=16 * 2**20, max_model_bytes=2 * 2**20)
     async with gateway(settings) as gate:
-        storage, spool = gate.services.storage, Spool(settings.spool_directory, max_bytes=1_000)
-        gate.services.uploads = Uploads(
-            gate.db,
-            storage,
-            InputFiles(storage, settings, settings.home),
-            spool,
-            gate.services.notifier,
-            settings,
-            patience_seconds=0.05,
-        )
-        async with spool.workspace(expected_bytes=1_000):
-            answer = await upload(gate, picture())
-            assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
-        assert (await upload(gate, picture())).status_code == 201
+        users = [gate.headers(await gate.another_user()) for _ in range(5)]
+        writers = [await trickle(gate, users[number % 5], picture()[:100]) for number in range(28)]
+        async with asyncio.timeout(20):
+            while len(list(settings.spool_directory.iterdir())) < len(writers):  # all are under way
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            assert (await upload(gate, picture())).status_code == 201
+        for writer in writers:
+            writer.close()
+
+
+async def test_uploads_that_fill_the_disk_block_nobody_else(database: str, tmp_path: Path) -> None:
+    settings = settings_for(
+        database, tmp_path, spool_bytes=16 * 2**20, max_input_bytes=6 * 2**20, max_model_bytes=6 * 2**20
+    )
+    async with gateway(settings) as gate:
+        greedy = gate.headers(await gate.another_user())
+        before = reserved()
+        sent = picture() + bytes(5 * 2**20)  # most of a file; the rest never comes
+        writers = [await trickle(gate, greedy, sent) for _ in range(4)]
+        async with asyncio.timeout(20):
+            while reserved() < 14 * 2**20:
+                await asyncio.sleep(0.01)
+        content = picture(size=(1500, 1500))
+        assert len(content) > 2 * 2**20
+        async with asyncio.timeout(20):
+            answers = [await upload(gate, content) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [201, 201]
+        for writer in writers:
+            writer.close()
+        async with asyncio.timeout(20):
+            while reserved() != before:
+                await asyncio.sleep(0.01)
+        assert list(settings.spool_directory.iterdir()) == []
 
 
 async def held_open(begun: asyncio.Event, let_go: asyncio.Event) -> AsyncIterator[bytes]:
     """The beginning of an upload, whose rest comes only when it is let go."""
-    yield (b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + picture()[:100])
+    yield PART + picture()[:100]
     begun.set()
     await let_go.wait()
 
@@ -328,8 +411,7 @@ async def test_an_upload_that_stalls_gives_its_room_back(database: str, tmp_path
             **gate.headers(),
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-        part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
-        writer.write(f"POST /uploads HTTP/1.1\r\n{lines}\r\n".encode() + part + picture()[:100])
+        writer.write(f"POST /uploads HTTP/1.1\r\n{lines}\r\n".encode() + PART + picture()[:100])
         answer = (await reader.read()).decode()  # until the server closes
         writer.close()
         assert answer.startswith("HTTP/1.1 408 ")
