@@ -70,6 +70,8 @@ class ErrorCode(Enum):
     INPUT_NOT_MODEL = Entry("input_not_model", 422, "The input file is not a GLB model")
     INPUT_TRUNCATED = Entry("input_truncated", 422, "The input image is damaged or cut short")
     INPUT_TOO_MANY_PIXELS = Entry("input_too_many_pixels", 422, "The input image has too many pixels")
+    INPUT_TOO_COMPLEX = Entry("input_too_complex", 422, "The input image takes too long or too much memory to read")
+    INPUT_CHANGED = Entry("input_changed", 409, "The input file is another one than when the request was accepted")
     INPUT_TOO_SMALL = Entry("input_too_small", 422, "The input image is too small")
     DRAFT_NOT_FOUND = Entry("draft_not_found", 404, "No such draft model")
     DRAFT_NOT_REFINABLE = Entry("draft_not_refinable", 422, "This draft can not be refined")

@@ -1,5 +1,5 @@
 """Untrusted pictures and models: looked at, checked whole, and normalised to plain 8-bit PNG or JPEG. Pure work on
-files; callers run it in threads.
+files; the service runs it for pictures in processes of their own, which have limits.
 
 The decoder is chosen by the first bytes and is one of three. Pillow's own choice (``Image.open``) would try more, would
 take a phone's JPEG with a second picture inside for an animation, and warns through process-wide state.
@@ -8,7 +8,7 @@ take a phone's JPEG with a second picture inside for an animation, and warns thr
 from __future__ import annotations
 
 import io
-import re
+import mmap
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from app.domain.picture_guard import check_structure
 from app.domain.sniff import HEAD_BYTES, JPEG, PNG, WEBP, glb_declared_bytes, sniff
 from app.errors import AppError, ErrorCode
 
@@ -27,9 +28,6 @@ _DECODERS: Mapping[str, Callable[[Path], ImageFile]] = {PNG: PngImageFile, JPEG:
 # what Pillow raises on files that are not what their first bytes say
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _SMALLEST_SIDE = 16
-_MOST_SCANS = 100  # cameras write up to about 12; each costs a pass over all pixels
-_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])", re.DOTALL)  # all but stuffing and restarts
-_ALONE, _START_OF_SCAN, _END_OF_IMAGE = 0x01, 0xDA, 0xD9  # the first one has no length behind it
 _JPEG_QUALITIES = (95, 85)
 _TOP_16_BITS = 65535
 _GLB_JSON_CHUNK = struct.Struct("<12xI4s")  # after the header: length and type of the first chunk
@@ -69,8 +67,8 @@ def check_picture(path: Path, limits: PictureLimits) -> Picture:
     """Decode the whole picture. PNG, JPEG and WebP of one frame are accepted; of a JPEG with further pictures behind
     the first (MPO, as phones make them) the first counts.
 
-    Raises AppError: INPUT_EMPTY, INPUT_TOO_LARGE, INPUT_NOT_IMAGE, INPUT_TRUNCATED, INPUT_TOO_MANY_PIXELS,
-    INPUT_TOO_SMALL.
+    Raises AppError: INPUT_EMPTY, INPUT_TOO_LARGE, INPUT_NOT_IMAGE, INPUT_TOO_COMPLEX, INPUT_TRUNCATED,
+    INPUT_TOO_MANY_PIXELS, INPUT_TOO_SMALL.
     """
     content_type = _sniffed(path, limits)
     with _opened(path, content_type, limits) as image:
@@ -129,24 +127,9 @@ def _sniffed(path: Path, limits: PictureLimits) -> str:
         content_type = sniff(source.read(HEAD_BYTES))
     if content_type is None or content_type not in _DECODERS:
         raise AppError(ErrorCode.INPUT_NOT_IMAGE, "PNG, JPEG and WebP are accepted.")
-    if content_type == JPEG and _scans(path) > _MOST_SCANS:
-        raise AppError(ErrorCode.INPUT_NOT_IMAGE, "This JPEG is made to take very long.")
+    with path.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        check_structure(content, content_type, max_pixels=limits.max_pixels)
     return content_type
-
-
-def _scans(path: Path) -> int:
-    """How many passes the first picture of a JPEG has, without decoding any."""
-    content = path.read_bytes()
-    scans, position = 0, 2
-    while found := _MARKER.search(content, position):
-        kind = found[1][0]
-        if kind == _END_OF_IMAGE:
-            break
-        scans += kind == _START_OF_SCAN
-        position = found.end()
-        if kind != _ALONE:
-            position += max(2, int.from_bytes(content[position : position + 2], "big"))
-    return scans
 
 
 def _opened(path: Path, content_type: str, limits: PictureLimits) -> ImageFile:

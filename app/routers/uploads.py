@@ -33,6 +33,7 @@ router = APIRouter(tags=["assets"])
         ErrorCode.INPUT_EMPTY,
         ErrorCode.INPUT_NOT_IMAGE,
         ErrorCode.INPUT_NOT_MODEL,
+        ErrorCode.INPUT_TOO_COMPLEX,
         ErrorCode.INPUT_TRUNCATED,
         ErrorCode.INPUT_TOO_MANY_PIXELS,
         ErrorCode.INPUT_TOO_SMALL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -52,3 +53,47 @@ def raw_png(width: int, height: int, *, bits: int, colour: int, rows: bytes) -> 
 def glb(description: bytes = b'{"asset":{"version":"2.0"}} ', *, version: int = 2, kind: bytes = b"JSON") -> bytes:
     chunk = struct.pack("<I4s", len(description), kind) + description
     return struct.pack("<4sII", b"glTF", version, 12 + len(chunk)) + chunk
+
+
+def encoded(image: Image.Image, format_name: str, **options: Any) -> bytes:  # noqa: ANN401 - Pillow takes them
+    sink = io.BytesIO()
+    image.save(sink, format_name, **options)
+    return sink.getvalue()
+
+
+def _jpeg_with(inserted: bytes) -> bytes:
+    plain = encoded(gradient(size=(64, 64)), "JPEG")
+    return plain[:2] + inserted + plain[2:]
+
+
+def _png_with(*, before: bytes = b"", between: bytes = b"") -> bytes:
+    plain = encoded(gradient(size=(64, 64)), "PNG")
+    data = plain.index(b"IDAT") - 4
+    end = plain.index(b"IEND") - 4
+    return plain[:data] + before + plain[data:end] + between + plain[end:]
+
+
+def _webp_with(inserted: bytes) -> bytes:
+    plain = encoded(gradient(size=(64, 64)), "WEBP", exif=b"Exif\x00\x00")
+    whole = plain + inserted
+    return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
+
+
+def attacks(size: int) -> dict[str, bytes]:
+    """Pictures of 64 by 64 pixels and about ``size`` bytes whose parts hold nothing; decoders take them."""
+    iccp = png_chunk(b"iCCP", b"p\x00\x00" + zlib.compress(b"\x00" * 1_000_000, 9))
+    return {
+        "jpeg markers": _jpeg_with(b"\xff\xe5\x00\x02" * (size // 4)),
+        "jpeg fill": _jpeg_with(b"\xff" * size),
+        "jpeg stray bytes": _jpeg_with(b"\xff\xd8" + b"\x00" * size),
+        "jpeg stuffing": _jpeg_with(b"\xff\x00" * (size // 2)),
+        "jpeg restarts": _jpeg_with(b"\xff\xd0" * (size // 2)),
+        "jpeg markers without a length": _jpeg_with((b"\xff\xf0\xff\xff" + b"\x00" * 65_533) * (size // 65_537)),
+        "jpeg ends at once": _jpeg_with(b"\xff\xd9" + b"\xff\xe5\x00\x02" * (size // 4)),
+        "png chunks": _png_with(before=png_chunk(b"tEXt", b"") * (size // 12)),
+        "png private chunks": _png_with(before=png_chunk(b"abCd", b"") * (size // 12)),
+        "png empty data": _png_with(before=png_chunk(b"IDAT", b"") * (size // 12)),
+        "png chunks behind the data": _png_with(between=png_chunk(b"tEXt", b"a\x00b") * (size // 15)),
+        "png profiles": _png_with(before=iccp * (size // len(iccp))),
+        "webp chunks": _webp_with(b"abcd\x00\x00\x00\x00" * (size // 8)),
+    }
