@@ -106,6 +106,8 @@ class Settings(BaseSettings):
     local_slots: int = Field(1000, alias="BFF_LOCAL_SLOTS", ge=1)
     max_input_bytes: int = Field(20 * 1024 * 1024, alias="BFF_MAX_INPUT_BYTES", ge=1024)
     max_input_pixels: int = Field(64_000_000, alias="BFF_MAX_INPUT_PIXELS", ge=65_536)
+    picture_processes: int = Field(2, alias="BFF_PICTURE_PROCESSES", ge=1, le=64)
+    picture_cpu_seconds: int = Field(20, alias="BFF_PICTURE_CPU_SECONDS", ge=1)
     max_model_bytes: int = Field(500 * 1024 * 1024, alias="BFF_MAX_MODEL_BYTES", ge=1024)
     max_image_bytes: int = Field(64 * 1024 * 1024, alias="BFF_MAX_IMAGE_BYTES", ge=1024)
     spool_bytes: int = Field(4 * 1024 * 1024 * 1024, alias="BFF_SPOOL_BYTES", ge=16 * 1024 * 1024)

@@ -18,6 +18,7 @@ from app.services.asset_content import AssetContent
 from app.services.bells import Bells
 from app.services.breaker import Breakers
 from app.services.cancellation import Cancellation
+from app.services.decoders import Decoders
 from app.services.engine import Engine
 from app.services.event_stream import EventStream
 from app.services.generation import Generation
@@ -125,10 +126,12 @@ class WorkerContainer:
                 stack.push_async_callback(poller.aclose)
             settler = Settler(database, bells, vacancies, notifier, window_seconds=settings.settle_window_ms / 1000)
             leftovers = Leftovers(database, storage, settings)
+            decoders = Decoders(settings)
+            stack.push_async_callback(decoders.aclose)
             engine = Engine(
                 database,
                 identity,
-                _handlers(settings, database, storage, providers, journal, pollers, spool),
+                _handlers(settings, database, storage, providers, journal, pollers, spool, decoders),
                 posts=posts,
                 settler=settler,
                 vacancies=vacancies,
@@ -230,7 +233,9 @@ class ApiContainer:
             )
             stack.push_async_callback(limits.aclose)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
-            inputs = InputFiles(storage, settings, settings.spool_directory)
+            decoders = Decoders(settings)
+            stack.push_async_callback(decoders.aclose)
+            inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
             listen = settings.database_listen_url or settings.database_url
             events = EventStream(listen.get_secret_value(), database)
             stack.push_async_callback(events.aclose)
@@ -281,8 +286,9 @@ def _handlers(
     journal: Journal,
     pollers: dict[str, Poller],
     spool: Spool,
+    decoders: Decoders,
 ) -> dict[JobType, JobHandler]:
-    inputs = InputFiles(storage, settings, settings.spool_directory)
+    inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
     outputs = Outputs(database, storage, settings)
     calls = PolledCalls(providers, journal, pollers, RetryPolicy.of(settings))
     work = ModelWork(database, calls, inputs, spool, outputs, settings)

@@ -11,10 +11,20 @@ from app.domain.operations import ModelOptions, View
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """An object in a bucket of ours, checked to be the user's when the request was accepted."""
+    """An object in a bucket of ours, checked to be the user's when the request was accepted.
+
+    ``etag`` and ``size`` say which version of it was checked; the owner may store another under the same key.
+    """
 
     bucket: str
     key: str
+    etag: str | None = None
+    size: int | None = None
+
+    def is_version(self, etag: str | None, size: int) -> bool:
+        """Whether an object with this etag and size may be the one that was checked."""
+        same_size = self.size is None or self.size == size
+        return same_size and (self.etag is None or etag is None or _opaque(self.etag) == _opaque(etag))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +88,8 @@ class ModelJob:
 
 def _source(value: Mapping[str, Any]) -> Source:
     return StepOutput(**value) if "step" in value else ObjectRef(**value)
+
+
+def _opaque(etag: str) -> str:
+    """A proxy in front of Storage may mark the etag as weak."""
+    return etag.removeprefix("W/")

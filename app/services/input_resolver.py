@@ -58,14 +58,14 @@ class InputResolver:
     async def picture(self, url: str, user_id: UUID) -> ResolvedInput:
         """Raises AppError with one of the INPUT_* codes."""
         ref, file = await self._own_object(url, user_id)
-        seen = await self._inputs.inspect_picture(ref)
+        ref, seen = await self._inputs.inspect_picture(ref, user_id)
         sources = await self._sources(url, ref, file, user_id)
         return ResolvedInput(ref, sources, seen.width, seen.height)
 
     async def model(self, url: str, user_id: UUID) -> ResolvedInput:
         """Raises AppError with one of the INPUT_* codes."""
         ref, file = await self._own_object(url, user_id)
-        await self._inputs.inspect_model(ref)
+        ref = await self._inputs.inspect_model(ref)
         return ResolvedInput(ref, await self._sources(url, ref, file, user_id))
 
     async def _own_object(self, url: str, user_id: UUID) -> tuple[ObjectRef, FileRow | None]:

@@ -137,7 +137,7 @@ class Uploads:
             raise _wrong("input_asset_type", "Must be a word of small letters, digits and _.")
         if await tasks.is_foreign(self._database, task_id, user_id):
             raise AppError(ErrorCode.TASK_NOT_FOUND)
-        content_type, picture = await self._check(path)
+        content_type, picture = await self._check(path, user_id)
         size, sha256 = await asyncio.to_thread(_measure, path)
         asset_id, file_id = uuid4(), uuid4()
         asset_url = await self._upload(path, size, user_id, task_id, asset_id, file_id, content_type)
@@ -158,12 +158,12 @@ class Uploads:
         log.info("upload_stored", task_id=task_id, asset_id=str(asset_id), size=size, content_type=content_type)
         return asset
 
-    async def _check(self, path: Path) -> tuple[str, Picture | None]:
+    async def _check(self, path: Path, user_id: UUID) -> tuple[str, Picture | None]:
         head = await asyncio.to_thread(_head, path)
         if sniff(head) == GLB:
             await self._inputs.check_model_upload(path)
             return GLB, None
-        picture = await self._inputs.check_upload(path)
+        picture = await self._inputs.check_upload(path, user_id)
         return picture.content_type, picture
 
     async def _upload(

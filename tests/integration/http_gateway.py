@@ -23,6 +23,7 @@ from app.main import create_app
 from app.server import http_protocol
 from app.services.asset_content import AssetContent
 from app.services.cancellation import Cancellation
+from app.services.decoders import Decoders
 from app.services.event_stream import EventStream
 from app.services.generation import Generation
 from app.services.health import Health
@@ -63,7 +64,9 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
         spool = Spool(settings.spool_directory, max_bytes=settings.spool_bytes)
         spool.open()
-        inputs = InputFiles(storage, settings, settings.spool_directory)
+        decoders = Decoders(settings)
+        stack.push_async_callback(decoders.aclose)
+        inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
         events = EventStream(settings.database_url.get_secret_value(), database)
         events.start()
         stack.push_async_callback(events.aclose)

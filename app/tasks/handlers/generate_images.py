@@ -63,7 +63,10 @@ class GenerateImages:
 
             async def prepare() -> ImageRequest:
                 self._spool.require(expected)
-                fetched = [await stack.enter_async_context(self._inputs.fetch_picture(ref)) for ref in job.inputs]
+                fetched = [
+                    await stack.enter_async_context(self._inputs.fetch_picture(ref, run.job.user_id))
+                    for ref in job.inputs
+                ]
                 return replace(request, inputs=tuple(fetched))
 
             # from the POST until its pictures lie in the bucket, only this process has what was paid

@@ -49,7 +49,7 @@ class ModelWork:
         views: dict[View, FileInput] = {}
         for view, source in job.views.items():
             ref = await self._object_of(run, source)
-            views[view] = await stack.enter_async_context(self.inputs.fetch_picture(ref))
+            views[view] = await stack.enter_async_context(self.inputs.fetch_picture(ref, run.job.user_id))
         return views
 
     async def _object_of(self, run: JobRun, source: Source) -> ObjectRef:
@@ -86,7 +86,7 @@ class ModelWork:
             return Failed(ErrorCode.PROVIDER_RESULT_INVALID, "The provider's result is not a GLB model.")
         preview = await self.calls.preview(run, task, directory / "preview", max_bytes=self._max_image_bytes)
         if preview is not None:
-            preview = await self.inputs.make_preview(preview, directory / "preview.webp")
+            preview = await self.inputs.make_preview(preview, directory / "preview.webp", run.job.user_id)
         file = await self._outputs.store(
             run,
             run.assets[0],

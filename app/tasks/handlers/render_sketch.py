@@ -38,7 +38,7 @@ class RenderSketch:
             workspace = work.spool.workspace(expected_bytes=_EXPECTED_BYTES)
             directory = await stack.enter_async_context(workspace)
             picture = await work.calls.download(run, task, directory / "result", max_bytes=self._max_image_bytes)
-            seen = await work.inputs.look_at(picture.path)
+            seen = await work.inputs.look_at(picture.path, run.job.user_id)
             file = await self._outputs.store(
                 run,
                 run.assets[0],

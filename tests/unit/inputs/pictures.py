@@ -39,14 +39,21 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def raw_png(width: int, height: int, *, bits: int, colour: int, rows: bytes) -> bytes:
     """A PNG with a header and rows of one's own; ``rows`` with filter bytes."""
+    return _png(width, height, bits=bits, colour=colour, data=zlib.compress(rows))
+
+
+def black_png(width: int, height: int) -> bytes:
+    """Any number of black pixels in a small file."""
+    packer = zlib.compressobj()
+    row = b"\x00" * (1 + 3 * width)
+    data = b"".join([packer.compress(row) for _ in range(height)]) + packer.flush()
+    return _png(width, height, bits=8, colour=2, data=data)
+
+
+def _png(width: int, height: int, *, bits: int, colour: int, data: bytes) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     return b"".join(
-        (
-            b"\x89PNG\r\n\x1a\n",
-            png_chunk(b"IHDR", header),
-            png_chunk(b"IDAT", zlib.compress(rows)),
-            png_chunk(b"IEND", b""),
-        )
+        (b"\x89PNG\r\n\x1a\n", png_chunk(b"IHDR", header), png_chunk(b"IDAT", data), png_chunk(b"IEND", b""))
     )
 
 

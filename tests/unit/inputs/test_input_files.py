@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from app.config import Settings
 from app.domain.params import ObjectRef
 from app.errors import AppError, ErrorCode
+from app.services.decoders import Decoders
 from app.services.input_files import InputFiles
 from app.storage.base import ObjectInfo, StorageError, StorageUnavailable
 from app.storage.memory import MemoryStorage
@@ -19,6 +22,7 @@ from PIL import Image
 from tests.unit.inputs.pictures import glb, gradient, noise, saved
 
 BUCKET = "inputs"
+USER = uuid4()
 MAX_BYTES = 60_000
 
 
@@ -65,28 +69,29 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     (tmp_path / "work").mkdir()
     storage = MemoryStorage(tmp_path / "objects", {BUCKET: False})
     spool = tmp_path / "spool"
-    yield Desk(storage, InputFiles(storage, limited(), spool), tmp_path / "work", spool)
+    async with aclosing(Decoders(limited())) as decoders:
+        yield Desk(storage, InputFiles(storage, limited(), spool, decoders), tmp_path / "work", spool)
     assert not list(tmp_path.glob("spool/*")), "something was left in the spool"
 
 
 async def refused(desk: Desk, ref: ObjectRef) -> AppError:
     with pytest.raises(AppError) as caught:
-        await desk.inputs.inspect_picture(ref)
+        await desk.inputs.inspect_picture(ref, USER)
     with pytest.raises(AppError) as again:
-        async with desk.inputs.fetch_picture(ref):
+        async with desk.inputs.fetch_picture(ref, USER):
             pytest.fail("a refused picture was handed on")
     assert again.value.error is caught.value.error
     return caught.value
 
 
 async def test_a_picture_is_looked_at(desk: Desk) -> None:
-    seen = await desk.inputs.inspect_picture(await desk.put_picture("a.bin", gradient(), "WEBP"))
+    _, seen = await desk.inputs.inspect_picture(await desk.put_picture("a.bin", gradient(), "WEBP"), USER)
     assert (seen.width, seen.height, seen.content_type) == (64, 48, "image/webp")
 
 
 async def test_a_picture_is_handed_on_as_what_it_is(desk: Desk) -> None:
     ref = await desk.put_picture("a.bin", gradient("CMYK"), "JPEG")
-    async with desk.inputs.fetch_picture(ref) as file:
+    async with desk.inputs.fetch_picture(ref, USER) as file:
         assert (file.content_type, file.filename) == ("image/jpeg", "input.jpg")
         with Image.open(file.path) as image:
             assert (image.mode, image.format) == ("RGB", "JPEG")
@@ -96,7 +101,7 @@ async def test_a_picture_is_handed_on_as_what_it_is(desk: Desk) -> None:
 async def test_a_failing_caller_leaves_nothing(desk: Desk) -> None:
     ref = await desk.put_picture("a.png", gradient(), "PNG")
     with pytest.raises(RuntimeError):
-        async with desk.inputs.fetch_picture(ref):
+        async with desk.inputs.fetch_picture(ref, USER):
             raise RuntimeError
     assert not desk.leftovers()
 
@@ -106,7 +111,7 @@ async def test_a_canceled_caller_leaves_nothing(desk: Desk) -> None:
     refs = [ref] * 8
 
     async def fetch(ref: ObjectRef) -> None:
-        async with desk.inputs.fetch_picture(ref):
+        async with desk.inputs.fetch_picture(ref, USER):
             pass
 
     for turns in (*range(8), 100, 300, 1000, 3000):
@@ -153,14 +158,14 @@ async def test_models(desk: Desk) -> None:
 
 async def test_results_of_providers(desk: Desk) -> None:
     good = saved(desk.work / "a.png", gradient(), "PNG")
-    assert (await desk.inputs.look_at(good)).width == 64
-    assert await desk.inputs.make_preview(good, desk.work / "p.webp") == desk.work / "p.webp"
+    assert (await desk.inputs.look_at(good, USER)).width == 64
+    assert await desk.inputs.make_preview(good, desk.work / "p.webp", USER) == desk.work / "p.webp"
     bad = desk.work / "b.png"
     bad.write_bytes(b"<html>")
     with pytest.raises(AppError) as caught:
-        await desk.inputs.look_at(bad)
+        await desk.inputs.look_at(bad, USER)
     assert caught.value.error is ErrorCode.PROVIDER_RESULT_INVALID
-    assert await desk.inputs.make_preview(bad, desk.work / "q.webp") is None
+    assert await desk.inputs.make_preview(bad, desk.work / "q.webp", USER) is None
 
 
 class Unwell(MemoryStorage):
@@ -177,9 +182,9 @@ class Unwell(MemoryStorage):
 async def test_a_storage_that_is_unwell(tmp_path: Path, error: StorageError) -> None:
     storage = Unwell(tmp_path, {BUCKET: False})
     storage.error = error
-    inputs = InputFiles(storage, limited(), tmp_path / "spool")
+    inputs = InputFiles(storage, limited(), tmp_path / "spool", Decoders(limited()))
     with pytest.raises(AppError) as caught:
-        await inputs.inspect_picture(ObjectRef(BUCKET, "a.png"))
+        await inputs.inspect_picture(ObjectRef(BUCKET, "a.png"), USER)
     assert caught.value.error is ErrorCode.STORAGE_UNAVAILABLE
     assert caught.value.retry_after
     assert not list((tmp_path / "spool").iterdir())
