@@ -35,6 +35,7 @@ from app.services.outputs import Outputs
 from app.services.plans import Planner
 from app.services.poller import Poller
 from app.services.posts import Posts
+from app.services.preparation import Preparation
 from app.services.principals import PrincipalVerifier
 from app.services.rate_limits import RateLimits
 from app.services.reconciler import Reconciler
@@ -131,7 +132,7 @@ class WorkerContainer:
             engine = Engine(
                 database,
                 identity,
-                _handlers(settings, database, storage, providers, journal, pollers, spool, decoders),
+                _handlers(settings, database, storage, providers, journal, pollers, spool, decoders, vacancies),
                 posts=posts,
                 settler=settler,
                 vacancies=vacancies,
@@ -287,13 +288,15 @@ def _handlers(
     pollers: dict[str, Poller],
     spool: Spool,
     decoders: Decoders,
+    vacancies: Vacancies,
 ) -> dict[JobType, JobHandler]:
     inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
     outputs = Outputs(database, storage, settings)
     calls = PolledCalls(providers, journal, pollers, RetryPolicy.of(settings))
-    work = ModelWork(database, calls, inputs, spool, outputs, settings)
+    preparation = Preparation(database, vacancies)
+    work = ModelWork(database, calls, inputs, preparation, spool, outputs, settings)
     return {
-        JobType.GENERATE_IMAGES: GenerateImages(providers, inputs, journal, spool, outputs),
+        JobType.GENERATE_IMAGES: GenerateImages(providers, inputs, preparation, journal, spool, outputs),
         JobType.RENDER_SKETCH: RenderSketch(work, outputs, settings),
         JobType.GENERATE_MODEL: GenerateModel(work),
         JobType.REFINE_MODEL: RefineModel(work),

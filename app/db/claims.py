@@ -54,7 +54,7 @@ cross join lateral (
 order by lane.rank
 """
 
-_LOCK_POOLS = "select name, slots from pools where name = any($1) order by name for no key update"
+LOCK_POOLS = "select name, slots from pools where name = any($1) order by name for no key update"
 
 USED = f"select p.name, {slots_used('p.name')} as used from unnest($1::text[]) as p(name)"  # noqa: S608 - constants
 
@@ -86,7 +86,7 @@ _NEEDS_SLOT = "update jobs set resume = false, seconds_left = null where id = an
 
 _TAKE = f"""
 with taken as (
-  update jobs set status = 'running', worker_id = $2, attempt = attempt + 1, resume = false,
+  update jobs set status = 'running', worker_id = $2, attempt = attempt + 1, resume = false, slot = 'held',
     started_at = coalesce(started_at, now()),
     deadline = now() + make_interval(secs => coalesce(seconds_left, ($3::jsonb ->> type)::float8))
   where id = any($1::uuid[])
@@ -238,7 +238,7 @@ async def _room(connection: Connection, pools: Sequence[str]) -> dict[str, int]:
     """Free slots of the pools, whose rows stay locked until the claim commits."""
     if not pools:
         return {}
-    slots = {row["name"]: row["slots"] for row in await connection.fetch(_LOCK_POOLS, list(pools))}
+    slots = {row["name"]: row["slots"] for row in await connection.fetch(LOCK_POOLS, list(pools))}
     # a statement of its own: its snapshot must be younger than the lock
     used = {row["name"]: row["used"] for row in await connection.fetch(USED, list(pools))}
     return {name: slots[name] - used[name] for name in slots}

@@ -6,11 +6,13 @@ The row stores what it waits for; a breaker, a full pool and the absence of a wo
 from __future__ import annotations
 
 
-def slots_used(pool: str) -> str:
+def slots_used(pool: str, *, waiting_in_line: bool = True) -> str:
     """How many slots of a pool are taken: by running jobs whose last call is not yet accepted, and by open calls, each
-    once. ``pool`` is an SQL expression of its name."""
+    once. ``pool`` is an SQL expression of its name. A job that gave its slot back holds none; one that waits to have it
+    again counts ``waiting_in_line``, so that no queued job passes it."""
+    held = "r.slot <> 'lent'" if waiting_in_line else "r.slot = 'held'"
     return f"""((
-    select count(*) from jobs r where r.pool = {pool} and r.status = 'running' and not r.calls_done
+    select count(*) from jobs r where r.pool = {pool} and r.status = 'running' and not r.calls_done and {held}
       and not exists (select from provider_calls c
         where c.job_id = r.id and c.state in ('intent', 'submitted', 'unknown'))
   ) + (

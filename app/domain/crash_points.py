@@ -23,6 +23,7 @@ class Boundary(StrEnum):
     UPLOAD = "upload"
     SETTLE = "settle"  # also begins the next step
     NEXT_STEP = "next_step"  # who may go on now is told
+    SLOT = "slot"  # given back while inputs are prepared, and taken again
     FREE = "free"  # places of a user that came free are given out
     # a paid call
     PREPARE = "prepare"  # inputs go to the provider

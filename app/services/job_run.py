@@ -87,6 +87,18 @@ class JobRun:
             self._protections -= 1
         self.check()
 
+    @contextmanager
+    def exposed(self) -> Generator[None]:
+        """Within ``protected``, before there is money in the air: a stop or a lost claim interrupts the run. Raises
+        ClaimLost or HandBack as ``check``."""
+        protections, self._protections = self._protections, 0
+        try:
+            self.check()
+            yield
+            self.check()
+        finally:
+            self._protections = protections
+
     def check(self) -> None:
         """A good place to end: raises ClaimLost or HandBack when the run should."""
         if self._protections:

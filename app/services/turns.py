@@ -25,10 +25,10 @@ class Turns:
     def __init__(self, *, at_once: int, most: int) -> None:
         self._at_once = at_once
         self._most = most
-        self._queues: dict[UUID, _Queue] = {}
+        self._queues: dict[UUID | None, _Queue] = {}
 
     @asynccontextmanager
-    async def turn(self, user_id: UUID) -> AsyncGenerator[None]:
+    async def turn(self, user_id: UUID | None) -> AsyncGenerator[None]:
         """Wait for one of the user's turns, in the order of coming. Raises AppError(TOO_MANY_INPUTS)."""
         queue = self._queues.setdefault(user_id, _Queue(asyncio.Semaphore(self._at_once)))
         if queue.people >= self._most:

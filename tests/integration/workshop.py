@@ -74,12 +74,13 @@ class Workshop:
         self.workers.append(worker)
         return worker
 
-    async def put_picture(self) -> ObjectRef:
-        """A picture that a client uploaded."""
+    async def put_picture(self, key: str = "sketch.png", colour: str = "teal") -> ObjectRef:
+        """A picture that a client uploaded, as it is seen when a request is accepted."""
         path = self.settings.home / "input.png"
-        Image.new("RGB", (256, 256), "teal").save(path)
-        await self.storage.upload(INPUTS, "sketch.png", path, content_type="image/png")
-        return ObjectRef(INPUTS, "sketch.png")
+        Image.new("RGB", (256, 256), colour).save(path)
+        await self.storage.upload(INPUTS, key, path, content_type="image/png", overwrite=True)
+        info = await self.storage.info(INPUTS, key)
+        return ObjectRef(INPUTS, key, etag=info.etag, size=info.size)
 
     async def ask(
         self,

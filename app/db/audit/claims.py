@@ -57,7 +57,7 @@ CLAIM_CHECKS = (
         f"""
         select jsonb_build_object('pool', p.name) as ids,
           format('%s of %s slots in use', u.used, p.slots) as found
-        from pools p cross join lateral (select {slots_used("p.name")} as used) as u
+        from pools p cross join lateral (select {slots_used("p.name", waiting_in_line=False)} as used) as u
         where u.used > p.slots
         """,  # noqa: S608 - constants
     ),

@@ -25,6 +25,7 @@ from app.services.input_files import InputFiles
 from app.services.job_run import ClaimLost, JobRun
 from app.services.journal import Journal
 from app.services.outputs import Outputs
+from app.services.preparation import Preparation
 from app.services.spool import Spool
 from app.storage.base import StorageUnavailable
 
@@ -37,8 +38,15 @@ _BYTES_PER_IMAGE = 32 * 1024 * 1024  # a 4K PNG and its base64 reply
 
 class GenerateImages:
     def __init__(
-        self, providers: Providers, inputs: InputFiles, journal: Journal, spool: Spool, outputs: Outputs
+        self,
+        providers: Providers,
+        inputs: InputFiles,
+        preparation: Preparation,
+        journal: Journal,
+        spool: Spool,
+        outputs: Outputs,
     ) -> None:
+        self._preparation = preparation
         self._providers = providers
         self._inputs = inputs
         self._journal = journal
@@ -63,10 +71,13 @@ class GenerateImages:
 
             async def prepare() -> ImageRequest:
                 self._spool.require(expected)
-                fetched = [
-                    await stack.enter_async_context(self._inputs.fetch_picture(ref, run.job.user_id))
-                    for ref in job.inputs
-                ]
+                if not job.inputs:
+                    return request
+                async with self._preparation.of(run):
+                    fetched = [
+                        await stack.enter_async_context(self._inputs.fetch_picture(ref, run.job.user_id))
+                        for ref in job.inputs
+                    ]
                 return replace(request, inputs=tuple(fetched))
 
             # from the POST until its pictures lie in the bucket, only this process has what was paid

@@ -18,6 +18,7 @@ from app.errors import AppError, ErrorCode
 from app.services.input_files import InputFiles
 from app.services.job_run import JobRun
 from app.services.outputs import Outputs
+from app.services.preparation import Preparation
 from app.services.spool import Spool
 from app.tasks.handlers.polled import PolledCalls
 
@@ -32,6 +33,7 @@ class ModelWork:
         database: Database,
         calls: PolledCalls,
         inputs: InputFiles,
+        preparation: Preparation,
         spool: Spool,
         outputs: Outputs,
         settings: Settings,
@@ -39,6 +41,7 @@ class ModelWork:
         self.calls = calls
         self.spool = spool
         self.inputs = inputs
+        self.preparation = preparation
         self._database = database
         self._outputs = outputs
         self._max_model_bytes = settings.max_model_bytes
@@ -47,9 +50,12 @@ class ModelWork:
     async def fetch_views(self, run: JobRun, job: ModelJob, stack: AsyncExitStack) -> dict[View, FileInput]:
         """The pictures of a job on local disk, ready for a provider, until ``stack`` closes."""
         views: dict[View, FileInput] = {}
-        for view, source in job.views.items():
-            ref = await self._object_of(run, source)
-            views[view] = await stack.enter_async_context(self.inputs.fetch_picture(ref, run.job.user_id))
+        if not job.views:
+            return views
+        async with self.preparation.of(run):
+            for view, source in job.views.items():
+                ref = await self._object_of(run, source)
+                views[view] = await stack.enter_async_context(self.inputs.fetch_picture(ref, run.job.user_id))
         return views
 
     async def _object_of(self, run: JobRun, source: Source) -> ObjectRef:
@@ -60,7 +66,7 @@ class ModelWork:
         files = output["files"]
         if not files:
             raise AppError(ErrorCode.STEP_FAILED, "The earlier step made no file.")
-        return ObjectRef(files[0]["bucket"], files[0]["key"])
+        return ObjectRef(files[0]["bucket"], files[0]["key"], size=files[0]["size"])
 
     async def task_of_step(self, run: JobRun, step: int) -> str:
         """The provider's task id that an earlier step made."""
@@ -150,7 +156,8 @@ class RefineModel:
         work = self._work
 
         async def prepare() -> ModelSpec:
-            file = await stack.enter_async_context(work.inputs.fetch_model(model))
+            async with work.preparation.of(run):
+                file = await stack.enter_async_context(work.inputs.fetch_model(model))
             return ModelSpec(ModelKind.IMPORT_MODEL, model_file=file)
 
         return (await work.calls.finished(run, ModelKind.IMPORT_MODEL, prepare, last=False)).id

@@ -28,6 +28,7 @@ EVERY_JOB = (
 IMAGE_JOB = (Boundary.DECODE, Boundary.RESULT)
 MODEL_JOB = (Boundary.PREPARE, Boundary.POLL, Boundary.PROGRESS, Boundary.BOOK, Boundary.DOWNLOAD)
 FIRST_STEP = (Boundary.NEXT_STEP,)
+PICTURES = dict.fromkeys((Operation.IMAGE_TO_IMAGE, Operation.IMAGE_TO_MODEL, *BOTH), (Boundary.SLOT,))
 # of the worker process, whatever it works on; no task is known yet before a claim
 PROCESS = (
     Boundary.CLAIM,
@@ -100,11 +101,12 @@ class Case:
 
 def boundaries_of(operation: Operation) -> tuple[Boundary, ...]:
     """What a job of the operation passes on its way, when all goes well but for the crash."""
+    every = (*EVERY_JOB, *PICTURES.get(operation, ()))
     if operation in IMAGES:
-        return (*EVERY_JOB, *IMAGE_JOB)
+        return (*every, *IMAGE_JOB)
     if operation in MODELS:
-        return (*EVERY_JOB, *MODEL_JOB)
-    return (*EVERY_JOB, *IMAGE_JOB, *MODEL_JOB, *FIRST_STEP)
+        return (*every, *MODEL_JOB)
+    return (*every, *IMAGE_JOB, *MODEL_JOB, *FIRST_STEP)
 
 
 def troubles_of(operation: Operation) -> tuple[Trouble, ...]:

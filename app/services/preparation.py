@@ -1,0 +1,63 @@
+"""Inputs are fetched and decoded while the provider's slot is another job's, a few of each user at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from app.db import slots
+from app.db.pool import Database
+from app.domain.crash_points import Boundary, boundary
+from app.domain.jobs import Deferred
+from app.errors import AppError, ErrorCode
+from app.services.job_run import ClaimLost, JobEnded, JobRun
+from app.services.turns import Turns
+from app.services.vacancies import Vacancies
+
+_AT_ONCE = 2
+MOST_PREPARING = 8  # of a user and process; a further job goes back to the queue for a while
+_COME_BACK_SECONDS = (1.0, 3.0)
+_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+class Preparation:
+    def __init__(self, database: Database, vacancies: Vacancies) -> None:
+        self._database = database
+        self._vacancies = vacancies
+        self._turns = Turns(at_once=_AT_ONCE, most=MOST_PREPARING)
+
+    @asynccontextmanager
+    async def of(self, run: JobRun) -> AsyncGenerator[None]:
+        """While inside, the job holds no slot of its pool; at the end it has one again. Nothing is paid yet: a stop
+        interrupts it.
+
+        Raises ClaimLost, HandBack, JobEnded when enough of the user's jobs are at it, and what the inside raises.
+        """
+        with run.exposed():
+            with boundary(Boundary.SLOT, [run.job.task_id]):
+                if not await slots.lend(self._database, run.claim):
+                    raise ClaimLost
+            await self._vacancies.announce(pools=[run.job.pool])
+            try:
+                async with self._turns.turn(run.job.user_id):
+                    yield
+            except AppError as error:
+                if error.error is not ErrorCode.TOO_MANY_INPUTS:
+                    raise
+                raise JobEnded(Deferred(None, None, random.uniform(*_COME_BACK_SECONDS))) from None
+            await self._slot_again(run)
+
+    async def _slot_again(self, run: JobRun) -> None:
+        pause = _PAUSE_SECONDS
+        while True:
+            with boundary(Boundary.SLOT, [run.job.task_id]):
+                taken = await slots.take(self._database, run.claim, run.job.pool)
+            if taken is None:
+                raise ClaimLost
+            if taken:
+                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
