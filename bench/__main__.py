@@ -42,6 +42,9 @@ def main() -> int:
     except BenchFailed as error:
         console.print(f"[red]{error}[/]")
         return 1
+    except KeyboardInterrupt:
+        console.print("stopped: nothing was written")
+        return 130
     return 1 if report.failed else 0
 
 

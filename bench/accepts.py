@@ -23,7 +23,7 @@ from tests.servers import PostgresServer
 from bench.backlog import open_database
 from bench.bench import Bench
 from bench.figures import Figure
-from bench.load import CONNECTIONS, UNIQUE, Load, load, request
+from bench.load import CONNECTIONS, UNIQUE, Load, ceiling, load, request
 from bench.rounds import Target, interleave
 from bench.servers import Constants, constants, gateway
 
@@ -53,6 +53,7 @@ def _targets(bench: Bench, running: Gateway, other: Constants, user: User) -> li
         return load(url, [text], seconds=bench.seconds, expected=202, connections=connections)
 
     return [
+        Target("accepts.generator", "load generator's own ceiling", lambda _: ceiling(bench.seconds)),
         Target(
             "accepts.constant_post",
             f"constant POST through the framework, {CONNECTIONS} clients",

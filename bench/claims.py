@@ -27,7 +27,7 @@ from bench.figures import Figure
 from bench.rows import copy_job
 
 _BLOCKED, _QUICK_BLOCKED = 100_000, 10_000
-_SMALL, _LARGE, _QUICK_LARGE = 10_000, 1_000_000, 100_000
+_SMALL, _LARGE, _QUICK_LARGE = 10_000, 1_000_000, 50_000
 
 # what the driver alone takes for the same row, without slots, fairness, asset rows and events
 _BARE = """

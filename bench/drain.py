@@ -16,7 +16,7 @@ from bench.bench import Bench, BenchFailed
 from bench.figures import Figure
 from bench.peers.environment import Peers, drain_seconds, install
 
-_JOBS, _QUICK_JOBS = 2000, 500
+_JOBS, _QUICK_JOBS = 2000, 300
 _SLOTS = 100
 _BROKER_DATABASE = 5  # Celery's own, beside ours in 0
 

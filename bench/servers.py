@@ -43,12 +43,6 @@ def watch(running: Gateway) -> CpuWatch:
     return CpuWatch({name: running.pids(word) for name, word in groups.items()})
 
 
-def spent(cpu: CpuWatch, requests: int) -> str:
-    """Milliseconds of CPU per request, for the note of a row."""
-    each = [f"{name} {1000 * seconds / max(1, requests):.2f}" for name, seconds in cpu.spent().items()]
-    return f"CPU ms each: {', '.join(each)}" if each else ""
-
-
 @dataclass(frozen=True, slots=True)
 class Constants:
     raw: str
