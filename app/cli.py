@@ -115,7 +115,7 @@ def generate(
 def token() -> None:
     """Print an access token of the sandbox's demo user, for curl."""
     from app.cli_client import GatewayError
-    from app.cli_demo import sign_in
+    from app.cli_sandbox import sign_in
 
     settings = Settings.load()
     if not settings.is_sandbox:

@@ -16,6 +16,7 @@ from app.db.breakers import Breaker
 from app.db.pool import UNREACHABLE
 from app.domain.breakers import BreakerState
 from app.errors import AppError, ErrorCode
+from app.tasks.bells import celery_bells
 
 
 async def list_breakers(console: Console, *, as_json: bool) -> None:
@@ -49,8 +50,9 @@ async def close_breaker(console: Console, provider: str) -> None:
 
 
 async def _open() -> OperatorContainer:
+    settings = Settings.load()
     try:
-        return await OperatorContainer.open(Settings.load())
+        return await OperatorContainer.open(settings, celery_bells(settings))
     except (*UNREACHABLE, asyncpg.PostgresError) as error:
         detail = f"The database can not be opened ({type(error).__name__}): check DATABASE_URL and the server."
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, detail) from None

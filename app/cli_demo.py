@@ -6,30 +6,21 @@ far ends are stand-ins, and every line says so.
 
 from __future__ import annotations
 
-import secrets
 import shutil
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 from rich.console import Console
 from rich.panel import Panel
 
 from app.cli_client import GatewayClient, GatewayError
 from app.cli_generate import report
-from app.config import SandboxSettings, Settings
+from app.cli_sandbox import DemoUser, bearer, publishable_key, sign_in
+from app.config import Settings
 
-_EMAIL = "demo@makeit3d.example"
 _PROMPT = "a smooth clay figurine, soft studio light, plain background"
 _SKETCH_PROMPT = "a polished wooden toy, plain background"
-
-
-@dataclass(frozen=True, slots=True)
-class DemoUser:
-    id: str
-    token: str
 
 
 def run_demo(console: Console, *, photo: Path | None, sketch: Path | None, prompt: str | None, once: bool) -> bool:
@@ -63,7 +54,7 @@ def _work(console: Console, settings: Settings, *, photo: Path | None, sketch: P
     task_id = str(uuid4())
     out = settings.home / "results" / task_id
     console.print(f"[dim]sandbox providers, real gateway; task {task_id}[/]", highlight=False)
-    with GatewayClient(settings.public_base_url, _bearer(user), console) as client:
+    with GatewayClient(settings.public_base_url, bearer(user), console) as client:
         if sketch is not None:
             source = _upload(settings, user, sketch, task_id)
             body = {"task_id": task_id, "input_sketch_asset_url": source, "prompt": prompt or _SKETCH_PROMPT}
@@ -109,57 +100,12 @@ def copy_samples(directory: Path) -> list[Path]:
     return copied
 
 
-def sandbox_user_headers(settings: Settings) -> dict[str, str]:
-    """Headers of the demo user of a running sandbox."""
-    return _bearer(sign_in(settings))
-
-
-def sign_in(settings: Settings) -> DemoUser:
-    """Sign the demo user in at the sandbox's Auth, making the account at the first time."""
-    password = _password(settings.home / "demo-password")
-    key = _publishable_key(settings)
-    headers = {"apikey": key, "Authorization": f"Bearer {key}"}
-    credentials = {"email": _EMAIL, "password": password}
-    try:
-        with httpx.Client(base_url=f"{settings.supabase_url}/auth/v1", headers=headers, timeout=10) as http:
-            answer = http.post("/token", params={"grant_type": "password"}, json=credentials)
-            if answer.is_error:
-                answer = http.post("/signup", json=credentials)
-            answer.raise_for_status()
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        raise GatewayError(f"The sandbox's Auth did not sign the demo user in: HTTP {status}.") from None
-    except httpx.HTTPError as error:
-        raise GatewayError(
-            f"The sandbox's Auth did not sign the demo user in ({type(error).__name__}). Is `make run` running?"
-        ) from None
-    session = answer.json()
-    return DemoUser(id=session["user"]["id"], token=session["access_token"])
-
-
-def _publishable_key(settings: Settings) -> str:
-    dsn = settings.database_url.get_secret_value()
-    sandbox = SandboxSettings.beside(home=settings.home, port=1, database_url=dsn)
-    return sandbox.supabase_publishable_key.get_secret_value()
-
-
-def _password(path: Path) -> str:
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(24), encoding="ascii")
-    return path.read_text(encoding="ascii")
-
-
-def _bearer(user: DemoUser) -> dict[str, str]:
-    return {"Authorization": f"Bearer {user.token}"}
-
-
 def _upload(settings: Settings, user: DemoUser, path: Path, task_id: str) -> str:
     """What an app does: put the file under its own folder of its own bucket."""
     from supabase import create_client
     from supabase.lib.client_options import SyncClientOptions
 
-    key = _publishable_key(settings)
+    key = publishable_key(settings)
     client = create_client(
         settings.supabase_url, key, options=SyncClientOptions(headers={"Authorization": f"Bearer {user.token}"})
     )

@@ -56,7 +56,7 @@ def caller_headers(caller: ClientSettings) -> dict[str, str]:
 
     settings = Settings.load()
     if settings.is_sandbox and caller.user_id is None:
-        from app.cli_demo import sandbox_user_headers
+        from app.cli_sandbox import sandbox_user_headers
 
         return sandbox_user_headers(settings)
     if caller.user_id is None:

@@ -23,6 +23,7 @@ from app.db.jobs import FailedRequest, JobRecord
 from app.db.pool import UNREACHABLE
 from app.errors import AppError, ErrorCode
 from app.services.retries import NotRetried
+from app.tasks.bells import celery_bells
 
 T = TypeVar("T")
 
@@ -99,8 +100,9 @@ async def show(console: Console, id_: str, *, as_json: bool) -> None:
 
 
 async def _with_gateway(work: Callable[[OperatorContainer], Awaitable[T]]) -> T:
+    settings = Settings.load()
     try:
-        gateway = await OperatorContainer.open(Settings.load())
+        gateway = await OperatorContainer.open(settings, celery_bells(settings))
     except (*UNREACHABLE, asyncpg.PostgresError) as error:
         detail = f"The database can not be opened ({type(error).__name__}): check DATABASE_URL and the server."
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, detail) from None

@@ -14,8 +14,12 @@ from app.db.pool import Database
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import JobType
 from app.domain.user_limits import MICROS, UserLimits
+from app.job_types.generate_images import GenerateImages
+from app.job_types.generate_model import GenerateModel, ModelWork, RefineModel
+from app.job_types.polled import PolledCalls
+from app.job_types.render_sketch import RenderSketch
 from app.services.asset_content import AssetContent
-from app.services.bells import Bells
+from app.services.bells import Bells, OwnedBells
 from app.services.breaker import Breakers
 from app.services.cancellation import Cancellation
 from app.services.decoders import Decoders
@@ -43,17 +47,12 @@ from app.services.retries import Retries
 from app.services.settler import Settler
 from app.services.spool import Spool
 from app.services.sweeper import Sweeper
+from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
 from app.services.vacancies import Vacancies
 from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
-from app.tasks.bells import CeleryBells
-from app.tasks.celery_app import create_celery
-from app.tasks.handlers.generate_images import GenerateImages
-from app.tasks.handlers.generate_model import GenerateModel, ModelWork, RefineModel
-from app.tasks.handlers.polled import PolledCalls
-from app.tasks.handlers.render_sketch import RenderSketch
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack, name: str) -> Database:
@@ -176,12 +175,11 @@ class OperatorContainer:
     stack: AsyncExitStack
 
     @classmethod
-    async def open(cls, settings: Settings) -> OperatorContainer:
-        """Raises what opening the database raises."""
+    async def open(cls, settings: Settings, bells: OwnedBells) -> OperatorContainer:
+        """Raises what opening the database raises. The bells are closed with it."""
         async with AsyncExitStack() as stack:
             database = await Database.open(settings, application_name="makeit3d operator")
             stack.push_async_callback(database.close)
-            bells = CeleryBells(create_celery(settings))
             stack.push_async_callback(bells.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
@@ -207,21 +205,21 @@ class ApiContainer:
     events: EventStream
     uploads: Uploads
     content: AssetContent
+    tasks: TaskReading
     status: TaskStatus
     health: Health
     installation: InstallationGauges
     stack: AsyncExitStack
 
     @classmethod
-    async def open(cls, settings: Settings) -> ApiContainer:
-        """Open everything an API process needs. Raises what opening raises."""
+    async def open(cls, settings: Settings, bells: OwnedBells) -> ApiContainer:
+        """Open everything an API process needs; the bells are closed with it. Raises what opening raises."""
         async with AsyncExitStack() as stack:
             database = await _open_database(settings, stack, "makeit3d api")
             storage = await SupabaseStorage.open(settings)
             stack.push_async_callback(storage.aclose)
             providers = build_providers(settings)
             stack.push_async_callback(providers.aclose)
-            bells = CeleryBells(create_celery(settings))
             stack.push_async_callback(bells.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
@@ -269,6 +267,7 @@ class ApiContainer:
                 events=events,
                 uploads=Uploads(database, storage, inputs, _open_spool(settings), notifier, settings),
                 content=AssetContent(database, storage),
+                tasks=TaskReading(database),
                 status=TaskStatus(database, events, paces),
                 health=health,
                 installation=InstallationGauges(database, worker_ttl_seconds=settings.worker_ttl_seconds),

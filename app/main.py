@@ -22,6 +22,7 @@ from app.middleware import AuthenticatedBodies, BodyLimit, BodyTime, HeadAsGet, 
 from app.observability import configure_logging
 from app.routers import assets, events, generation, operations, tasks, uploads
 from app.schemas.problems import Fault, Problem
+from app.tasks.bells import celery_bells
 
 _JSON_BYTES = 1024 * 1024
 _JSON_SECONDS = 30.0
@@ -32,7 +33,7 @@ paid once, never lost. Errors are RFC 9457 problem documents; `GET /problems` li
 def create_app(
     settings: Settings | None = None,
     *,
-    open_services: Callable[[Settings], Awaitable[ApiContainer]] = ApiContainer.open,
+    open_services: Callable[[Settings], Awaitable[ApiContainer]] | None = None,
 ) -> FastAPI:
     """The application of a process. Without settings it reads them and sets up logging, as servers want it.
 
@@ -47,7 +48,7 @@ def create_app(
         title="MakeIt3D (sandbox)" if settings.is_sandbox else "MakeIt3D",
         version=version("makeit3d-bff"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(settings, open_services),
+        lifespan=_lifespan(settings, open_services or _open_services),
         redoc_url=None,
         redirect_slashes=False,
         # the framework's own would tell what users wrote: inputs that are refused, messages of exceptions
@@ -75,6 +76,10 @@ def create_app(
     app.add_middleware(TrailingSlash)
     _document_problems(app)
     return app
+
+
+async def _open_services(settings: Settings) -> ApiContainer:
+    return await ApiContainer.open(settings, celery_bells(settings))
 
 
 def _lifespan(

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.util.re import parse_env_headers
 
 from app.config import Settings
-from app.tracing import Attribute, Kind, OpenSpan, Place
+from app.spans import Attribute, Kind, OpenSpan, Place
 
 log = structlog.get_logger(__name__)
 

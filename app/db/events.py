@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from app.db.pool import Database
+from app.domain.cursors import Cursor
 
 CHANNEL = "makeit3d_events"
 
@@ -34,27 +35,6 @@ def select_job_updates(rows: str, *, error_code: str = "error_code") -> str:
     'request_id', request_id, 'type', type, 'step', step, 'status', status, 'progress', progress,
     'waiting_for', waiting_for, 'error_code', {error_code})
   from {rows}"""  # noqa: S608 - constants
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Cursor:
-    """A place in the log: transaction id, then event id."""
-
-    xid: int
-    id: int
-
-    def __str__(self) -> str:
-        return f"{self.xid}-{self.id}"
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """Raises ValueError for anything that ``str`` did not make."""
-        xid, separator, number = text.partition("-")
-        if not separator or not xid.isascii() or not number.isascii() or not xid.isdigit() or not number.isdigit():
-            raise ValueError("not a cursor")
-        if len(xid) > 19 or len(number) > 19:
-            raise ValueError("not a cursor")
-        return cls(int(xid), int(number))
 
 
 @dataclass(frozen=True, slots=True)

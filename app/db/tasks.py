@@ -14,19 +14,8 @@ from app.db.pool import Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import end_assets, ended_by
 from app.db.waits import WAIT
+from app.domain.tasks import TaskRow
 from app.errors import ErrorCode
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRow:
-    id: str
-    type: str
-    label: str | None
-    status: str
-    user_relevant: bool
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from app.db.events import Cursor
 from app.deps import Caller, Services
+from app.domain.cursors import Cursor
 from app.domain.task_ids import TASK_ID_PATTERN
 from app.errors import AppError, ErrorCode
 from app.observability import OPEN_STREAMS

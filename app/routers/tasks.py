@@ -12,10 +12,9 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Header, Query, Response
 
-from app.db import tasks
-from app.db.tasks import TaskRow
 from app.deps import Caller, Services
 from app.domain.task_ids import is_task_id
+from app.domain.tasks import TaskRow
 from app.errors import AppError, ErrorCode
 from app.observability import OPEN_POLLS
 from app.schemas.problems import documented
@@ -85,21 +84,17 @@ async def list_tasks(
 ) -> TaskPage:
     """The caller's tasks, newest first."""
     before = None if cursor is None else _parse_cursor(cursor)
-    rows = await tasks.list_page(services.database, caller.user_id, status=status, before=before, limit=limit + 1)
-    page = rows[:limit]
+    page, more = await services.tasks.page(caller.user_id, status=status, before=before, limit=limit)
     return TaskPage(
         tasks=[Task(**_task(row, services)) for row in page],
-        next_cursor=_cursor(page[-1]) if len(rows) > limit else None,
+        next_cursor=_cursor(page[-1]) if more else None,
     )
 
 
 @router.get("/{id}", responses=documented(ErrorCode.TASK_NOT_FOUND))
 async def task_detail(id: str, caller: Caller, services: Services) -> TaskDetail:  # noqa: A002
     """A task with everything that was asked for under its id."""
-    row = await tasks.get(services.database, id, caller.user_id) if is_task_id(id) else None
-    if row is None:
-        raise AppError(ErrorCode.TASK_NOT_FOUND)
-    requests = await tasks.requests_of(services.database, id)
+    row, requests = await services.tasks.detail(id, caller.user_id)
     return TaskDetail(**_task(row, services), requests=[TaskRequest.model_validate(request) for request in requests])
 
 

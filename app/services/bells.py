@@ -12,3 +12,9 @@ class Bells(Protocol):
     def ring(self, lanes: Iterable[Lane]) -> None:
         """Ring soon, from the running loop; never blocks, never raises. Call it after the commit."""
         ...
+
+
+class OwnedBells(Bells, Protocol):
+    """Bells of a process's own: who is given them closes them."""
+
+    async def aclose(self) -> None: ...

@@ -19,9 +19,10 @@ import structlog
 from prometheus_client import Counter
 
 from app.db import events
-from app.db.events import CHANNEL, Cursor, Event
+from app.db.events import CHANNEL, Event
 from app.db.listener import listen
 from app.db.pool import UNREACHABLE, Database
+from app.domain.cursors import Cursor
 from app.errors import AppError, ErrorCode
 
 log = structlog.get_logger(__name__)

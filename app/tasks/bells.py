@@ -10,9 +10,10 @@ import structlog
 from celery import Celery
 from prometheus_client import Counter
 
+from app.config import Settings
 from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import LANES, Lane
-from app.tasks.celery_app import ring
+from app.tasks.celery_app import create_celery, ring
 from app.tracing import detached
 
 log = structlog.get_logger(__name__)
@@ -71,3 +72,8 @@ class CeleryBells:
         if self._publisher is not None:
             await self._publisher
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def celery_bells(settings: Settings) -> CeleryBells:
+    """Of a process that rings and does not hear."""
+    return CeleryBells(create_celery(settings))

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 from app.config import Settings
 from app.db import claims, events, orphaned_calls, provider_calls, requests, tasks, workers
-from app.db.events import Cursor
 from app.db.pool import Database
+from app.domain.cursors import Cursor
 from app.domain.jobs import Claim
 from app.services.audit import audit_rows
 

@@ -35,6 +35,7 @@ from app.services.plans import Planner
 from app.services.principals import PrincipalVerifier
 from app.services.rate_limits import RateLimits
 from app.services.spool import Spool
+from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
 from app.services.vacancies import Vacancies
@@ -89,6 +90,7 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
             events=events,
             uploads=Uploads(database, storage, inputs, spool, notifier, settings),
             content=AssetContent(database, storage),
+            tasks=TaskReading(database),
             status=TaskStatus(database, events, {"tripo_h": 3.0}),
             health=health,
             installation=InstallationGauges(database, worker_ttl_seconds=settings.worker_ttl_seconds),

@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 from app.db import events
-from app.db.events import Cursor
 from app.db.pool import Database
+from app.domain.cursors import Cursor
 
 from tests.integration.factories import make_user
 

@@ -15,12 +15,12 @@ from app.domain.operations import View
 from app.domain.params import ModelJob, ObjectRef, Source
 from app.domain.sniff import GLB, extension_of
 from app.errors import AppError, ErrorCode
+from app.job_types.polled import PolledCalls
 from app.services.input_files import InputFiles
 from app.services.job_run import JobRun
 from app.services.outputs import Outputs
 from app.services.preparation import Preparation
 from app.services.spool import Spool
-from app.tasks.handlers.polled import PolledCalls
 
 _EXPECTED_BYTES = 64 * 1024 * 1024
 

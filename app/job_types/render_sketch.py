@@ -10,9 +10,9 @@ from app.domain.jobs import Completed, Failed, Outcome
 from app.domain.params import ModelJob
 from app.domain.sniff import extension_of
 from app.errors import ErrorCode
+from app.job_types.generate_model import ModelWork
 from app.services.job_run import JobRun
 from app.services.outputs import Outputs
-from app.tasks.handlers.generate_model import ModelWork
 
 _EXPECTED_BYTES = 32 * 1024 * 1024
 
