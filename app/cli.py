@@ -187,16 +187,27 @@ def beat() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Apply what the database lacks of supabase/migrations."""
+    """Apply what the database lacks of supabase/migrations, and print what only another role may make."""
     from app.cli_start import require_database
     from app.db.migrate import migrate as apply
+    from app.db.migrate import policies_to_make
 
     require_database(migrated=False)
-    applied = asyncio.run(apply(Settings.load().database_url.get_secret_value()))
+    settings = Settings.load()
+    dsn = settings.database_url.get_secret_value()
+    applied = asyncio.run(apply(dsn))
     for name in applied:
         console.print(f"applied {name}")
     if not applied:
         console.print("The database is up to date.")
+    if policies := asyncio.run(policies_to_make(dsn, settings.input_bucket_names)):
+        console.print(
+            "[bold yellow]![/] Users can not upload to Storage by themselves yet: this role does not own"
+            " storage.objects. Everything else is done. Run this once in the SQL editor of the Supabase dashboard:",
+            highlight=False,
+            soft_wrap=True,
+        )
+        print("\n".join(policies))  # noqa: T201 - to be copied as it is
 
 
 @app.command()

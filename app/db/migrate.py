@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
+
+from app.db import storage_policies
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "supabase" / "migrations"
 _NAME = re.compile(r"^(\d{14})_([a-z0-9_]+)\.sql$")
@@ -42,6 +45,15 @@ async def pending(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
     finally:
         await connection.close()
     return [path.stem for version, _, path in migration_files(directory) if version not in applied]
+
+
+async def policies_to_make(dsn: str, buckets: Sequence[str]) -> list[str]:
+    """SQL of the policies on Storage's objects that are missing, because the migrating role may not make them."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return storage_policies.statements(await connection.fetch(storage_policies.MISSING, list(buckets)))
+    finally:
+        await connection.close()
 
 
 async def migrate(dsn: str, directory: Path = MIGRATIONS) -> list[str]:

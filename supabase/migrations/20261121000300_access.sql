@@ -61,7 +61,8 @@ begin
 end $$;
 
 -- Uploads of signed-in users go under their own folder of the input bucket, where Storage exists.
--- With another INPUT_BUCKET_NAMES, copy these policies for your bucket.
+-- With another INPUT_BUCKET_NAMES, copy these policies for your bucket. Who does not own Storage's table can not make
+-- them: `makeit3d migrate` prints them then, and doctor finds that they are missing.
 do $$
 begin
   if to_regclass('storage.objects') is null then
@@ -76,4 +77,6 @@ begin
     with check (bucket_id = 'user_input_files_bucket' and (storage.foldername(name))[1] = (select auth.uid())::text);
   create policy makeit3d_inputs_own_delete on storage.objects for delete to authenticated
     using (bucket_id = 'user_input_files_bucket' and (storage.foldername(name))[1] = (select auth.uid())::text);
+exception when insufficient_privilege then
+  raise warning 'the policies on storage.objects must be made by hand: % does not own it', current_user;
 end $$;

@@ -233,6 +233,14 @@ PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
         sql("revoke select on concept_images from authenticated", "grant select on concept_images to authenticated"),
         ("concept_images",),
     ),
+    (
+        "storage_policies_missing",
+        sql(
+            "alter policy makeit3d_inputs_own_insert on storage.objects to service_role",
+            "alter policy makeit3d_inputs_own_insert on storage.objects to authenticated",
+        ),
+        ("insert in user_input_files_bucket",),
+    ),
     ("role_limited", limited_role, ("jobs",)),
     (
         "realtime_missing",

@@ -218,6 +218,12 @@ class Code(Enum):
         "the gateway's own database role lacks rights, or row-level security hides rows from it",
         "use the tables' owner in DATABASE_URL",
     )
+    STORAGE_POLICIES_MISSING = Entry(
+        "storage_policies_missing",
+        _WARNING,
+        "signed-in users may not use their own folder of an input bucket",
+        "run `makeit3d migrate`: it prints the policies to make in the SQL editor of the Supabase dashboard",
+    )
     REALTIME_MISSING = Entry(
         "realtime_missing",
         _WARNING,

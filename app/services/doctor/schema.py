@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from app.config import Settings
-from app.db import doctor
+from app.db import doctor, storage_policies
 from app.services.doctor.examination import Group, Seen
 from app.services.doctor.findings import Code, Finding, Ill
 from app.services.doctor.opening import DatabasePatient, open_database
@@ -86,6 +86,13 @@ def _too_much(table: doctor.Rights, *, may_delete: bool, may_read: bool) -> str:
     return " ".join([*rights, *(["select"] if table.browsers_read and not may_read else [])])
 
 
+async def _storage_policies(patient: DatabasePatient) -> Seen:
+    buckets = list(patient.settings.input_bucket_names)
+    missing = await patient.database.fetch(storage_policies.MISSING, buckets)
+    words = ", ".join(f"{row['command']} in {row['bucket']}" for row in missing)
+    return [Finding(Code.STORAGE_POLICIES_MISSING, f"no policy for {words}")] if missing else []
+
+
 async def _realtime(patient: DatabasePatient) -> Seen:
     missing = await doctor.unpublished(patient.database)
     if missing is None:
@@ -93,4 +100,4 @@ async def _realtime(patient: DatabasePatient) -> Seen:
     return [Finding(Code.REALTIME_MISSING, f"not published: {', '.join(missing)}")] if missing else []
 
 
-SCHEMA = Group("schema", _open, (_history, _tables, _rights, _realtime))
+SCHEMA = Group("schema", _open, (_history, _tables, _rights, _storage_policies, _realtime))
