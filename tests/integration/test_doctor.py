@@ -238,6 +238,12 @@ PLANTS: list[tuple[str, Plant, tuple[Group[Any], ...], tuple[str, ...]]] = [
         (STORAGE,),
         ("refuses model/gltf-binary",),
     ),
+    (
+        "bucket_types",
+        bucket("results", {"allowed_mime_types": None}, allowed_mime_types=["*/*"]),
+        (STORAGE,),
+        ("refuses image/png, image/jpeg, image/webp, model/gltf-binary",),
+    ),
     ("jwks_unreachable", nowhere(supabase_url="http://127.0.0.1:{port}"), (IDENTITY,), ("ConnectError",)),
     ("jwks_unreachable", lambda o: nullcontext(o.world.changed(supabase_url=o.sandbox.url)), (IDENTITY,), ("404",)),
     ("jwt_secret_missing", legacy_project("bad_jwt"), (IDENTITY,), ()),
