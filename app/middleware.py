@@ -220,10 +220,9 @@ class HeadAsGet:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        is_head = scope["method"] == "HEAD"
         answered = asyncio.Event()
 
         async def receive_until_answered() -> Message:
@@ -237,26 +236,15 @@ class HeadAsGet:
 
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.start":
-                await send_allowing(message)
+                await send(message)
                 await send({"type": "http.response.body"})
                 answered.set()
 
-        async def send_allowing(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 405:
-                headers = MutableHeaders(scope=message)
-                allowed = [method.strip() for method in headers.get("allow", "").split(",")]
-                if "GET" in allowed and "HEAD" not in allowed:
-                    headers["Allow"] = ", ".join((*allowed, "HEAD"))
-            await send(message)
-
-        if not is_head:
-            await self._app(scope, receive, send_allowing)
-            return
-        inner = {**scope, "method": "GET"}
+        as_get = {**scope, "method": "GET"}
         try:
-            await self._app(inner, receive_until_answered, send_head)
+            await self._app(as_get, receive_until_answered, send_head)
         finally:
-            scope["route"] = inner.get("route")  # for the log and the metrics
+            scope["route"] = as_get.get("route")  # for the log and the metrics
 
 
 def _too_large(limit: int) -> AppError:

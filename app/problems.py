@@ -106,7 +106,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     code = _OF_STATUS.get(raised.status_code)
     if code is None:
         code = ErrorCode.INTERNAL_ERROR if raised.status_code >= 500 else ErrorCode.MALFORMED_REQUEST
-    return response(request, AppError(code), headers=raised.headers)
+    headers = dict(raised.headers or {})
+    allowed = headers.get("Allow", "").split(", ")
+    if "GET" in allowed and "HEAD" not in allowed:
+        headers["Allow"] = ", ".join((*allowed, "HEAD"))  # served where GET is
+    return response(request, AppError(code), headers=headers)
 
 
 async def _unreachable(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""A body is read before anybody asks who sends it: one that does not come holds nothing for long."""
+"""A body that does not come holds nothing for long."""
 
 from __future__ import annotations
 
