@@ -70,9 +70,10 @@ class UploadRoom:
 
     def _displace(self, held: Holding, size: int) -> None:
         """End uploads of users over their share until there is room within this user's share."""
-        used: Counter[UUID] = Counter()
+        used = Counter({held.user_id: 0})
         for other in self._holdings:
-            used[other.user_id] += 0 if other.ended else other.size
+            if other.size and not other.ended:  # who holds nothing wants no share yet
+                used[other.user_id] += other.size
         share = self._max // len(used)
         if used[held.user_id] + size > share:
             return

@@ -98,6 +98,17 @@ async def test_a_user_below_the_share_displaces_the_newest_of_who_holds_most() -
         await upload.end()
 
 
+async def test_users_who_hold_nothing_take_no_share_from_others() -> None:
+    room = room_of()
+    idle = [Upload(room, UUID(int=number)) for number in range(10, 100)]
+    greedy, modest = Upload(room, A), Upload(room, B)
+    await greedy.take(ALL)
+    await modest.take(ALL // 2)
+    await greedy.refused()
+    for upload in (*idle, modest):
+        await upload.end()
+
+
 async def test_what_is_received_already_is_not_ended() -> None:
     room = room_of()
     storing, receiving = Upload(room, A, receiving=False), Upload(room, A)
