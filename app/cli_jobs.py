@@ -150,6 +150,7 @@ def _print_failed(console: Console, item: FailedRequest) -> None:
         f"{item.job_id}  [red]{item.error_code}[/]  {_ago(item.finished_at)} ago",
         f"  task {item.task_id}",
         f"  {' · '.join(about)}",
+        *([] if item.kept is None else [f"  paid result kept on {item.kept.host} until {_cell('', item.kept.until)}"]),
     ):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -182,6 +183,7 @@ _JOB_FACTS = (
     *("id", "task_id", "request_id", "trace_id", "user_id", "retry_of", "error_code", "error_message", "waiting_for"),
     *("run_after", "worker", "worker_seen_at", "pool", "lane", "priority", "attempt", "failures", "crashes"),
     *("deferrals", "progress", "cost_micros", "created_at", "started_at", "deadline", "finished_at"),
+    *("kept_host", "kept_until"),
 )
 _CALL_FACTS = (
     *("created_at", "kind", "state", "error_code", "http_status", "cost_micros", "cost_is_estimate"),

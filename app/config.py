@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     picture_cpu_seconds: int = Field(20, alias="BFF_PICTURE_CPU_SECONDS", ge=1)
     max_model_bytes: int = Field(500 * 1024 * 1024, alias="BFF_MAX_MODEL_BYTES", ge=1024)
     max_image_bytes: int = Field(64 * 1024 * 1024, alias="BFF_MAX_IMAGE_BYTES", ge=1024)
+    spool_keep_hours: float = Field(24.0, alias="BFF_SPOOL_KEEP_HOURS", ge=0)
     spool_bytes: int = Field(4 * 1024 * 1024 * 1024, alias="BFF_SPOOL_BYTES", ge=16 * 1024 * 1024)
 
     # workers

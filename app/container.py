@@ -72,8 +72,13 @@ def user_limits(settings: Settings) -> UserLimits:
     )
 
 
-def _open_spool(settings: Settings) -> Spool:
-    spool = Spool(settings.spool_directory, max_bytes=settings.spool_bytes)
+def _open_spool(settings: Settings, *, host: str = "") -> Spool:
+    spool = Spool(
+        settings.spool_directory,
+        max_bytes=settings.spool_bytes,
+        host=host,
+        keep_seconds=settings.spool_keep_hours * 3600,
+    )
     spool.open()
     return spool
 
@@ -109,7 +114,7 @@ class WorkerContainer:
             stack.push_async_callback(providers.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
-            spool = _open_spool(settings)
+            spool = _open_spool(settings, host=identity.host)
             vacancies = Vacancies(database, bells, notifier, user_limits(settings))
             reconciler = Reconciler(database, vacancies, providers.all_models, settings)
             stack.push_async_callback(reconciler.aclose)
@@ -296,7 +301,7 @@ def _handlers(
     work = ModelWork(database, calls, inputs, preparation, spool, outputs, settings)
     return {
         JobType.GENERATE_IMAGES: GenerateImages(providers, inputs, preparation, journal, spool, outputs),
-        JobType.RENDER_SKETCH: RenderSketch(work, outputs, settings),
+        JobType.RENDER_SKETCH: RenderSketch(work, settings),
         JobType.GENERATE_MODEL: GenerateModel(work),
         JobType.REFINE_MODEL: RefineModel(work),
     }

@@ -104,6 +104,8 @@ class ErrorCode(Enum):
     STORAGE_UNAVAILABLE = Entry("storage_unavailable", 503, "Storage does not answer", retry_helps=True)
     STORAGE_REFUSED_SIZE = Entry("storage_refused_size", 413, "Storage does not take a file of this size")
     STORAGE_REFUSED_TYPE = Entry("storage_refused_type", 415, "Storage does not take a file of this type")
+    STORAGE_REFUSED = Entry("storage_refused", 502, "Storage refused the file")
+    PAID_RESULT_GONE = Entry("paid_result_gone", 410, "The paid result is no longer kept")
     STORAGE_CONFLICT = Entry("storage_conflict", 500, "Another file lies where the result belongs")
     DEADLINE_EXCEEDED = Entry("deadline_exceeded", 504, "The job took longer than it may", retry_helps=True)
     WORKER_CRASHED = Entry("worker_crashed", 500, "Workers crashed repeatedly while on this job", retry_helps=True)
@@ -132,6 +134,14 @@ class ErrorCode(Enum):
         """The member with this stable code. Raises KeyError for a code that was never ours."""
         return _BY_CODE[code]
 
+
+# a result that storage does not take before somebody changes something
+STORAGE_REFUSALS = (
+    ErrorCode.STORAGE_REFUSED_SIZE,
+    ErrorCode.STORAGE_REFUSED_TYPE,
+    ErrorCode.STORAGE_REFUSED,
+    ErrorCode.STORAGE_CONFLICT,
+)
 
 _BY_CODE = {member.value.code: member for member in ErrorCode}
 

@@ -18,7 +18,7 @@ from app.db.breakers import GATE
 from app.db.events import select_job_updates
 from app.db.pool import Connection, Database
 from app.db.waits import slots_used
-from app.domain.jobs import Claim, ClaimedJob, JobType, Lane
+from app.domain.jobs import Claim, ClaimedJob, JobType, KeptResult, Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,17 @@ where {GATE} <> 'none'
 order by lane.rank, random()
 """  # noqa: S608 - constants
 
-RESUMABLE = """
+# what only one host has runs there, as long as it is kept; after that anybody may find that it is gone
+RUNS_HERE = "(j.kept_host is null or j.kept_host = {host} or j.kept_until < now())"
+
+RESUMABLE = f"""
 select lane.name as lane from unnest($1::text[]) with ordinality as lane(name, rank)
 cross join lateral (
   select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = lane.name
-    and j.type = any($2)
+    and j.type = any($2) and {RUNS_HERE.format(host="$3")}
   order by j.priority desc, j.fair_tag, j.id limit 1) as head
 order by lane.rank
-"""
+"""  # noqa: S608 - constants
 
 LOCK_POOLS = "select name, slots from pools where name = any($1) order by name for no key update"
 
@@ -67,14 +70,14 @@ limit $3
 for no key update of j, t skip locked
 """
 
-PICK_RESUMABLE = """
+PICK_RESUMABLE = f"""
 select j.id, j.pool, j.alone from jobs j join tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = $1
-  and j.type = any($3)
+  and j.type = any($3) and {RUNS_HERE.format(host="$4")}
 order by j.priority desc, j.fair_tag, j.id
 limit $2
 for no key update of j, t skip locked
-"""
+"""  # noqa: S608 - constants
 
 # Asked once the pools are locked: a call that was refused meanwhile gave its slot back, and its job needs a new one.
 _STILL_PAID = """
@@ -136,13 +139,15 @@ async def claim(
     lanes: Sequence[Lane],
     limit: int,
     types: Collection[JobType] = tuple(JobType),
+    host: str = "",
     time_limits: Mapping[str, float] | None = None,
 ) -> ClaimResult:
     """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker that handles ``types``; one that
-    runs alone is claimed alone. ``time_limits`` are in seconds, by job type; a type without one has none."""
+    runs alone is claimed alone. ``host`` is the worker's: what is kept on its disk runs there. ``time_limits`` are in
+    seconds, by job type; a type without one has none."""
     handled = [type_.value for type_ in types]
     waiting = await database.fetch(WAITING, list(lanes), handled)
-    resumable = [row["lane"] for row in await database.fetch(RESUMABLE, list(lanes), handled)]
+    resumable = [row["lane"] for row in await database.fetch(RESUMABLE, list(lanes), handled, host)]
     if not waiting and not resumable:
         return ClaimResult((), more=False, full=False)
     if limit <= 0:
@@ -151,7 +156,7 @@ async def claim(
     async with database.transaction() as connection:
         resumed: list[asyncpg.Record] = []
         for lane in resumable:
-            resumed += await connection.fetch(PICK_RESUMABLE, lane, limit - len(resumed), handled)
+            resumed += await connection.fetch(PICK_RESUMABLE, lane, limit - len(resumed), handled, host)
         room = await _room(connection, sorted({row["pool"] for row in (*waiting, *resumed)}))
         # after the slots: who sees the slot that a refusal gave back also sees the breaker that it opened before
         gates = await breakers.gates(connection, sorted({row["provider"] for row in waiting}))
@@ -277,4 +282,5 @@ def _claimed(row: asyncpg.Record) -> ClaimedJob:
         time_left_seconds=row["time_left_seconds"],
         retry_of=row["retry_of"],
         trace_id=row["trace_id"],
+        kept=KeptResult.of_row(dict(row)),
     )

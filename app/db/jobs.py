@@ -12,12 +12,17 @@ import asyncpg
 
 from app.db.pool import Database
 from app.db.waits import WAIT
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, KeptResult
+from app.errors import STORAGE_REFUSALS
+
+REFUSED_CODES = tuple(error.code for error in STORAGE_REFUSALS)
+_KEPT = ("kept_call", "kept_host", "kept_until", "kept_pictures")
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRequest:
-    """A request that failed, by the job that failed first. Money is in USD micros."""
+    """A request that failed, by the job that failed first, or one whose job completed without what storage refused of
+    its pictures. Money is in USD micros."""
 
     request_id: UUID
     job_id: UUID
@@ -38,16 +43,21 @@ class FailedRequest:
     # what was paid, or may have been, and would be paid once more
     paid_again_micros: int
     retried_by: UUID | None
+    kept: KeptResult | None = None  # the paid result that storage refused, also where its time is over
+    kept_is_in_reach: bool = False  # its time is not over, and a worker runs on its host
 
 
 # Calls of a job and of those whose place it took. The newest may still be good for something: Tripo's are, whose result
-# can be fetched again; an image call's result went with its reply.
+# can be fetched again; an image call's result went with its reply, unless storage refused it and it is kept.
 _FAILED = """
 select r.id as request_id, j.id as job_id, r.task_id, r.user_id, r.operation, j.step, j.type, j.provider,
-  coalesce(j.error_code, 'internal_error') as error_code, j.error_message, j.failures, j.crashes, j.finished_at,
+  coalesce(j.error_code, (select min(a.error_code) from {concepts} a where a.job_id = j.id and a.status = 'failed'
+    and a.error_code = any({refused})), 'internal_error') as error_code, j.error_message, j.failures, j.crashes,
+  j.finished_at,
   (select coalesce(sum(o.cost_micros), 0)::bigint from jobs o where o.request_id = r.id) as cost_micros,
   coalesce(money.keeps, false) as keeps_paid_work, coalesce(money.again, 0)::bigint as paid_again_micros,
-  (select n.id from requests n where n.retry_of = r.id) as retried_by
+  (select n.id from requests n where n.retry_of = r.id) as retried_by,
+  j.kept_call, j.kept_host, j.kept_until, j.kept_pictures, {in_reach} as kept_is_in_reach
 from jobs j join requests r on r.id = j.request_id
 cross join lateral (
   with recursive line (id, retry_of) as (
@@ -55,16 +65,26 @@ cross join lateral (
     union all select o.id, o.retry_of from jobs o join line on o.id = line.retry_of
   ), calls as (
     select c.state, coalesce(c.cost_micros, c.estimate_micros) as micros,
-      row_number() over (order by c.created_at desc) = 1 and c.provider_task_id is not null and c.estimate_micros > 0
-        and (c.state = 'submitted' or (c.state = 'settled' and c.error_code is null)) as good
+      (row_number() over (order by c.created_at desc) = 1 and c.provider_task_id is not null and c.estimate_micros > 0
+        and (c.state = 'submitted' or (c.state = 'settled' and c.error_code is null)))
+      or (c.id = j.kept_call and {in_reach}) as good
     from provider_calls c join line on c.job_id = line.id
   )
   select bool_or(good) as keeps, sum(micros) filter (where not good) as again from calls
 ) as money
-where j.status = 'failed' and r.status = 'failed'
-  and not exists (select from jobs o where o.request_id = j.request_id and o.status = 'failed'
-    and (o.step, o.chunk, o.id) < (j.step, j.chunk, j.id))
+where case r.status when 'failed' then j.status = 'failed' and not exists (
+      select from jobs o where o.request_id = j.request_id and o.status = 'failed'
+        and (o.step, o.chunk, o.id) < (j.step, j.chunk, j.id))
+    when 'completed' then j.kept_until > now() end
 """
+
+_IN_REACH = """coalesce(j.kept_until > now(), false)
+    and exists (select from workers w where w.host = j.kept_host and not w.stopping)"""
+
+
+def _failed(database: Database) -> str:
+    codes = ", ".join(f"'{code}'" for code in REFUSED_CODES)
+    return _FAILED.format(concepts=database.tables.concepts, in_reach=_IN_REACH, refused=f"array[{codes}]")
 
 
 async def failed(
@@ -77,21 +97,27 @@ async def failed(
 ) -> list[FailedRequest]:
     """Requests that failed and were not retried, the newest first."""
     rows = await database.fetch(
-        _FAILED + " and not exists (select from requests n where n.retry_of = r.id)"
-        " and ($1::float8 is null or j.finished_at > now() - make_interval(secs => $1))"
-        " and ($2::text is null or j.error_code = $2) and ($3::uuid is null or j.user_id = $3)"
-        " order by j.finished_at desc limit $4",
+        f"select f.* from ({_failed(database)}) as f where f.retried_by is null"  # noqa: S608 - checked names
+        " and ($1::float8 is null or f.finished_at > now() - make_interval(secs => $1))"
+        " and ($2::text is null or f.error_code = $2) and ($3::uuid is null or f.user_id = $3)"
+        " order by f.finished_at desc limit $4",
         since_seconds,
         code,
         user_id,
         limit,
     )
-    return [FailedRequest(**dict(row)) for row in rows]
+    return [_failed_request(row) for row in rows]
 
 
 async def failed_request(database: Database, request_id: UUID) -> FailedRequest | None:
-    row = await database.fetchrow(_FAILED + " and r.id = $1", request_id)
-    return None if row is None else FailedRequest(**dict(row))
+    row = await database.fetchrow(f"select f.* from ({_failed(database)}) as f where f.request_id = $1", request_id)  # noqa: S608
+    return None if row is None else _failed_request(row)
+
+
+def _failed_request(row: asyncpg.Record) -> FailedRequest:
+    values = dict(row)
+    kept = KeptResult.of_row(values)
+    return FailedRequest(**{name: value for name, value in values.items() if name not in _KEPT}, kept=kept)
 
 
 async def request_of(database: Database, id_: str) -> UUID | None:
@@ -105,21 +131,26 @@ async def request_of(database: Database, id_: str) -> UUID | None:
 
 
 async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[JobPlan, ...], tuple[AssetPlan, ...]]:
-    """Jobs of a failed request that have no result, and the asset rows they left empty: as they were planned."""
+    """Jobs of a failed request that have no result, and the asset rows they left empty: as they were planned. Of a
+    completed one those that lack what storage refused, and the rows of that."""
     tables = database.tables
     jobs = await database.fetch(
-        "select id, step, type, provider, pool, lane, priority, params, estimate_micros from jobs"
-        " where request_id = $1 and status = 'failed' order by step, chunk",
+        "select j.id, j.step, j.type, j.provider, j.pool, j.lane, j.priority, j.params, j.estimate_micros"
+        " from jobs j join requests r on r.id = j.request_id where r.id = $1"
+        " and case r.status when 'failed' then j.status = 'failed' else j.kept_until > now() end"
+        " order by j.step, j.chunk",
         request_id,
     )
     assets = await database.fetch(
         f"select id, 'concept' as kind, number, job_id, prompt, style, source_input_asset_id,"  # noqa: S608 - checked names
-        f" source_concept_image_id, null::uuid as source_model_id, metadata from {tables.concepts}"
-        " where job_id = any($1::uuid[]) and status = 'failed'"
+        f" source_concept_image_id, null::uuid as source_model_id, metadata from {tables.concepts} a"
+        " where job_id = any($1::uuid[]) and status = 'failed' and (a.error_code = any($2)"
+        "   or exists (select from jobs j where j.id = a.job_id and j.status = 'failed'))"
         " union all select id, kind, number, job_id, prompt, style, source_input_asset_id, source_concept_image_id,"
         f" source_model_id, metadata from {tables.models} where job_id = any($1::uuid[]) and status = 'failed'"
         " order by kind, number",
         [row["id"] for row in jobs],
+        list(REFUSED_CODES),
     )
     return tuple(_job(row) for row in jobs), tuple(_asset(row) for row in assets)
 
@@ -159,7 +190,7 @@ select j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.provider, j.p
   wait.reason as waiting_for, j.run_after, j.resume, j.calls_done, j.alone, j.worker_id, w.name as worker,
   w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress, j.cost_micros,
   wait.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id,
-  r.operation
+  r.operation, j.kept_host, j.kept_until
 from jobs j join requests r on r.id = j.request_id
 left join workers w on w.id = j.worker_id {WAIT}
 where j.id = $1

@@ -117,6 +117,22 @@ async def calls_of(database: Database, job_id: UUID) -> list[Call]:
     return [call_of(row) for row in rows]
 
 
+async def by_id(database: Database, call_id: UUID) -> Call | None:
+    row = await database.fetchrow(f"select {COLUMNS} from provider_calls where id = $1", call_id)  # noqa: S608
+    return None if row is None else call_of(row)
+
+
+async def kept_here(database: Database, host: str, call_ids: Sequence[UUID]) -> frozenset[Lane]:
+    """The results of these calls lie on the disk of ``host``, whatever its name was when they were kept; the lanes of
+    queued jobs that can run there now."""
+    rows = await database.fetch(
+        "update jobs set kept_host = $1 where kept_call = any($2) and kept_host <> $1 returning lane, status",
+        host,
+        list(call_ids),
+    )
+    return frozenset(row["lane"] for row in rows if row["status"] == "queued")
+
+
 async def inherited(database: Database, job_id: UUID, kind: str) -> Call | None:
     """The call of this kind whose paid work a retried job goes on with: the newest one of the jobs whose place it
     takes, where the provider has its result or works on it."""

@@ -99,16 +99,18 @@ with task as (
       when row_number() over (partition by p.later order by p.step, p.id) > $16::bigint then 'user_limit'
     end as waiting_for
   from jsonb_to_recordset($13) as p(id uuid, step smallint, type text, provider text, pool text, lane text,
-    priority smallint, estimate_micros bigint, params jsonb, later boolean, retry_of uuid, paid boolean)
+    priority smallint, estimate_micros bigint, params jsonb, later boolean, retry_of uuid, paid boolean,
+    kept_call uuid, kept_host text, kept_until timestamptz, kept_pictures smallint[])
 ), ready as (
   select p.id, request.user_id, p.lane, p.pool, p.priority, p.step as position
   from planned p, request where p.waiting_for is null
 ), {tagging("ready")}, job as (
   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,
-    status, waiting_for, estimate_micros, params, retry_of, resume, calls_done, trace_id)
+    status, waiting_for, estimate_micros, params, retry_of, resume, calls_done, trace_id, kept_call, kept_host,
+    kept_until, kept_pictures)
   select p.id, task.id, request.id, $2, p.step, p.type, p.provider, p.pool, p.lane, p.priority,
     coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params, p.retry_of, p.paid, p.paid,
-    $18
+    $18, p.kept_call, p.kept_host, p.kept_until, p.kept_pictures
   from task, request, planned p left join tagged on tagged.id = p.id
   returning {job_columns("jobs")}
 ), planned_asset as (
@@ -274,7 +276,7 @@ def _job_json(job: JobPlan, *, later: bool) -> dict[str, Any]:
         "later": later,
         "retry_of": None if job.retry_of is None else str(job.retry_of),
         "paid": job.keeps_paid_work,
-    }
+    } | ({} if job.kept is None else job.kept.as_json())
 
 
 def _sources(assets: Sequence[AssetPlan]) -> list[UUID]:

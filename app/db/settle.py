@@ -11,7 +11,18 @@ from app.db.events import job_columns, job_updates
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.db.rollup import lock_tasks, roll_up
-from app.domain.jobs import AssetKind, Completed, Deferred, Failed, HandedBack, Lane, Outcome, Retry, Settlement
+from app.domain.jobs import (
+    AssetKind,
+    Completed,
+    Deferred,
+    Failed,
+    HandedBack,
+    KeptResult,
+    Lane,
+    Outcome,
+    Retry,
+    Settlement,
+)
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
 
@@ -37,7 +48,7 @@ _SETTLE_JOBS = f"""
 with o as (
   select * from jsonb_to_recordset($1) as o(id uuid, worker_id uuid, attempt integer, status text, delay float8,
     waiting_for text, failed integer, deferred integer, start_over boolean, error_code text, error_message text,
-    output jsonb)
+    output jsonb, kept_call uuid, kept_host text, kept_until timestamptz, kept_pictures smallint[], drops_kept boolean)
 ), settled as (
   update jobs j set
     status = o.status,
@@ -56,6 +67,10 @@ with o as (
     error_code = o.error_code,
     error_message = o.error_message,
     output = coalesce(o.output, j.output),
+    kept_call = coalesce(o.kept_call, case when not o.drops_kept then j.kept_call end),
+    kept_host = coalesce(o.kept_host, case when not o.drops_kept then j.kept_host end),
+    kept_until = coalesce(o.kept_until, case when not o.drops_kept then j.kept_until end),
+    kept_pictures = coalesce(o.kept_pictures, case when not o.drops_kept then j.kept_pictures end),
     progress = case when o.status = 'completed' then 100 when o.start_over then 0 else j.progress end,
     finished_at = case when o.status = 'queued' then null else now() end
   from o
@@ -174,8 +189,8 @@ async def _settle_assets(connection: Connection, database: Database, live: Seque
         outcome = item.outcome
         if isinstance(outcome, Completed):
             ended.extend(
-                ended_by(item.job.claim.job_id, error.code, error.title, asset_id)
-                for asset_id, error in outcome.missing.items()
+                ended_by(item.job.claim.job_id, missing.error.code, missing.message, asset_id)
+                for asset_id, missing in outcome.missing.items()
             )
         elif isinstance(outcome, Failed):
             failed.append(FailedJob(item.job.claim.job_id, item.job.request_id, outcome.error, outcome.message))
@@ -252,16 +267,20 @@ def _outcome_json(item: Settlement) -> dict[str, Any]:
         "error_code": None,
         "error_message": None,
         "output": None,
+        "drops_kept": False,
     } | _words(item.outcome)
 
 
 def _words(outcome: Outcome) -> dict[str, Any]:
     match outcome:
-        case Completed(files=files, provider_task_id=task):
+        case Completed(files=files, provider_task_id=task, kept=kept):
             output = {"files": [file.as_json() for file in files], "provider_task_id": task}
-            return {"status": "completed", "output": output}
-        case Failed(error=error, message=message):
-            return {"status": "failed", "failed": 1, "error_code": error.code, "error_message": message}
+            return {"status": "completed", "output": output, "drops_kept": True} | _kept(kept)
+        case Failed(error=error, message=message, kept=kept):
+            # whatever else ends the job, what is kept for it stays for the next one
+            gone = error is ErrorCode.PAID_RESULT_GONE
+            words = {"status": "failed", "failed": 1, "error_code": error.code, "error_message": message}
+            return words | {"drops_kept": gone} | _kept(kept)
         case Retry(error=error, message=message, delay=delay, start_over=start_over):
             return {
                 "status": "queued",
@@ -282,3 +301,7 @@ def _words(outcome: Outcome) -> dict[str, Any]:
             }
         case HandedBack():
             return {"status": "queued"}
+
+
+def _kept(kept: KeptResult | None) -> dict[str, Any]:
+    return {} if kept is None else kept.as_json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
@@ -40,6 +41,38 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptResult:
+    """A paid result that storage refused for good: it lies in the spool of a host until a time. ``pictures`` are the
+    numbers of those in an image reply that are still to be stored, in the order of the rows that want them."""
+
+    call_id: UUID  # the call that paid for it
+    host: str
+    until: datetime
+    pictures: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """By the names of a job's columns."""
+        return {
+            "kept_call": str(self.call_id),
+            "kept_host": self.host,
+            "kept_until": self.until.isoformat(),
+            "kept_pictures": list(self.pictures),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> KeptResult:
+        until = datetime.fromisoformat(value["kept_until"])
+        return cls(UUID(value["kept_call"]), value["kept_host"], until, tuple(value["kept_pictures"]))
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> KeptResult | None:
+        """From a job's columns."""
+        if row["kept_call"] is None:
+            return None
+        return cls(row["kept_call"], row["kept_host"], row["kept_until"], tuple(row["kept_pictures"] or ()))
+
+
+@dataclass(frozen=True, slots=True)
 class JobPlan:
     """A job that a request is about to add."""
 
@@ -54,6 +87,7 @@ class JobPlan:
     estimate_micros: int = 0  # what its paid calls may cost, USD micros
     retry_of: UUID | None = None  # the failed job whose place it takes
     keeps_paid_work: bool = False  # it goes on with the provider's work that the failed job paid for
+    kept: KeptResult | None = None  # and stores this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +127,7 @@ class ClaimedJob:
     time_left_seconds: float | None  # until its deadline; None: no limit
     retry_of: UUID | None = None
     trace_id: str | None = None  # of the HTTP request that it comes from
+    kept: KeptResult | None = None  # what it is to store
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +222,28 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """Why an asset row got no file."""
+
+    error: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
-    """The job did its work. ``missing`` are asset rows that got no file, with the reason."""
+    """The job did its work. ``missing`` are asset rows that got no file; ``kept`` has what storage refused of them."""
 
     files: tuple[StoredFile, ...]
     provider_task_id: str | None = None
-    missing: Mapping[UUID, ErrorCode] = field(default_factory=dict[UUID, ErrorCode])
+    missing: Mapping[UUID, Missing] = field(default_factory=dict[UUID, Missing])
+    kept: KeptResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     error: ErrorCode
     message: str
+    kept: KeptResult | None = None
 
 
 @dataclass(frozen=True, slots=True)

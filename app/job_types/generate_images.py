@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -17,14 +18,14 @@ from app.ai_clients.registry import Providers
 from app.db.pool import UNREACHABLE
 from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import AssetSlot, Completed, Failed, Outcome, StoredFile
+from app.domain.jobs import AssetSlot, Completed, Failed, KeptResult, Missing, Outcome, StoredFile
 from app.domain.params import ImageJob
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
 from app.services.input_files import InputFiles
 from app.services.job_run import ClaimLost, JobRun
 from app.services.journal import Journal
-from app.services.outputs import Outputs
+from app.services.outputs import Outputs, ResultRefused
 from app.services.preparation import Preparation
 from app.services.spool import Spool
 from app.storage.base import StorageUnavailable
@@ -82,6 +83,9 @@ class GenerateImages:
 
             # from the POST until its pictures lie in the bucket, only this process has what was paid
             with run.protected():
+                if run.job.kept is not None:
+                    directory = await stack.enter_async_context(self._spool.workspace(expected_bytes=expected))
+                    return await self._store_kept(run, provider, request, run.job.kept, directory)
                 call = await self._journal.reply_for(run, provider, prepare)
                 if call.state is CallState.SETTLED and call.result is not None:
                     return _stored_earlier(call, call.result)
@@ -99,31 +103,48 @@ class GenerateImages:
             await self._journal.reply_useless(run, call)
             raise
         try:
-            files = await self._upload(run, result)
+            stored = await self._upload(run, result, range(len(run.assets)))
         except ClaimLost:
             await self._journal.result_unwanted(call, result)
             raise
-        missing = _missing(run, result)
-        await self._journal.result_stored(
-            call,
-            result,
-            stored={
-                "files": [file.as_json() for file in files],
-                "missing": {str(asset_id): error.code for asset_id, error in missing.items()},
-            },
-        )
-        return _outcome(files, missing, call.provider_request_id)
+        stored.keep(self._spool, call.id)
+        await self._journal.result_stored(call, result, stored=stored.as_json(), keep=stored.kept is not None)
+        return stored.outcome(call.provider_request_id)
 
-    async def _upload(self, run: JobRun, result: ImageResult) -> tuple[StoredFile, ...]:
-        files: list[StoredFile] = []
-        for slot, image in zip(run.assets, result.images, strict=False):
-            if image is not None:
-                files.append(await self._put(run, slot, image))
-        return tuple(files)
+    async def _store_kept(
+        self, run: JobRun, provider: ImageProvider, request: ImageRequest, kept: KeptResult, directory: Path
+    ) -> Outcome:
+        """Store what storage refused when the job whose place this one takes had paid it."""
+        call = await self._journal.kept_call(kept)
+        if not self._spool.has_reply(call.id):
+            until = f"{kept.until:%Y-%m-%d %H:%M} UTC"
+            message = f"The paid pictures are gone: they were kept on {kept.host} until {until}."
+            return Failed(ErrorCode.PAID_RESULT_GONE, message)
+        with boundary(Boundary.DECODE):
+            result = await provider.decode(self._spool.reply(call.id), request, directory=directory)
+        stored = await self._upload(run, result, kept.pictures)
+        stored.keep(self._spool, call.id)
+        return stored.outcome(call.provider_request_id)
+
+    async def _upload(self, run: JobRun, result: ImageResult, pictures: Sequence[int]) -> _Stored:
+        """Store these pictures of the reply, one for each row. One that storage refuses does not hold up the others."""
+        stored = _Stored(tuple(pictures))
+        for slot, number in zip(run.assets, pictures, strict=False):
+            image = result.images[number] if number < len(result.images) else None
+            if image is None:
+                few = number >= len(result.images)
+                error = ErrorCode.PROVIDER_RESULT_MISSING if few else ErrorCode.PROVIDER_RESULT_INVALID
+                stored.missing[slot.id] = Missing(error, error.title)
+                continue
+            try:
+                stored.files.append(await self._put(run, slot, image))
+            except ResultRefused as refusal:
+                stored.refuse(slot, number, refusal)
+        return stored
 
     async def _put(self, run: JobRun, slot: AssetSlot, image: DecodedImage) -> StoredFile:
         """Store one picture, however long storage is away: another machine does not have the reply. Raises ClaimLost,
-        and during a stop what went wrong."""
+        ResultRefused, and during a stop what went wrong."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -146,31 +167,57 @@ class GenerateImages:
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
-def _missing(run: JobRun, result: ImageResult) -> dict[UUID, ErrorCode]:
-    """Rows that got no picture: the reply had too few, or one could not be decoded."""
-    delivered = len(result.images)
-    return {
-        slot.id: ErrorCode.PROVIDER_RESULT_MISSING if index >= delivered else ErrorCode.PROVIDER_RESULT_INVALID
-        for index, slot in enumerate(run.assets)
-        if index >= delivered or result.images[index] is None
-    }
+@dataclass
+class _Stored:
+    """What became of the pictures of a reply, with all that is needed to end the job later."""
 
+    pictures: tuple[int, ...]
+    files: list[StoredFile] = field(default_factory=list[StoredFile])
+    missing: dict[UUID, Missing] = field(default_factory=dict[UUID, Missing])
+    refused: list[int] = field(default_factory=list[int])
+    refusal: Missing | None = None
+    kept: KeptResult | None = None
 
-def _stored_earlier(call: Call, result: Mapping[str, object]) -> Outcome:
-    files = result["files"]
-    missing = result["missing"]
-    assert isinstance(files, list)  # noqa: S101 - written by this file
-    assert isinstance(missing, dict)  # noqa: S101
-    return _outcome(
-        tuple(StoredFile.from_json(file) for file in files),
-        {UUID(str(asset_id)): ErrorCode.of(str(code)) for asset_id, code in missing.items()},
-        call.provider_request_id,
-    )
+    def refuse(self, slot: AssetSlot, number: int, refusal: ResultRefused) -> None:
+        self.missing[slot.id] = Missing(refusal.error, refusal.detail or refusal.error.title)
+        self.refusal = self.refusal or self.missing[slot.id]
+        self.refused.append(number)
 
+    def keep(self, spool: Spool, call_id: UUID) -> None:
+        """A job without a file fails with all its rows, so that a retry has them all again."""
+        if self.refused:
+            self.kept = spool.keep_reply(call_id, self.refused if self.files else self.pictures)
 
-def _outcome(
-    files: tuple[StoredFile, ...], missing: Mapping[UUID, ErrorCode], provider_request_id: str | None
-) -> Outcome:
-    if not files:
+    def outcome(self, provider_request_id: str | None) -> Outcome:
+        if self.files:
+            return Completed(tuple(self.files), provider_request_id, self.missing, self.kept)
+        if self.refusal is not None:
+            return Failed(self.refusal.error, self.refusal.message, self.kept)
         return Failed(ErrorCode.PROVIDER_RESULT_INVALID, "None of the provider's pictures could be used.")
-    return Completed(files, provider_task_id=provider_request_id, missing=missing)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "files": [file.as_json() for file in self.files],
+            "missing": {str(id_): [missing.error.code, missing.message] for id_, missing in self.missing.items()},
+            "refusal": None if self.refusal is None else [self.refusal.error.code, self.refusal.message],
+            "kept": None if self.kept is None else self.kept.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> _Stored:
+        return cls(
+            pictures=(),
+            files=[StoredFile.from_json(file) for file in value["files"]],
+            missing={UUID(id_): _missing(words) for id_, words in value["missing"].items()},
+            refusal=None if value["refusal"] is None else _missing(value["refusal"]),
+            kept=None if value["kept"] is None else KeptResult.from_json(value["kept"]),
+        )
+
+
+def _missing(words: Sequence[str]) -> Missing:
+    code, message = words
+    return Missing(ErrorCode.of(code), message)
+
+
+def _stored_earlier(call: Call, result: Mapping[str, Any]) -> Outcome:
+    return _Stored.from_json(result).outcome(call.provider_request_id)

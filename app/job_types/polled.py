@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 
@@ -25,6 +27,14 @@ log = structlog.get_logger(__name__)
 _FRESH_LINKS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedCall:
+    """Paid work that the provider finished well, and the call that paid for it."""
+
+    id: UUID
+    task: ProviderTask
+
+
 class PolledCalls:
     def __init__(self, providers: Providers, journal: Journal, pollers: dict[str, Poller], retry: RetryPolicy) -> None:
         self._providers = providers
@@ -37,8 +47,8 @@ class PolledCalls:
 
     async def finished(
         self, run: JobRun, kind: ModelKind, prepare: Callable[[], Awaitable[ModelSpec]], *, last: bool = True
-    ) -> ProviderTask:
-        """The successful provider task of this kind for the job, submitted at most once.
+    ) -> FinishedCall:
+        """The successful call of this kind for the job, submitted at most once.
 
         Raises JobEnded when the provider failed, ProviderError when it can not be asked.
         """
@@ -53,7 +63,7 @@ class PolledCalls:
             task = await self._look(run, call.provider_task_id)
         if task.state is not ProviderTaskState.SUCCEEDED:
             self._end(run, task)
-        return task
+        return FinishedCall(call.id, task)
 
     async def _look(self, run: JobRun, task_id: str) -> ProviderTask:
         """The task as it is now. What is paid is not given up because the provider can not be asked just now."""

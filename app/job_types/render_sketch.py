@@ -6,21 +6,18 @@ from contextlib import AsyncExitStack
 
 from app.ai_clients.base import ModelKind, ModelSpec
 from app.config import Settings
-from app.domain.jobs import Completed, Failed, Outcome
+from app.domain.jobs import Failed, Outcome
 from app.domain.params import ModelJob
-from app.domain.sniff import extension_of
 from app.errors import ErrorCode
 from app.job_types.generate_model import ModelWork
 from app.services.job_run import JobRun
-from app.services.outputs import Outputs
 
 _EXPECTED_BYTES = 32 * 1024 * 1024
 
 
 class RenderSketch:
-    def __init__(self, work: ModelWork, outputs: Outputs, settings: Settings) -> None:
+    def __init__(self, work: ModelWork, settings: Settings) -> None:
         self._work = work
-        self._outputs = outputs
         self._max_image_bytes = settings.max_image_bytes
 
     async def run(self, run: JobRun) -> Outcome:
@@ -28,24 +25,19 @@ class RenderSketch:
         work = self._work
         if not run.assets:
             return Failed(ErrorCode.INTERNAL_ERROR, "The job has no row to fill.")
+        if (stored := await work.store_kept(run)) is not None:
+            return stored
         async with AsyncExitStack() as stack:
 
             async def prepare() -> ModelSpec:
                 views = await work.fetch_views(run, job, stack)
                 return ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt=job.prompt, views=views)
 
-            task = await work.calls.finished(run, ModelKind.SKETCH_TO_IMAGE, prepare)
+            call = await work.calls.finished(run, ModelKind.SKETCH_TO_IMAGE, prepare)
             workspace = work.spool.workspace(expected_bytes=_EXPECTED_BYTES)
             directory = await stack.enter_async_context(workspace)
-            picture = await work.calls.download(run, task, directory / "result", max_bytes=self._max_image_bytes)
+            picture = await work.calls.download(run, call.task, directory / "result", max_bytes=self._max_image_bytes)
             seen = await work.inputs.look_at(picture.path, run.job.user_id)
-            file = await self._outputs.store(
-                run,
-                run.assets[0],
-                picture.path,
-                content_type=picture.content_type,
-                extension=extension_of(picture.content_type),
-                width=seen.width,
-                height=seen.height,
+            return await work.upload(
+                run, call.id, call.task.id, picture.path, content_type=picture.content_type, picture=seen
             )
-            return Completed((file,), provider_task_id=task.id)

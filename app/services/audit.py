@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from app.config import Settings
 from app.db.audit import checks, files
 from app.db.audit.checks import Check, Patience
-from app.db.audit.claims import CLAIM_CHECKS
+from app.db.audit.claims import CLAIM_CHECKS, kept_results
 from app.db.audit.events import EVENT_CHECKS
 from app.db.audit.files import FILE_CHECKS, OutputRow
 from app.db.audit.statuses import STATUS_CHECKS
@@ -56,6 +56,9 @@ async def look(connection: Connection, database: Database, settings: Settings) -
     """Every invariant of rows and events, as the connection's transaction sees them."""
     findings = await checks.run(connection, database.tables, ROW_CHECKS, _patience(settings))
     findings.rows = await checks.count_rows(connection, _tables(database))
+    results, hosts = await kept_results(connection)
+    if results:
+        findings.notes.append(f"{results} paid results that storage refused are kept for a retry ({hosts})")
     findings.checks.append(OUTPUT_KEY)
     async for row in files.outputs(connection, database):
         if (difference := _misnamed(row)) is not None:

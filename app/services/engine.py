@@ -130,6 +130,7 @@ class Engine:
                     lanes=self.identity.lanes,
                     limit=free,
                     types=self._handlers.keys(),
+                    host=self.identity.host,
                     time_limits=self._time_limits,
                 )
                 crossing.met(job.task_id for job in result.jobs)

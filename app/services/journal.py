@@ -29,9 +29,9 @@ from app.db import provider_calls
 from app.db.pool import Database
 from app.db.provider_calls import Call, CallIntent
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Deferred, Failed, Retry
+from app.domain.jobs import Deferred, Failed, KeptResult, Retry
 from app.domain.statuses import CallState
-from app.errors import ErrorCode
+from app.errors import AppError, ErrorCode
 from app.services import bookings
 from app.services.job_run import JobEnded, JobRun
 from app.services.posts import UNKNOWN_DETAIL, Post, Posts, until_recorded
@@ -121,8 +121,11 @@ class Journal:
         if await provider_calls.job_is_over(self._database, call.id):
             await self.result_stored(call, result, stored=None)
 
-    async def result_stored(self, call: Call, result: ImageResult, *, stored: Mapping[str, Any] | None) -> None:
-        """The reply's pictures lie in the bucket (or nobody wants them: not ``stored``), and the reply may go."""
+    async def result_stored(
+        self, call: Call, result: ImageResult, *, stored: Mapping[str, Any] | None, keep: bool = False
+    ) -> None:
+        """The reply's pictures lie in the bucket (or nobody wants them: not ``stored``), and the reply may go, unless
+        it is kept for what storage refused."""
         cost, is_estimate = result.cost_micros, result.cost_is_estimate
         with boundary(Boundary.RESULT):
             if await until_recorded(
@@ -131,7 +134,15 @@ class Journal:
                 )
             ):
                 bookings.booked(call.provider, cost, is_estimate=is_estimate)
-        self._spool.drop_reply(call.id)
+        if not keep:
+            self._spool.drop_reply(call.id)
+
+    async def kept_call(self, kept: KeptResult) -> Call:
+        """The call whose result was kept. Raises AppError(PAID_RESULT_GONE)."""
+        call = await provider_calls.by_id(self._database, kept.call_id)
+        if call is None:
+            raise AppError(ErrorCode.PAID_RESULT_GONE)
+        return call
 
     async def reply_useless(self, run: JobRun, call: Call) -> None:
         """The reply is not one: it was paid, perhaps, and can not be asked for again."""

@@ -14,7 +14,7 @@ from app.db.pool import UNREACHABLE
 from app.domain.jobs import ClaimedJob, Deferred, Failed, Outcome, Retry
 from app.domain.statuses import WaitingFor
 from app.errors import AppError, ErrorCode
-from app.storage.base import ObjectNotFound, StorageError, StorageUnavailable
+from app.storage.base import StorageError, StorageUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -77,8 +77,6 @@ class RetryPolicy:
                 if error.error.retry_helps:
                     return self.retry(job, error.error, message)
                 return Failed(error.error, message)
-            case ObjectNotFound():
-                return Failed(ErrorCode.INPUT_NOT_FOUND, "The input file is no longer there.")
             case StorageError():
                 return self.retry(job, ErrorCode.STORAGE_UNAVAILABLE, "Storage did not answer properly.")
             case _:

@@ -21,10 +21,21 @@ from app.domain.jobs import AssetKind, AssetSlot, StoredFile
 from app.domain.storage_keys import output_key, preview_key
 from app.errors import AppError, ErrorCode
 from app.services.job_run import ClaimLost, JobRun
-from app.storage.base import ObjectStorage, StorageUnavailable
+from app.storage.base import (
+    ContentTypeRefused,
+    Limiter,
+    ObjectStorage,
+    ObjectTooLarge,
+    StorageError,
+    StorageUnavailable,
+)
 from app.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
+
+
+class ResultRefused(AppError):
+    """Storage will not take the result, however often it is asked."""
 
 
 class Outputs:
@@ -46,16 +57,22 @@ class Outputs:
         height: int | None = None,
         preview: Path | None = None,
     ) -> StoredFile:
-        """Upload one result under its reserved name. Raises ClaimLost, StorageError, AppError(STORAGE_CONFLICT)."""
+        """Upload one result under its reserved name. A preview that storage refuses is left out.
+
+        Raises ClaimLost, ResultRefused, StorageUnavailable.
+        """
         key = output_key(slot.kind, run.job.task_id, slot.number, extension)
         kind = "concept" if slot.kind is AssetKind.CONCEPT else "model"
         file_id, url = await self._put(run, key, path, kind=kind, content_type=content_type)
         preview_id, preview_url, preview_size, preview_sha256 = None, None, None, None
         if preview is not None:
-            preview_id, preview_url = await self._put(
-                run, preview_key(key), preview, kind="preview", content_type="image/webp"
-            )
-            preview_size, preview_sha256 = await to_thread(_measure, preview)
+            try:
+                preview_id, preview_url = await self._put(
+                    run, preview_key(key), preview, kind="preview", content_type="image/webp"
+                )
+                preview_size, preview_sha256 = await to_thread(_measure, preview)
+            except ResultRefused as error:
+                log.warning("preview_refused", code=error.error.code)
         size, sha256 = await to_thread(_measure, path)
         return StoredFile(
             file_id=file_id,
@@ -90,14 +107,17 @@ class Outputs:
             )
         if announced is None:
             await self._ensure_claim(run)
-            raise AppError(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")
+            raise ResultRefused(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")
         file_id, content_key = announced
         try:
             await self._upload(key, path, content_type)
+            return file_id, await self._url(key, file_id, content_key)
         except (CancelledError, StorageUnavailable):
             run.upload_cut = True
             raise
-        return file_id, await self._url(key, file_id, content_key)
+        except StorageError as error:
+            size = (await to_thread(path.stat)).st_size
+            raise _refusal(error, self._bucket, size, content_type) from error
 
     async def _upload(self, key: str, path: Path, content_type: str) -> None:
         with span("upload", Kind.CLIENT, content_type=content_type), boundary(Boundary.UPLOAD):
@@ -112,6 +132,27 @@ class Outputs:
         if await self._storage.is_public(self._bucket):
             return self._storage.public_url(self._bucket, key)
         return content_link(self._public_base_url, file_id, content_key)
+
+
+def _refusal(error: StorageError, bucket: str, size: int, content_type: str) -> ResultRefused:
+    """What an operator has to change, and where."""
+    match error:
+        case ObjectTooLarge(limiter=Limiter.BUCKET, max_bytes=limit):
+            code = ErrorCode.STORAGE_REFUSED_SIZE
+            why = f"bucket {bucket} takes at most {limit:,}: raise the file size limit of the bucket"
+        case ObjectTooLarge(limiter=Limiter.PROJECT):
+            code = ErrorCode.STORAGE_REFUSED_SIZE
+            why = "more than the project's upload limit: raise it in the Storage settings of the project"
+        case ObjectTooLarge():
+            code = ErrorCode.STORAGE_REFUSED_SIZE
+            why = f"more than storage takes: raise the file size limit of bucket {bucket} or of the project"
+        case ContentTypeRefused():
+            code = ErrorCode.STORAGE_REFUSED_TYPE
+            why = f"bucket {bucket} does not take {content_type}: add it to the allowed MIME types of the bucket"
+        case _:
+            code = ErrorCode.STORAGE_REFUSED
+            why = f"storage answers {error}: see that bucket {bucket} exists and that the service key may write to it"
+    return ResultRefused(code, f"The result has {size:,} bytes, {why}.")
 
 
 def _measure(path: Path) -> tuple[int, str]:

@@ -186,8 +186,8 @@ class Posts:
         return lanes
 
     async def recover(self) -> frozenset[Lane]:
-        """Go on, on this host, with the calls of processes that died: give back what was announced and never left, and
-        wake who waits for a reply that is here.
+        """Go on, on this host, with the calls of processes that died: give back what was announced and never left, wake
+        who waits for a reply that is here, and see to results that are kept here.
 
         Returns the lanes whose jobs became claimable by that.
         """
@@ -198,6 +198,9 @@ class Posts:
         if replied := self._spool.replied():
             with boundary(Boundary.PROMOTE):
                 lanes |= await provider_calls.reply_found(self._database, replied)
+        if kept := self._spool.all_kept():
+            lanes |= await provider_calls.kept_here(self._database, self._spool.host, kept)
+            await asyncio.to_thread(self._spool.remove_expired)
         return frozenset(lanes)
 
     async def drain(self) -> None:

@@ -6,6 +6,7 @@ Final states are final, so the repeat is a new request of the same task, for the
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from app.db import jobs, requests
@@ -48,8 +49,8 @@ class Retries:
             raise NotRetried("its user no longer exists")
         if failed.paid_again_micros and not may_pay_again:
             raise NotRetried(
-                f"${failed.paid_again_micros / 1e6:.2f} was or may have been paid and would be paid once more:"
-                " allow it with --may-pay-again"
+                f"{_kept(failed)}${failed.paid_again_micros / 1e6:.2f} was or may have been paid and would be paid once"
+                " more: allow it with --may-pay-again"
             )
         plan = await self._plan(failed, failed.user_id)
         try:
@@ -82,6 +83,7 @@ class Retries:
                     id=job_ids[job.id],
                     retry_of=job.id,
                     keeps_paid_work=failed.keeps_paid_work and job.id == failed.job_id,
+                    kept=failed.kept if failed.kept_is_in_reach and job.id == failed.job_id else None,
                 )
                 for job in old_jobs
             ],
@@ -89,6 +91,16 @@ class Retries:
             retry_of=failed.request_id,
             trace_id=uuid4().hex,
         )
+
+
+def _kept(failed: FailedRequest) -> str:
+    """Why what was kept helps nobody."""
+    if failed.kept is None:
+        return ""
+    kept = f"its paid result was kept on {failed.kept.host} until {failed.kept.until:%Y-%m-%d %H:%M} UTC"
+    if failed.kept.until <= datetime.now(UTC):
+        return f"{kept} and is gone; "
+    return f"{kept.replace('was', 'is')}, where no worker runs: start one; else "
 
 
 def _again(asset: AssetPlan, job_ids: dict[UUID, UUID], asset_ids: dict[UUID, UUID]) -> AssetPlan:

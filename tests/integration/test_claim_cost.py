@@ -52,10 +52,10 @@ def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, Seq
     """Name, statement and its arguments."""
     lanes, types = ["priority", "normal"], list(JobType)
     yield "lanes and pools with work", claims.WAITING, [lanes, types]
-    yield "lanes with work to resume", claims.RESUMABLE, [lanes, types]
+    yield "lanes with work to resume", claims.RESUMABLE, [lanes, types, "here"]
     yield "used slots", claims.USED, [["openai", "tripo_h"]]
     yield "new jobs", claims.PICK_NEW, ["normal", "openai", 20, types]
-    yield "jobs to resume", claims.PICK_RESUMABLE, ["normal", 20, types]
+    yield "jobs to resume", claims.PICK_RESUMABLE, ["normal", 20, types, "here"]
     yield "lanes to ring", workers.CLAIMABLE_LANES, []
     if analyzed:  # until then the planner makes a bitmap of all of the user's jobs: of the index alone
         yield "load of a user", user_limits.LOAD, [crowd.flooder, 5, 20, False]

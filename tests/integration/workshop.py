@@ -61,7 +61,8 @@ class Workshop:
 
     async def start(self, *, home: Path | None = None) -> WorkerContainer:
         """One more worker; with a ``home`` of its own it is one on another machine."""
-        identity = WorkerIdentity(uuid4(), "test", "localhost", 1, ("priority", "normal"), 20)
+        host = "localhost" if home is None else home.name
+        identity = WorkerIdentity(uuid4(), "test", host, 1, ("priority", "normal"), 20)
         providers = Providers(images=[self.images], models=[self.models])
         worker = await WorkerContainer.open(
             self.settings if home is None else self.settings.model_copy(update={"home": home}),

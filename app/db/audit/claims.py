@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from app.db.audit.checks import IS_PAID, Check
+from app.db.pool import Connection
 from app.db.waits import slots_used
 from app.domain.audit import Area, Invariant
+from app.errors import STORAGE_REFUSALS
 
 _OPEN = "('intent', 'submitted', 'unknown')"
+_REFUSALS = f"array[{', '.join(repr(error.code) for error in STORAGE_REFUSALS)}]"
 
 
 def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> Check:
-    complete = sql.replace("OPEN", _OPEN).replace("IS_PAID", IS_PAID)
+    complete = sql.replace("OPEN", _OPEN).replace("IS_PAID", IS_PAID).replace("REFUSALS", _REFUSALS)
     return Check(Invariant(name, Area.ROWS, rule, remedy, passing), complete)
 
 
@@ -141,6 +144,22 @@ CLAIM_CHECKS = (
         """,
     ),
     _rows(
+        "refused_is_settled",
+        "a job whose result storage refused has settled what it paid, at what it cost",
+        "the call holds a slot, or was booked by guess: report it with the job's calls",
+        """
+        select jsonb_build_object('job', j.id, 'task', j.task_id, 'call', c.id) as ids,
+          format('job failed with %s, its call is %s with error code %s', j.error_code, c.state,
+            coalesce(c.error_code, 'none')) as found
+        from jobs j join lateral (
+          select * from provider_calls c where c.job_id = j.id and c.state <> 'refused'
+          order by c.created_at desc limit 1
+        ) as c on true
+        where j.status = 'failed' and j.error_code = any(REFUSALS)
+          and (c.state <> 'settled' or c.error_code is not null)
+        """,
+    ),
+    _rows(
         "calls_are_watched",
         "an open call of an ended job is followed by a live process, or settled when nobody can",
         "it holds a slot: see that a worker runs, and its log for sweep_failed",
@@ -155,3 +174,13 @@ CLAIM_CHECKS = (
         passing=True,
     ),
 )
+
+
+async def kept_results(connection: Connection) -> tuple[int, str]:
+    """Paid results without a stored file that an operator can still have stored: how many, and on which hosts."""
+    row = await connection.fetchrow(
+        "select count(distinct kept_call) as results, coalesce(string_agg(distinct kept_host, ', '), '') as hosts"
+        " from jobs j where kept_until > now() and status in ('failed', 'completed')"
+        " and not exists (select from jobs n where n.retry_of = j.id)"
+    )
+    return (0, "") if row is None else (row["results"], row["hosts"])
