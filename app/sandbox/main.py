@@ -22,6 +22,7 @@ from app.sandbox.supabase.objects import Objects
 from app.sandbox.supabase.project import Project
 from app.sandbox.supabase.storage_routes import StorageRoutes
 from app.sandbox.supabase.unread import UnreadBodies
+from app.sandbox.supabase.wire import no_route
 
 _EXPOSED = [
     *("content-range", "content-length", "etag", "location", "preference-applied", "x-supabase-api-version"),
@@ -69,7 +70,10 @@ def create_sandbox(settings: SandboxSettings) -> FastAPI:
 
     script = mount_storage_faults(app, settings)
     parts = (BucketRoutes(project, objects), ListRoutes(project, objects), LinkRoutes(project, objects))
-    storage = Starlette(routes=[route for part in (*parts, StorageRoutes(project, objects)) for route in part.routes()])
+    storage = Starlette(
+        routes=[route for part in (*parts, StorageRoutes(project, objects)) for route in part.routes()],
+        exception_handlers={404: no_route, 405: no_route},
+    )
     app.mount("/supabase/storage/v1", UnreadBodies(StorageFaults(storage, script)))
     app.mount("/supabase/auth/v1", Starlette(routes=AuthRoutes(project, Accounts(project)).routes()))
     providers = mount_providers(app, settings)

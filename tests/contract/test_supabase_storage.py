@@ -285,6 +285,27 @@ async def test_buckets(client: AsyncClient, bucket: str) -> None:
         await asyncio.sleep(0.2)
 
 
+@pytest.mark.parametrize(
+    ("types", "sent", "taken"),
+    [
+        (["image/*"], "image/png", True),
+        (["image/png"], "image/png", True),
+        (["image/png"], "IMAGE/PNG", False),
+        (["image/png"], "image/png; a=b", False),
+        (["*/*"], "image/png", False),
+        ([], "application/pdf", True),
+        (["model/gltf-binary"], "nonsense", False),
+    ],
+)
+async def test_types_match_by_the_letter(
+    supabase: SupabaseTarget, client: AsyncClient, types: list[str], sent: str, *, taken: bool
+) -> None:
+    with supabase.bucket(allowed_mime_types=types) as name, supabase.http() as http:
+        assert (await client.storage.get_bucket(name)).allowed_mime_types == types
+        reply = http.post(f"{supabase.storage}/object/{name}/a", content=b"x", headers={"content-type": sent})
+        assert (reply.is_success, reply.json().get("statusCode")) == (taken, None if taken else "415")
+
+
 async def test_bucket_limits(supabase: SupabaseTarget, client: AsyncClient) -> None:
     with supabase.bucket(file_size_limit=MIB, allowed_mime_types=["image/*", "model/gltf-binary"]) as name:
         files = client.storage.from_(name)
@@ -355,4 +376,4 @@ async def test_a_user_owns_the_folder_of_their_id(
     gone: list[Any] = await client.storage.from_(inputs_bucket).remove([key, "shared.png"])
     owners = {row["name"]: row["owner_id"] for row in gone}
     assert owners[key] == user.id
-    assert owners["shared.png"] is None
+    assert not owners["shared.png"]

@@ -132,26 +132,29 @@ def test_raw_upload_with_its_headers(supabase: SupabaseTarget, bucket: str) -> N
 def test_form_upload_with_an_empty_part_name(supabase: SupabaseTarget, bucket: str) -> None:
     """A browser's client sends its file under no name."""
     body = (
-        b'--B\r\nContent-Disposition: form-data; name="cacheControl"\r\n\r\n60\r\n'
-        b'--B\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{"k": "v"}\r\n'
-        b'--B\r\nContent-Disposition: form-data; name=""; filename="blob"\r\nContent-Type: image/webp\r\n\r\n'
-        b"\r\n--Bytes with a lookalike boundary\r\n--\r\n--B--\r\n"
+        b'--b0undary\r\nContent-Disposition: form-data; name="cacheControl"\r\n\r\n60\r\n'
+        b'--b0undary\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{"k": "v"}\r\n'
+        b'--b0undary\r\nContent-Disposition: form-data; name=""; filename="blob"\r\nContent-Type: image/webp\r\n\r\n'
+        b"\r\n--b0undar with a lookalike boundary\r\n--\r\n--b0undary--\r\n"
     )
     url = f"{supabase.storage}/object/{bucket}/blob"
     with supabase.http() as http:
-        http.post(url, content=body, headers={"content-type": "multipart/form-data; boundary=B"}).raise_for_status()
+        http.post(
+            url, content=body, headers={"content-type": "multipart/form-data; boundary=b0undary"}
+        ).raise_for_status()
         reply = http.get(url)
-        assert reply.content == b"\r\n--Bytes with a lookalike boundary\r\n--"
+        assert reply.content == b"\r\n--b0undar with a lookalike boundary\r\n--"
         assert reply.headers["content-type"] == "image/webp"
         info = http.get(f"{supabase.storage}/object/info/{bucket}/blob").json()
         assert (info["metadata"], info["cache_control"]) == ({"k": "v"}, "max-age=60")
 
 
 def test_a_form_that_ends_early_stores_nothing(supabase: SupabaseTarget, bucket: str) -> None:
-    body = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: image/png\r\n\r\nhalf'
+    head = b'--b0undary\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: image/png\r\n\r\n'
+    body = head + b"half"
     url = f"{supabase.storage}/object/{bucket}/half"
     with supabase.http() as http:
-        reply = http.post(url, content=body, headers={"content-type": "multipart/form-data; boundary=B"})
+        reply = http.post(url, content=body, headers={"content-type": "multipart/form-data; boundary=b0undary"})
         assert reply.is_error
         assert http.get(url).json()["code"] == "NoSuchKey"
 
@@ -167,7 +170,12 @@ def test_signed_urls_on_the_wire(supabase: SupabaseTarget, bucket: str) -> None:
     served = loopback.get(f"{supabase.storage}{link}")
     assert (served.status_code, served.content) == (200, b"0123456789")
     assert "expires" in served.headers
-    assert httpx.head(f"{supabase.storage}{link}").is_error
+    head = httpx.head(f"{supabase.storage}{link}")
+    assert (head.status_code, head.headers["content-length"], head.headers["etag"]) == (
+        200,
+        "10",
+        served.headers["etag"],
+    )
     part = loopback.get(f"{supabase.storage}{link}", headers={"range": "bytes=2-3"})
     assert (part.status_code, part.content) == (206, b"23")
 
@@ -238,19 +246,122 @@ def test_delete_one(supabase: SupabaseTarget, bucket: str) -> None:
         assert http.get(url).json()["code"] == "NoSuchKey"
 
 
-def test_browsers_may_call(supabase: SupabaseTarget, public_bucket: str) -> None:
-    wanted = "authorization,apikey,content-type,x-client-info,x-upsert,x-metadata,cache-control,range"
-    headers = {
-        "Origin": "https://app.example",
-        "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": wanted,
-    }
-    preflight = httpx.options(f"{supabase.storage}/object/{public_bucket}/a", headers=headers)
-    assert preflight.is_success
-    assert preflight.headers["access-control-allow-origin"] in ("*", "https://app.example")
-    allowed = preflight.headers["access-control-allow-headers"].lower()
-    assert allowed == "*" or all(name in allowed for name in wanted.split(","))
-    refused = loopback.get(
-        f"{supabase.storage}/object/public/{public_bucket}/a", headers={"Origin": "https://app.example"}
-    )
-    assert refused.headers["access-control-allow-origin"] in ("*", "https://app.example")
+def test_buckets_that_do_not_exist(supabase: SupabaseTarget, bucket: str) -> None:
+    """Only the routes of one object and of buckets say so."""
+    none = f"{bucket}-not"
+    with supabase.http() as http:
+
+        def post(path: str, body: dict[str, object]) -> httpx.Response:
+            return http.post(f"{supabase.storage}{path}", json=body)
+
+        assert post(f"/object/list/{none}", {"prefix": ""}).json() == []
+        assert post(f"/object/list-v2/{none}", {}).json() == {"folders": [], "hasNext": False, "objects": []}
+        removed = http.request("DELETE", f"{supabase.storage}/object/{none}", json={"prefixes": ["a"]})
+        assert (removed.status_code, removed.json()) == (200, [])
+        signed = post(f"/object/sign/{none}", {"paths": ["a"], "expiresIn": 60}).json()
+        assert [(entry["path"], entry["signedURL"]) for entry in signed] == [("a", None)]
+        assert post(f"/object/sign/{none}/a", {"expiresIn": 60}).json()["code"] == "NoSuchKey"
+        assert http.delete(f"{supabase.storage}/object/{none}/a").json()["code"] == "NoSuchKey"
+        for url in (f"/bucket/{none}", f"/object/{none}/a", f"/object/info/{none}/a"):
+            assert http.get(f"{supabase.storage}{url}").json()["code"] == "NoSuchBucket"
+
+
+def test_without_authorization(supabase: SupabaseTarget, bucket: str) -> None:
+    for method, path in (
+        ("GET", "/bucket"),
+        ("POST", f"/object/{bucket}/a"),
+        ("DELETE", f"/object/{bucket}/a"),
+        ("POST", f"/object/list/{bucket}"),
+        ("GET", f"/object/authenticated/{bucket}/a"),
+    ):
+        reply = loopback.request(method, f"{supabase.storage}{path}", json={"prefix": ""} if method == "POST" else None)
+        assert (reply.status_code, reply.json()["code"]) == (400, "InvalidRequest"), path
+        assert reply.json()["message"] == "headers must have required property 'authorization'"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/object/list/{}", {}, "body must have required property 'prefix'"),
+        ("/object/list/{}", {"prefix": "", "limit": 0}, "body/limit must be >= 1"),
+        ("/object/list/{}", {"prefix": "", "offset": -1}, "body/offset must be >= 0"),
+        ("/object/list-v2/{}", {"limit": 0}, "body/limit must be >= 1"),
+        ("/object/sign/{}/a", {}, "body must have required property 'expiresIn'"),
+        ("/object/sign/{}/a", {"expiresIn": 1.5}, "body/expiresIn must be integer"),
+        ("/object/sign/{}", {"paths": [], "expiresIn": 5}, "body/paths must NOT have fewer than 1 items"),
+        ("/bucket", {"id": "only-an-id"}, "body must have required property 'name'"),
+        ("/bucket", {"name": "a-bucket", "public": "yes"}, "body/public must be boolean"),
+    ],
+)
+def test_bodies_are_checked_against_their_schema(
+    supabase: SupabaseTarget, bucket: str, path: str, body: dict[str, object], message: str
+) -> None:
+    with supabase.http() as http:
+        reply = http.post(f"{supabase.storage}{path.format(bucket)}", json=body)
+    expected = {"statusCode": "400", "error": "Error", "message": message, "code": "InvalidRequest"}
+    assert (reply.status_code, reply.json()) == (400, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"), [(1000, 1000), ("2000", 2000), ("10MB", 10_000_000), ("1.5MB", 1_500_000), (None, None), (0, 0)]
+)
+def test_size_limits_are_read(supabase: SupabaseTarget, given: object, limit: int | None) -> None:
+    with supabase.bucket(file_size_limit=given) as name, supabase.http() as http:
+        found = http.get(f"{supabase.storage}/bucket/{name}").json()
+    assert found["file_size_limit"] == limit
+    assert "type" not in found
+
+
+@pytest.mark.parametrize("given", ["50 MB", "1TB", "abc", -1, 10.5])
+def test_size_limits_that_are_none(supabase: SupabaseTarget, bucket: str, given: object) -> None:
+    with supabase.http() as http:
+        body = {"name": f"{bucket}-2", "file_size_limit": given}
+        assert http.post(f"{supabase.storage}/bucket", json=body).json()["code"] == "InvalidRequest"
+        assert http.get(f"{supabase.storage}/bucket/{bucket}-2").json()["code"] == "NoSuchBucket"
+
+
+def test_what_is_taken_for_nothing(supabase: SupabaseTarget, bucket: str) -> None:
+    """Metadata that is none, keys with empty parts, a body without a type."""
+    with supabase.http() as http:
+        for key, headers in (("a//b", {}), ("a/b/", {}), ("untyped", {}), ("md", {"x-metadata": "!!"})):
+            url = f"{supabase.storage}/object/{bucket}/{key}"
+            request = http.build_request("POST", url, content=b"x", headers=headers)
+            assert http.send(request).status_code == 200, key
+            info = http.get(f"{supabase.storage}/object/info/{bucket}/{key}")
+            assert (info.json()["metadata"], info.json()["content_type"]) == ({}, "application/octet-stream")
+            assert info.headers["etag"] == info.json()["etag"]
+            assert info.headers["cache-control"] == "no-cache"
+
+
+def test_more_than_a_thousand_keys_are_removed(supabase: SupabaseTarget, bucket: str) -> None:
+    with supabase.http() as http:
+        put(http, supabase, bucket, "last")
+        body = {"prefixes": [*(f"none-{n}" for n in range(1200)), "last"]}
+        gone = http.request("DELETE", f"{supabase.storage}/object/{bucket}", json=body).json()
+        assert [(row["name"], row["owner"], row["owner_id"]) for row in gone] == [("last", "", "")]
+
+
+def test_what_a_user_may_not_remove(supabase: SupabaseTarget, bucket: str, user: User) -> None:
+    with supabase.http() as http:
+        put(http, supabase, bucket, "a")
+    with supabase.http(user.access_token) as http:
+        refused = http.delete(f"{supabase.storage}/object/{bucket}/a")
+        assert (refused.status_code, refused.json()["statusCode"], refused.json()["code"]) == (
+            400,
+            "403",
+            "AccessDenied",
+        )
+        assert http.delete(f"{supabase.storage}/object/{bucket}/none").json()["code"] == "NoSuchKey"
+        emptied = http.post(f"{supabase.storage}/bucket/{bucket}/empty")
+        assert (emptied.status_code, emptied.json()["code"]) == (403, "AccessDenied")
+
+
+def test_pages_name_their_last_key(supabase: SupabaseTarget, bucket: str) -> None:
+    with supabase.http() as http:
+        for key in ("p/a", "p/b/1", "p/c"):
+            put(http, supabase, bucket, key)
+        body = {"prefix": "p/", "limit": 2, "with_delimiter": True}
+        page = http.post(f"{supabase.storage}/object/list-v2/{bucket}", json=body).json()
+    assert page["nextCursorKey"].rstrip("/") == "p/b"
+    assert [(found["key"], found["name"]) for found in page["objects"]] == [("a", "p/a")]
+    assert [(found["key"], found["name"], found["id"]) for found in page["folders"]] == [("b", "p/b/", None)]

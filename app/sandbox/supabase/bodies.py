@@ -6,6 +6,8 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
+from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -14,10 +16,12 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from app.sandbox.supabase.errors import bad_request, too_large
+from app.sandbox.supabase.errors import bad_content, bad_parameter, no_content_type, too_large
 from app.sandbox.supabase.unread import begin_body
 
-_DEFAULT_TYPE = "text/plain;charset=UTF-8"
+_RAW_TYPE = "application/octet-stream"
+_PART_TYPE = b"text/plain"
+_MIME_TYPE = re.compile(r"[^\s/;]+/[^\s/;]+(\s*;.*)?")
 _FIELD_BYTES = 64 * 1024
 
 
@@ -27,9 +31,9 @@ class UploadBody:
 
     size: int = 0
     etag: str = ""
-    content_type: str = _DEFAULT_TYPE
+    content_type: str = _RAW_TYPE
     cache_control: str = "no-cache"
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = field(default_factory=dict[str, Any])
 
 
 class Upload:
@@ -50,12 +54,15 @@ class Upload:
     @classmethod
     async def opened(cls, request: Request) -> Upload:
         """Read what comes before the content. Raises StorageRefusal, ClientDisconnect."""
-        kind, options = parse_options_header(request.headers.get("content-type", ""))
+        content_type = request.headers.get("content-type")
+        if content_type is not None and not _MIME_TYPE.fullmatch(content_type):
+            raise no_content_type()
+        kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data":
             return cls(request, None)
         boundary = options.get(b"boundary", b"")
         if not boundary:
-            raise bad_request("Multipart: Boundary not found")
+            raise bad_content("Multipart: Boundary not found")
         begin_body(request)
         form = _Form(boundary)
         upload = cls(request, form)
@@ -91,26 +98,24 @@ class Upload:
 
 
 def _described(request: Request) -> UploadBody:
-    body = UploadBody(content_type=request.headers.get("content-type", _DEFAULT_TYPE))
+    body = UploadBody(content_type=request.headers.get("content-type", _RAW_TYPE))
     if "cache-control" in request.headers:
         body.cache_control = request.headers["cache-control"]
     if "x-metadata" in request.headers:
-        try:
-            raw = base64.b64decode(request.headers["x-metadata"])
-        except ValueError:
-            raise bad_request("Metadata must be base64") from None
-        body.metadata = _metadata(raw)
+        with suppress(ValueError):
+            body.metadata = _metadata(base64.b64decode(request.headers["x-metadata"]))
     return body
 
 
 def _metadata(raw: bytes) -> dict[str, Any]:
+    """What is no JSON counts for nothing; a list is refused. Raises StorageRefusal."""
     try:
         value = json.loads(raw)
     except ValueError:
-        raise bad_request("Metadata must be JSON") from None
-    if not isinstance(value, dict):
-        raise bad_request("Metadata must be a JSON object")
-    return cast("dict[str, Any]", value)
+        return {}
+    if isinstance(value, list):
+        raise bad_parameter("invalid input syntax for type json")
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 class _Sink:
@@ -153,6 +158,7 @@ class _Form:
     _name: bytes = b""
     _text: bytes = b""
     _is_file: bool = False
+    _given_type: str = ""
     _complete: bool = False
 
     def __post_init__(self, boundary: bytes) -> None:
@@ -163,7 +169,7 @@ class _Form:
         try:
             await asyncio.to_thread(self._parser.write, block)
         except FormParserError as error:
-            raise bad_request(f"Multipart: {error}") from None
+            raise bad_content(f"Multipart: {error}") from None
 
     def _callbacks(self) -> Any:  # noqa: ANN401 - the parser's type is a TypedDict of private names
         return {
@@ -186,9 +192,9 @@ class _Form:
     def finish(self) -> None:
         """Raises StorageRefusal when the form is not whole."""
         if not self._complete:
-            raise bad_request("Multipart: Unexpected end of form")
+            raise bad_content("Multipart: Unexpected end of form")
         if not self.has_file:
-            raise bad_request("No file in the form")
+            raise bad_content("No content provided")
 
     def _begin(self) -> None:
         self._headers, self._text, self._is_file, self._name = {}, b"", False, b""
@@ -209,7 +215,9 @@ class _Form:
         self._is_file = b"filename" in options and not self.has_file
         if self._is_file:
             self.has_file = True
-            self.body.content_type = self._headers.get(b"content-type", _DEFAULT_TYPE.encode()).decode("latin-1")
+            self.body.content_type = self._given_type or self._headers.get(b"content-type", _PART_TYPE).decode(
+                "latin-1"
+            )
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
@@ -219,7 +227,7 @@ class _Form:
                 self._sink.write(memoryview(data)[start:end])
             return
         if len(self._text) + end - start > _FIELD_BYTES:
-            raise bad_request("Multipart: a field is too large")
+            raise bad_content("Multipart: a field is too large")
         self._text += data[start:end]
 
     def _on_part_end(self) -> None:
@@ -227,7 +235,9 @@ class _Form:
             return
         if self._name == b"cacheControl":
             self.body.cache_control = f"max-age={self._text.decode('latin-1')}"
-        elif self._name == b"metadata":
+        elif self._name == b"contentType" and self._text:
+            self._given_type = self.body.content_type = self._text.decode("latin-1")
+        elif self._name in (b"metadata", b"userMetadata"):
             self.body.metadata = _metadata(self._text)
 
     def _on_end(self) -> None:

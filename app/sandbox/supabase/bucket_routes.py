@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -13,10 +14,16 @@ from starlette.routing import Route
 from app.sandbox.supabase import errors
 from app.sandbox.supabase.objects import Objects, check_bucket_name, iso
 from app.sandbox.supabase.project import Project
-from app.sandbox.supabase.wire import answering, json_body, text, texts
+from app.sandbox.supabase.wire import answering, flag, json_body, require, text, texts
 
-_SIZE = re.compile(r"([0-9]{1,15}) ?(B|KB|MB|GB|TB)?", re.IGNORECASE)
-_UNITS = ("B", "KB", "MB", "GB", "TB")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(b|kb|mb|gb)", re.IGNORECASE)
+_UNITS = ("B", "KB", "MB", "GB")
+_NOT_A_SIZE = (
+    'body/file_size_limit must be integer, body/file_size_limit must pass "finite" keyword validation, '
+    'body/file_size_limit must match pattern "^[0-9]+(?:\\.[0-9]+)?(?:[gG][bB]|[mM][bB]|[kK][bB]|[bB])$", '
+    "body/file_size_limit must match a schema in anyOf"
+)
+_MIME_TYPE = re.compile(r"[a-zA-Z0-9+.-]+/[a-zA-Z0-9+.-]+(;\s*charset=[a-zA-Z0-9-]+)?|.*\*")
 _COLUMNS = ("public", "file_size_limit", "allowed_mime_types")
 
 
@@ -38,13 +45,16 @@ class BucketRoutes:
     async def create(self, request: Request) -> Response:
         caller = self._project.caller(request)
         body = await json_body(request)
-        name = check_bucket_name(text(body, "name") or text(body, "id"))
+        require(body, "name")
+        name = check_bucket_name(text(body, "name"))
+        bucket_id = check_bucket_name(text(body, "id") or name)
         given = self._properties(body)
         try:
             async with self._project.acting_as(caller) as connection:
                 await connection.execute(
                     "insert into storage.buckets (id, name, owner_id, public, file_size_limit, allowed_mime_types)"
-                    " values ($1, $1, $2, $3, $4, $5)",
+                    " values ($1, $2, $3, $4, $5, $6)",
+                    bucket_id,
                     name,
                     caller.user_id,
                     given.get("public", False),
@@ -60,13 +70,15 @@ class BucketRoutes:
     async def list(self, request: Request) -> Response:
         async with self._project.acting_as(self._project.caller(request)) as connection:
             rows = await connection.fetch("select * from storage.buckets order by name")
-        return JSONResponse([_bucket_json(row) for row in rows])
+        return JSONResponse([_listed_json(row) for row in rows])
 
     async def get(self, request: Request) -> Response:
         return JSONResponse(_bucket_json(await self._visible(request)))
 
     async def update(self, request: Request) -> Response:
         body = await json_body(request)
+        if not any(column in body for column in _COLUMNS):
+            require(body, *_COLUMNS)
         before = await self._visible(request)
         after = {column: before[column] for column in _COLUMNS} | self._properties(body)
         async with self._project.acting_as(self._project.caller(request)) as connection:
@@ -92,8 +104,11 @@ class BucketRoutes:
         return JSONResponse({"message": "Successfully deleted"})
 
     async def empty(self, request: Request) -> Response:
+        caller = self._project.caller(request)
+        if caller.role != "service_role":
+            raise errors.role_refused()
         bucket = await self._visible(request)
-        await self._objects.empty(self._project.caller(request), bucket["id"])
+        await self._objects.empty(caller, bucket["id"])
         return JSONResponse({"message": "Empty bucket has been queued. Completion may take up to an hour."})
 
     async def _visible(self, request: Request) -> asyncpg.Record:
@@ -109,27 +124,44 @@ class BucketRoutes:
     def _properties(self, body: dict[str, Any]) -> dict[str, Any]:
         """The properties that a body names; null lifts a limit. Raises StorageRefusal."""
         given: dict[str, Any] = {}
-        if body.get("public") is not None:
-            given["public"] = body["public"] is True
+        if (public := flag(body, "public")) is not None:
+            given["public"] = public
         if "file_size_limit" in body:
             limit = _bytes(body["file_size_limit"])
             if limit is not None and limit > self._project.file_size_limit:
                 raise errors.too_large()
             given["file_size_limit"] = limit
         if "allowed_mime_types" in body:
-            wanted = body["allowed_mime_types"]
-            given["allowed_mime_types"] = texts(body, "allowed_mime_types", at_most=1000) if wanted else None
+            given["allowed_mime_types"] = _mime_types(body)
         return given
 
 
+def _mime_types(body: dict[str, Any]) -> list[str] | None:
+    """An empty list allows everything, as null does; empty texts do not count."""
+    if body["allowed_mime_types"] is None:
+        return None
+    types = [kind for kind in texts(body, "allowed_mime_types", at_least=0) if kind]
+    for kind in types:
+        if not _MIME_TYPE.fullmatch(kind):
+            raise errors.mime_refused(kind)
+    return types
+
+
 def _bytes(value: object) -> int | None:
-    """``1048576``, ``"1048576"`` or ``"1MB"``."""
+    """``1048576``, ``"1048576"`` or ``"1.5MB"`` of a million bytes; three digits of a text count."""
     if value is None:
         return None
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None:
-        raise errors.bad_request("body/file_size_limit is not a size")
-    return int(match[1]) * 1024 ** _UNITS.index((match[2] or "B").upper())
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        return round(float(f"{float(match[1]):.3g}") * 1000 ** _UNITS.index(match[2].upper()))
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            if (number := float(value)) >= 0 and number.is_integer():
+                return int(value)
+    raise errors.bad_request(_NOT_A_SIZE)
+
+
+def _listed_json(row: asyncpg.Record) -> dict[str, Any]:
+    return {**_bucket_json(row), "type": "STANDARD"}
 
 
 def _bucket_json(row: asyncpg.Record) -> dict[str, Any]:
@@ -138,7 +170,6 @@ def _bucket_json(row: asyncpg.Record) -> dict[str, Any]:
         "name": row["name"],
         "owner": row["owner_id"] or "",
         "public": row["public"],
-        "type": "STANDARD",
         "file_size_limit": row["file_size_limit"],
         "allowed_mime_types": row["allowed_mime_types"],
         "created_at": iso(row["created_at"]),

@@ -62,7 +62,7 @@ def invalid_key(key: str) -> StorageRefusal:
 
 
 def invalid_bucket_name() -> StorageRefusal:
-    return StorageRefusal(400, "InvalidBucketName", "Bucket name invalid", "InvalidBucketName")
+    return StorageRefusal(400, "Invalid Input", "Bucket name invalid", "InvalidBucketName")
 
 
 def too_large() -> StorageRefusal:
@@ -79,16 +79,53 @@ def bad_link(message: str) -> StorageRefusal:
     return StorageRefusal(400, "InvalidJWT", message, "InvalidJWT")
 
 
-def wrong_link() -> StorageRefusal:
-    return StorageRefusal(400, "InvalidSignature", "Invalid signature", "InvalidSignature")
+def wrong_link(message: str = "Invalid signature") -> StorageRefusal:
+    return StorageRefusal(400, "InvalidSignature", message, "InvalidSignature")
 
 
-def bad_request(message: str) -> StorageRefusal:
-    return StorageRefusal(400, "Invalid Input", message, "InvalidRequest")
+def bad_request(message: str, error: str = "Error") -> StorageRefusal:
+    """``Error`` is how the check against the route's schema is named."""
+    return StorageRefusal(400, error, message, "InvalidRequest")
+
+
+def bad_content(message: str) -> StorageRefusal:
+    return StorageRefusal(400, "InvalidRequest", message, "InvalidRequest")
+
+
+def bad_parameter(message: str) -> StorageRefusal:
+    return StorageRefusal(400, "InvalidParameter", message, "InvalidParameter")
+
+
+def no_authorization() -> StorageRefusal:
+    return bad_request("headers must have required property 'authorization'")
+
+
+def related_missing() -> StorageRefusal:
+    return StorageRefusal(404, "InvalidRequest", "The related resource does not exist", "InvalidRequest")
+
+
+def access_denied() -> StorageRefusal:
+    return StorageRefusal(403, "Unauthorized", "Access denied", "AccessDenied")
+
+
+def role_refused() -> StorageRefusal:
+    return StorageRefusal(403, "Unauthorized", "Access denied: Invalid role", "AccessDenied", http=403)
+
+
+def moved_onto_existing() -> StorageRefusal:
+    return StorageRefusal(409, "Duplicate", "The resource already exists", "ResourceAlreadyExists")
+
+
+def no_content_type() -> StorageRefusal:
+    return StorageRefusal(415, "invalid_mime_type", "Invalid Content-Type header", "InvalidMimeType")
+
+
+def no_such_route(method: str, path: str) -> StorageRefusal:
+    return StorageRefusal(404, "Not Found", f"Route {method}:{path} not found", "InvalidRequest", http=404)
 
 
 def bad_range() -> StorageRefusal:
-    message = "The requested range is not satisfiable"
+    message = "invalid range provided"
     return StorageRefusal(416, "invalid_range", message, "InvalidRange", http=416)
 
 

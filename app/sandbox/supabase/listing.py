@@ -6,14 +6,15 @@ import base64
 import json
 from typing import Any, cast
 
+import asyncpg
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.sandbox.supabase.errors import bad_request
+from app.sandbox.supabase.errors import bad_parameter, bad_request
 from app.sandbox.supabase.objects import Objects, StoredObject
 from app.sandbox.supabase.project import Project
-from app.sandbox.supabase.wire import answering, json_body, mapping, text, whole
+from app.sandbox.supabase.wire import answering, flag, json_body, mapping, require, text, whole
 
 _PAGE_CAP = 1500
 _PAGE_CAP_V2 = 1000
@@ -70,17 +71,17 @@ class ListRoutes:
 
     async def folder(self, request: Request) -> Response:
         caller = self._project.caller(request)
-        bucket = await self._objects.bucket(request.path_params["bucket"])
-        body = await json_body(request)
-        folder = text(body, "prefix").strip("/")
+        bucket, body = request.path_params["bucket"], await json_body(request)
+        require(body, "prefix")
+        folder = text(body, "prefix").rstrip("/")
         column, order = _sort(body, ("name", "updated_at", "created_at", "last_accessed_at"))
         key = "lower(name)" if column == "name" else column
-        by = f"lower(e.entry) {order}" if column == "name" else f"e.key {order}, lower(e.entry)"
+        by = f"lower(e.entry) {order}" if column == "name" else f"e.is_folder desc, e.key {order}, lower(e.entry)"
         sql = _FOLDER.format(key=key, order=f"{by}, e.entry, e.is_folder")
-        limit, offset = _bounded(body, _PAGE_CAP, default=100), max(0, whole(body, "offset", 0))
+        limit, offset = _bounded(body, _PAGE_CAP, default=100), whole(body, "offset", 0, at_least=0)
         async with self._project.acting_as(caller) as connection:
             rows = await connection.fetch(
-                sql, bucket.id, f"{folder}/" if folder else "", text(body, "search"), limit, offset
+                sql, bucket, f"{folder}/" if folder else "", text(body, "search"), limit, offset
             )
         return JSONResponse(
             [
@@ -91,10 +92,10 @@ class ListRoutes:
 
     async def page(self, request: Request) -> Response:
         caller = self._project.caller(request)
-        bucket = await self._objects.bucket(request.path_params["bucket"])
-        body = await json_body(request)
+        bucket, body = request.path_params["bucket"], await json_body(request)
+        folders = flag(body, "with_delimiter") is True
         column, order = _sort(body, ("name", "updated_at", "created_at"))
-        template = _PAGE_OF_FOLDERS if body.get("with_delimiter") is True else _PAGE
+        template = _PAGE_OF_FOLDERS if folders else _PAGE
         sql = template.format(
             column=column,
             order=order,
@@ -102,30 +103,40 @@ class ListRoutes:
             type='text collate "C"' if column == "name" else "timestamptz",
         )
         limit = _bounded(body, _PAGE_CAP_V2, default=_PAGE_CAP_V2)
+        prefix = text(body, "prefix")
         after_entry, after_key = _read_cursor(body)
         async with self._project.acting_as(caller) as connection:
-            rows = await connection.fetch(sql, bucket.id, text(body, "prefix"), after_entry, after_key, limit + 1)
-        page = rows[:limit]
+            rows = await connection.fetch(sql, bucket, prefix, after_entry, after_key, limit + 1)
+        page, skipped = rows[:limit], prefix.rpartition("/")[0]
+        skip = len(skipped) + 1 if skipped else 0
+
+        def entry(row: asyncpg.Record, shown: dict[str, Any]) -> dict[str, Any]:
+            return {**shown, "key": row["entry"][skip:].rstrip("/")} if folders else shown
+
         answer: dict[str, Any] = {
             "hasNext": len(rows) > limit,
-            "folders": [{"name": row["entry"]} for row in page if row["id"] is None],
-            "objects": [_object_json(row["entry"], StoredObject.of(row)) for row in page if row["id"] is not None],
+            "folders": [entry(row, _folder_json(row["entry"])) for row in page if row["id"] is None],
+            "objects": [
+                entry(row, _object_json(row["entry"], StoredObject.of(row))) for row in page if row["id"] is not None
+            ],
         }
         if answer["hasNext"]:
             answer["nextCursor"] = _cursor(page[-1]["entry"], page[-1]["key"])
+            answer["nextCursorKey"] = page[-1]["entry"]
         return JSONResponse(answer)
 
 
 def _sort(body: dict[str, Any], columns: tuple[str, ...]) -> tuple[str, str]:
     wanted = mapping(body, "sortBy")
     column, order = wanted.get("column") or "name", wanted.get("order") or "asc"
-    if column not in columns or order not in ("asc", "desc"):
-        raise bad_request("body/sortBy must name a column and asc or desc")
+    for name, value, allowed in (("column", column, columns), ("order", order, ("asc", "desc"))):
+        if value not in allowed:
+            raise bad_request(f"body/sortBy/{name} must be equal to one of the allowed values")
     return str(column), str(order)
 
 
 def _bounded(body: dict[str, Any], cap: int, *, default: int) -> int:
-    return max(1, min(whole(body, "limit", default), cap))
+    return min(whole(body, "limit", default, at_least=1), cap)
 
 
 def _cursor(entry: str, key: str) -> str:
@@ -139,12 +150,12 @@ def _read_cursor(body: dict[str, Any]) -> tuple[str | None, str | None]:
     try:
         value = json.loads(base64.urlsafe_b64decode(raw))
     except ValueError:
-        raise bad_request("body/cursor is not valid") from None
+        raise bad_parameter("Invalid Parameter continuation token") from None
     match cast("object", value):
         case [str(entry), str(key)]:
             return entry, key
         case _:
-            raise bad_request("body/cursor is not valid")
+            raise bad_parameter("Invalid Parameter continuation token")
 
 
 def _object_json(name: str, found: StoredObject) -> dict[str, Any]:

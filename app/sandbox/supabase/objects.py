@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,18 +17,22 @@ import asyncpg
 
 from app.sandbox.supabase.bodies import Upload, UploadBody
 from app.sandbox.supabase.errors import (
+    StorageRefusal,
     bucket_missing,
     invalid_bucket_name,
     invalid_key,
     key_exists,
     mime_refused,
+    moved_onto_existing,
     object_missing,
     policy_denies,
+    related_missing,
     too_large,
 )
 from app.sandbox.supabase.project import SERVICE, Caller, Connection, Project
 
 _BUCKET = re.compile(r"[A-Za-z0-9_!\-.*'() &$@=;:+,?]{1,100}")
+_EMPTY_FOLDER = ".emptyFolderPlaceholder"  # how the dashboard keeps a folder; it holds nothing
 _KEY = re.compile(r"[A-Za-z0-9_/!\-.*'() &$@=;:+,?]{1,1024}")
 
 
@@ -83,11 +87,12 @@ class StoredObject:
             "name": self.name,
             "bucket_id": self.bucket,
             "owner": self.owner or "",
-            "owner_id": self.owner_id,
+            "owner_id": self.owner_id or "",
             "version": self.version,
             "id": self.id,
             **self.times(),
             "metadata": self.metadata,
+            "user_metadata": self.user_metadata,
         }
 
 
@@ -105,14 +110,14 @@ class _Draft:
 
 def check_bucket_name(name: str) -> str:
     """Raises StorageRefusal."""
-    if not _BUCKET.fullmatch(name) or not name.strip("."):
+    if not _BUCKET.fullmatch(name) or not name.strip(".") or name != name.strip():
         raise invalid_bucket_name()
     return name
 
 
 def check_key(key: str) -> str:
     """Raises StorageRefusal."""
-    if not _KEY.fullmatch(key) or any(part in ("", ".", "..") for part in key.split("/")):
+    if not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
         raise invalid_key(key)
     return key
 
@@ -144,6 +149,13 @@ class Objects:
             mime_types=tuple(types or ()),
         )
 
+    async def related_bucket(self, name: str) -> Bucket:
+        """The bucket of a row that is to be written. Raises StorageRefusal when there is none."""
+        try:
+            return await self.bucket(name)
+        except StorageRefusal:
+            raise related_missing() from None
+
     async def find(self, caller: Caller, bucket: str, key: str) -> StoredObject:
         """The object, if the caller may see it. Raises StorageRefusal."""
         async with self._project.acting_as(caller) as connection:
@@ -154,7 +166,7 @@ class Objects:
                 key,
             )
         if row is None:
-            raise object_missing()
+            raise object_missing() if key else invalid_key(key)
         return StoredObject.of(row)
 
     async def open(self, caller: Caller, bucket: str, key: str) -> tuple[StoredObject, BinaryIO]:
@@ -201,6 +213,8 @@ class Objects:
         As measured on Storage v1.70.6, ``overwrite`` is heeded only then: the last write replaces what it finds, as
         the service. Of creators at once several succeed, and the slowest one's bytes stay.
         """
+        if key.rpartition("/")[2] == _EMPTY_FOLDER:
+            bucket = replace(bucket, limit=0, mime_types=())
         _check_mime(bucket, upload.body.content_type)
         if upload.declared_bytes is not None and upload.declared_bytes > bucket.limit:
             raise too_large()
@@ -279,7 +293,7 @@ class Objects:
         final = self._root / bucket.id / version
         final.parent.mkdir(exist_ok=True)
         try:
-            with _refusals(overwrite=False):
+            with _refusals(overwrite=False, exists=moved_onto_existing):
                 async with self._project.acting_as(caller) as connection:
                     moved = await connection.fetchval(
                         "update storage.objects set bucket_id = $4, name = $5, version = $6, updated_at = now()"
@@ -299,19 +313,28 @@ class Objects:
             raise
         self._discard(source.bucket, source.version)
 
+    async def is_there(self, bucket: str, key: str) -> bool:
+        """Whether anybody may see it."""
+        async with self._project.acting_as(SERVICE) as connection:
+            return bool(
+                await connection.fetchval(
+                    "select true from storage.objects where bucket_id = $1 and name = $2", bucket, key
+                )
+            )
+
     def _discard(self, bucket: str, version: str | None) -> None:
         if version:
             (self._root / bucket / version).unlink(missing_ok=True)
 
 
 @contextmanager
-def _refusals(*, overwrite: bool) -> Generator[None]:
+def _refusals(*, overwrite: bool, exists: Callable[[], StorageRefusal] = key_exists) -> Generator[None]:
     """Words for what the database says no to."""
     try:
         yield
     except asyncpg.UniqueViolationError:
         # an overwrite meets a row only when policies hide it from the caller
-        raise (policy_denies() if overwrite else key_exists()) from None
+        raise (policy_denies() if overwrite else exists()) from None
     except asyncpg.InsufficientPrivilegeError:
         raise policy_denies() from None
     except asyncpg.ForeignKeyViolationError:

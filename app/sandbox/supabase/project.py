@@ -13,7 +13,13 @@ import asyncpg
 from starlette.requests import HTTPConnection
 
 from app.config import SandboxSettings
-from app.sandbox.supabase.errors import bad_request, bad_token, database_unavailable, secret_in_browser
+from app.sandbox.supabase.errors import (
+    bad_request,
+    bad_token,
+    database_unavailable,
+    no_authorization,
+    secret_in_browser,
+)
 from app.sandbox.supabase.keys import InvalidToken, SigningKeys
 
 Role = Literal["anon", "authenticated", "service_role"]
@@ -74,7 +80,12 @@ class Project:
             yield
 
     def caller(self, request: HTTPConnection) -> Caller:
-        """By Authorization, else by apikey: a key of the project, or a user's token. Raises StorageRefusal."""
+        """By Authorization, else by apikey: a key of the project, or a user's token. Raises StorageRefusal.
+
+        A hosted project's gateway makes an Authorization of an apikey that comes alone.
+        """
+        if "authorization" not in request.headers and "apikey" not in request.headers:
+            raise no_authorization()
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         credential = token if scheme.lower() == "bearer" and token else request.headers.get("apikey", "")
         if credential == self.settings.supabase_service_key.get_secret_value():

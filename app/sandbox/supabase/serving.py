@@ -18,6 +18,7 @@ from app.sandbox.supabase.objects import StoredObject
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _BLOCK = 256 * 1024
+_LAST_SECOND = 253402300799  # of the year 9999
 
 
 def serve(request: Request, found: StoredObject, content: BinaryIO, *, expires: int | None = None) -> Response:
@@ -37,8 +38,10 @@ def serve(request: Request, found: StoredObject, content: BinaryIO, *, expires: 
 def _head_only(request: Request, found: StoredObject, expires: int | None) -> Response:
     headers = _headers(request, found, expires)
     if request.headers.get("if-none-match") == found.metadata["eTag"]:
-        return Response(status_code=304, headers=headers)
+        return Response(status_code=304, headers={**headers, "content-length": "0"})
     size = _size(found)
+    if request.method == "HEAD" and expires is None:  # of ranges it knows nothing
+        return Response(status_code=200, headers={**headers, "content-length": str(size)})
     start, end = _range(request, size)
     headers["content-length"] = str(end - start + 1)
     if "range" not in request.headers:
@@ -56,22 +59,31 @@ def _headers(request: Request, found: StoredObject, expires: int | None) -> dict
     headers = {
         "accept-ranges": "bytes",
         # a page uploaded by a user must not run on the project's own origin
-        "content-type": "text/plain" if content_type.lower().startswith("text/html") else content_type,
-        "etag": found.metadata["eTag"],
-        "last-modified": format_datetime(found.updated_at.astimezone(UTC), usegmt=True),
+        "content-type": "text/plain" if content_type.startswith("text/html") else content_type,
         "x-robots-tag": "none",
+        **described(found),
     }
-    if expires is None:
-        headers["cache-control"] = found.metadata["cacheControl"]
-    else:
-        headers["expires"] = format_datetime(datetime.fromtimestamp(expires, UTC), usegmt=True)
-    name = request.query_params.get("download")
-    if name is not None:
+    if expires is not None:
+        del headers["cache-control"]
+        headers["expires"] = format_datetime(datetime.fromtimestamp(min(expires, _LAST_SECOND), UTC), usegmt=True)
+    elif request.headers.get("if-none-match", headers["etag"]) != headers["etag"]:
+        headers["cache-control"] += ", stale-while-revalidate=30"
+    if "download" in request.query_params:
+        name = ",".join(request.query_params.getlist("download"))
         quoted = quote(name, safe="")
         headers["content-disposition"] = (
             f"attachment; filename={quoted}; filename*=UTF-8''{quoted}" if name else "attachment;"
         )
     return headers
+
+
+def described(found: StoredObject) -> dict[str, str]:
+    """Headers of an object, whatever is asked of it."""
+    return {
+        "etag": found.metadata["eTag"],
+        "last-modified": format_datetime(found.updated_at.astimezone(UTC), usegmt=True),
+        "cache-control": found.metadata["cacheControl"],
+    }
 
 
 def _range(request: Request, size: int) -> tuple[int, int]:
@@ -100,4 +112,4 @@ async def _blocks(content: BinaryIO, start: int, end: int) -> AsyncGenerator[byt
             yield block
 
 
-__all__ = ["serve"]
+__all__ = ["described", "serve"]

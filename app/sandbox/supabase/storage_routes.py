@@ -9,13 +9,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.sandbox.supabase.bodies import Upload, UploadBody
-from app.sandbox.supabase.errors import StorageRefusal, bucket_missing, object_missing
+from app.sandbox.supabase.errors import StorageRefusal, access_denied, bucket_missing, object_missing
 from app.sandbox.supabase.objects import Bucket, Objects, StoredObject, check_key, iso
 from app.sandbox.supabase.project import SERVICE, Caller, Project
-from app.sandbox.supabase.serving import serve
-from app.sandbox.supabase.wire import Handler, answering, json_body, mapping, text, texts
-
-_AT_MOST = 1000
+from app.sandbox.supabase.serving import described, serve
+from app.sandbox.supabase.wire import Handler, answering, json_body, mapping, require, text, texts
 
 
 class StorageRoutes:
@@ -31,16 +29,20 @@ class StorageRoutes:
             ("POST", "/object/move", self.move),
             ("GET", f"/object/info/public/{key}", self.public_info),
             ("GET", f"/object/info/authenticated/{key}", self.info),
-            ("GET", f"/object/info/{key}", self.info),
+            ("GET", f"/object/info/{key}", self.info_of_either),
             ("GET", f"/object/public/{key}", self.public),
-            ("GET", f"/object/authenticated/{key}", self.download),
+            ("GET", f"/object/authenticated/{key}", self.authenticated),
             ("GET", f"/object/{key}", self.download),
             ("POST", f"/object/{key}", self.upload),
             ("PUT", f"/object/{key}", self.replace),
             ("DELETE", f"/object/{key}", self.delete_one),
             ("DELETE", "/object/{bucket}", self.remove),
         ]
-        return [Route(path, answering(handler), methods=[method]) for method, path, handler in table]
+        routes = [Route(path, answering(handler), methods=[method]) for method, path, handler in table]
+        for route in routes:
+            if route.path.startswith("/object/info/public/") and route.methods is not None:
+                route.methods.discard("HEAD")  # that is the bucket "public"
+        return routes
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -59,15 +61,17 @@ class StorageRoutes:
 
     async def remove(self, request: Request) -> Response:
         caller = self._project.caller(request)
-        bucket = await self._objects.bucket(request.path_params["bucket"])
-        keys = texts(await json_body(request), "prefixes", at_most=_AT_MOST)
-        return JSONResponse([gone.row_json() for gone in await self._objects.remove(caller, bucket.id, keys)])
+        keys = texts(await json_body(request), "prefixes")
+        gone = await self._objects.remove(caller, request.path_params["bucket"], keys)
+        return JSONResponse([row.row_json() for row in gone])
 
     async def delete_one(self, request: Request) -> Response:
         caller = self._project.caller(request)
-        bucket = await self._objects.bucket(request.path_params["bucket"])
-        if not await self._objects.remove(caller, bucket.id, [request.path_params["key"]]):
+        bucket, key = request.path_params["bucket"], request.path_params["key"]
+        if not await self._objects.is_there(bucket, key):
             raise object_missing()
+        if not await self._objects.remove(caller, bucket, [key]):
+            raise access_denied()
         return JSONResponse({"message": "Successfully deleted"})
 
     async def copy(self, request: Request) -> Response:
@@ -95,10 +99,11 @@ class StorageRoutes:
 
     async def _ends(self, caller: Caller, body: dict[str, Any]) -> tuple[StoredObject, Bucket, str]:
         """Where a copy or move starts and ends. Raises StorageRefusal."""
-        source_bucket = await self._objects.bucket(text(body, "bucketId"))
-        target_bucket = await self._objects.bucket(text(body, "destinationBucket") or source_bucket.id)
-        key = check_key(text(body, "destinationKey"))
-        return await self._objects.find(caller, source_bucket.id, text(body, "sourceKey")), target_bucket, key
+        require(body, "bucketId", "sourceKey", "destinationKey")
+        source_bucket, key = text(body, "bucketId"), check_key(text(body, "destinationKey"))
+        source = await self._objects.find(caller, source_bucket, text(body, "sourceKey"))
+        target_bucket = await self._objects.related_bucket(text(body, "destinationBucket") or source_bucket)
+        return source, target_bucket, key
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -107,12 +112,16 @@ class StorageRoutes:
         caller = SERVICE if bucket.public else self._reader(request)
         return serve(request, *await self._objects.open(caller, bucket.id, request.path_params["key"]))
 
+    async def authenticated(self, request: Request) -> Response:
+        self._project.caller(request)
+        return await self.download(request)
+
     def _reader(self, request: Request) -> Caller:
         """To whoever proves nothing, a private bucket does not exist. Raises StorageRefusal."""
         try:
             return self._project.caller(request)
         except StorageRefusal as refusal:
-            if refusal.status != 403:
+            if refusal.status not in (400, 403):
                 raise
             raise bucket_missing() from None
 
@@ -128,24 +137,28 @@ class StorageRoutes:
 
     async def public_info(self, request: Request) -> Response:
         bucket = await self._public_bucket(request)
-        return JSONResponse(_info(await self._objects.find(SERVICE, bucket.id, request.path_params["key"])))
+        return _info(await self._objects.find(SERVICE, bucket.id, request.path_params["key"]))
 
     async def info(self, request: Request) -> Response:
         caller = self._project.caller(request)
         bucket = await self._objects.bucket(request.path_params["bucket"])
-        return JSONResponse(_info(await self._objects.find(caller, bucket.id, request.path_params["key"])))
+        return _info(await self._objects.find(caller, bucket.id, request.path_params["key"]))
+
+    async def info_of_either(self, request: Request) -> Response:
+        self._reader(request)
+        return await self.info(request)
 
 
 def _upsert(request: Request) -> bool:
-    return request.headers.get("x-upsert", "").lower() == "true"
+    return request.headers.get("x-upsert") == "true"
 
 
 def _written(stored: StoredObject) -> dict[str, str]:
     return {"Key": f"{stored.bucket}/{stored.name}", "Id": stored.id}
 
 
-def _info(found: StoredObject) -> dict[str, Any]:
-    return {
+def _info(found: StoredObject) -> Response:
+    body = {
         "id": found.id,
         "name": found.name,
         "version": found.version,
@@ -154,10 +167,11 @@ def _info(found: StoredObject) -> dict[str, Any]:
         "content_type": found.metadata["mimetype"],
         "cache_control": found.metadata["cacheControl"],
         "etag": found.metadata["eTag"],
-        "metadata": found.user_metadata or {},
+        "metadata": found.user_metadata,
         "last_modified": found.metadata["lastModified"],
         "created_at": iso(found.created_at),
     }
+    return JSONResponse(body, headers=described(found))
 
 
 __all__ = ["StorageRoutes"]

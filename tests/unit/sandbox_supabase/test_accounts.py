@@ -121,3 +121,21 @@ def test_the_front_page_says_what_it_is(sandbox: SandboxProcess) -> None:
     page = loopback.get(f"{sandbox.url}/").text
     assert "sandbox" in page
     assert f"{sandbox.url}/supabase/storage/v1" in page
+
+
+def test_browsers_may_call(sandbox: SandboxProcess) -> None:
+    """The stand-in answers for the proxy that stands before the real services."""
+    wanted = "authorization,apikey,content-type,x-client-info,x-upsert,x-metadata,cache-control,range"
+    headers = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": wanted,
+    }
+    url = f"{sandbox.supabase_url}/storage/v1/object/none/a"
+    preflight = loopback.options(url, headers=headers)
+    assert preflight.is_success
+    assert preflight.headers["access-control-allow-origin"] in ("*", "https://app.example")
+    allowed = preflight.headers["access-control-allow-headers"].lower()
+    assert allowed == "*" or all(name in allowed for name in wanted.split(","))
+    refused = loopback.get(url, headers={"Origin": "https://app.example"})
+    assert refused.headers["access-control-allow-origin"] in ("*", "https://app.example")
