@@ -11,7 +11,7 @@ import asyncpg
 
 from app.db.pool import Database
 from app.db.requests import UnknownUser
-from app.domain.jobs import AssetKind, AssetSlot
+from app.domain.jobs import AssetKind, AssetSlot, Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,27 @@ async def slots_of(database: Database, job_ids: Sequence[UUID]) -> dict[UUID, li
     for row in rows:
         slots[row["job_id"]].append(AssetSlot(row["id"], AssetKind(row["kind"]), row["number"], row["prompt"]))
     return slots
+
+
+_RENUMBER = """
+with mine as (
+  select id, row_number() over (order by number) - 1 as position from {concepts}
+  where job_id = $1 and status in ('pending', 'processing')
+), reserved as (
+  update tasks t set concepts_reserved = t.concepts_reserved + (select count(*) from mine)
+  from jobs j where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running' and t.id = j.task_id
+  returning t.concepts_reserved - (select count(*) from mine) as first
+)
+update {concepts} c set number = reserved.first + mine.position from mine, reserved where c.id = mine.id
+"""
+
+
+async def renumber(database: Database, claim: Claim) -> list[AssetSlot] | None:
+    """Give the unfinished pictures of a job fresh numbers, for a second paid call; None when the claim is lost. An
+    upload of the first call's pictures may still arrive under the old ones."""
+    statement = _RENUMBER.format(concepts=database.tables.concepts)
+    changed = await database.execute(statement, claim.job_id, claim.worker_id, claim.attempt)
+    return (await slots_of(database, [claim.job_id]))[claim.job_id] if changed else None
 
 
 async def output_of_step(database: Database, request_id: UUID, step: int) -> dict[str, Any] | None:

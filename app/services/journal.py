@@ -25,7 +25,7 @@ from app.ai_clients.base import (
 )
 from app.ai_clients.errors import OutcomeUnknown, ProviderError
 from app.config import Settings
-from app.db import provider_calls
+from app.db import assets, provider_calls
 from app.db.pool import Database
 from app.db.provider_calls import Call, CallIntent
 from app.domain.crash_points import Boundary, boundary
@@ -33,7 +33,7 @@ from app.domain.jobs import Deferred, Failed, KeptResult, Retry
 from app.domain.statuses import CallState
 from app.errors import AppError, ErrorCode
 from app.services import bookings
-from app.services.job_run import JobEnded, JobRun
+from app.services.job_run import ClaimLost, JobEnded, JobRun
 from app.services.posts import UNKNOWN_DETAIL, Post, Posts, until_recorded
 from app.services.reconciler import Absent, Ambiguous, Found, NotYet, Reconciler
 from app.services.spool import Spool
@@ -169,6 +169,11 @@ class Journal:
         earlier = [c for c in await self._calls(run) if c.error_code == ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code]
         if not self._paid_retry or len(earlier) > 1:
             raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, UNKNOWN_DETAIL))
+        # an upload of what the first call brought may still be on its way to its keys
+        slots = await assets.renumber(self._database, run.claim)
+        if slots is None:
+            raise ClaimLost
+        run.assets = tuple(slots)
 
     # --- an id that is polled -------------------------------------------------------------------------------
 

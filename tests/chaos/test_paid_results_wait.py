@@ -15,9 +15,10 @@ from app.storage.base import StorageUnavailable
 from app.storage.memory import MemoryStorage
 
 from tests.chaos.databases import tcp_dsn
+from tests.chaos.gates import GatedStorage
 from tests.chaos.proxy import Proxy
 from tests.integration.factories import make_user, settings_for
-from tests.integration.workshop import BUCKET, PATIENCE, Workshop
+from tests.integration.workshop import BUCKET, PATIENCE, Workshop, open_workshop
 
 pytestmark = pytest.mark.chaos
 
@@ -114,3 +115,29 @@ async def test_a_stop_ends_also_without_a_database(shop: Workshop, database_prox
     database_proxy.refuse()
     async with asyncio.timeout(PATIENCE):
         await shop.workers[0].engine.stop()
+
+
+async def test_a_second_paid_call_stores_under_fresh_keys(db: Database, database: str, tmp_path: Path) -> None:
+    async with open_workshop(db, database, tmp_path, storage=GatedStorage, openai_paid_retry=True) as shop:
+        storage = shop.storage
+        assert isinstance(storage, GatedStorage)
+        storage.only = "/0.png"
+        storage.before.hold()
+        task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-paid-twice")
+        await storage.before.until_reached()
+        # its process seems dead, and the next one has no reply: another machine
+        for reply in shop.settings.spool_directory.glob("*.reply"):
+            reply.unlink()
+        await db.execute("update provider_calls set deadline = now() - interval '1 minute'")
+        await db.execute("update jobs set status = 'queued', worker_id = null, resume = true")
+        shop.workers[0].engine.wake()
+        status = await shop.finished(task)
+        assert [job["status"] for job in status.jobs] == ["completed"]
+        assert [asset["number"] for asset in status.assets] == [1]
+        assert shop.images.ledger.posts == 2
+        storage.before.release()  # the first one's upload arrives
+        async with asyncio.timeout(PATIENCE):
+            while f"concepts/{task}/0.png" not in await shop.keys():
+                await asyncio.sleep(0.02)
+        stored = await db.fetch("select key from files where state = 'stored'")
+        assert [row["key"] for row in stored] == [f"concepts/{task}/1.png"]

@@ -94,6 +94,10 @@ PLANTS = {
     "completed_is_over": """
         OPEN_CALL from jobs j where j.id = MODEL_JOB
         """,
+    "refused_is_settled": """
+        update jobs set error_code = 'storage_refused_size' where id = REFUSED_JOB;
+        OPEN_CALL from jobs j where j.id = REFUSED_JOB
+        """,
     "calls_are_watched": """
         OPEN_CALL - interval '3 hours' from jobs j where j.id = REFUSED_JOB
         """,
