@@ -11,7 +11,18 @@ from app.db.pool import Database
 from app.db.provider_calls import CallIntent
 from app.db.settle import settle
 from app.db.workers import WorkerIdentity
-from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, HandedBack, JobType, Retry, Settlement, StoredFile
+from app.domain.jobs import (
+    ClaimedJob,
+    Completed,
+    Deferred,
+    Failed,
+    HandedBack,
+    JobType,
+    Missing,
+    Retry,
+    Settlement,
+    StoredFile,
+)
 from app.errors import ErrorCode
 
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
@@ -132,7 +143,7 @@ async def test_a_missing_picture_fails_only_its_own_row(db: Database) -> None:
     await accept(db, image_plan(user, "task-partial", n=3))
     (job,) = await claim_all(db, worker)
     made = await stored(db, job)
-    missing = {made[1].asset_id: ErrorCode.PROVIDER_RESULT_INVALID}
+    missing = {made[1].asset_id: Missing(ErrorCode.PROVIDER_RESULT_INVALID, "damaged")}
     await settle(db, [Settlement(job, Completed((made[0], made[2]), "req", missing))])
     assert await state_of(db, "task-partial", user) == ("completed", ["completed"], ["complete", "failed", "complete"])
 

@@ -79,7 +79,7 @@ class Workshop:
         """A picture that a client uploaded, as it is seen when a request is accepted."""
         path = self.settings.home / "input.png"
         Image.new("RGB", (256, 256), colour).save(path)
-        await self.storage.upload(INPUTS, key, path, content_type="image/png", overwrite=True)
+        await self.storage.upload(INPUTS, key, path, content_type="image/png")
         info = await self.storage.info(INPUTS, key)
         return ObjectRef(INPUTS, key, etag=info.etag, size=info.size)
 
