@@ -215,7 +215,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
     patience: Annotated[float, typer.Option(help="Seconds that each check may take.", min=1)] = 10.0,
 ) -> None:
-    """Look for what is misconfigured, and say what to do; exit 1 on an error, 0 with warnings only. Writes nothing."""
+    """Look for what is misconfigured, and say what to do; exit 1 on an error, 0 with warnings only. Writes nothing but
+    a bucket that it removes at once, by which it learns the project's limit."""
     from app.cli_doctor import run_doctor
 
     if not asyncio.run(run_doctor(console, as_json=as_json, patience_seconds=patience)):

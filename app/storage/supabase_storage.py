@@ -8,6 +8,7 @@ repeat of a read has another one than the read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import httpx
 import structlog
@@ -54,6 +56,7 @@ _ANSWER_SECONDS = 10.0  # for a request without a file, repeats included, and fo
 _FIRST_TRY = 0.4  # the part of it after which a try over a kept connection is given up
 _SLOWEST_BYTES_PER_SECOND = 100_000  # a transfer that is slower for long is given up
 _CONNECTIONS = 100
+_PROBE = "makeit3d-doctor-probe-"  # buckets of that name are the doctor's own
 
 # the ``error`` word of the body, where Storage itself says so; a 404 of a proxy or of an unknown route has others
 _MISSING = frozenset({"not_found", "Not found", "Bucket not found", "NoSuchKey", "NoSuchBucket"})
@@ -255,6 +258,29 @@ class SupabaseStorage:
             return Bucket(found.public, found.file_size_limit, None if types is None else frozenset(types))
 
         return await self._read(read)
+
+    async def project_allows(self, size: int) -> bool:
+        """Whether the project's own limit lets objects of so many bytes in. Storage says it only when a bucket asks for
+        more: one is made and removed at once, with those that a killed process left. Raises StorageError."""
+        probe = f"{_PROBE}{uuid4().hex}"
+        try:
+            async with asyncio.timeout(self._answer):
+                for left in await self._client.storage.list_buckets():
+                    if left.id.startswith(_PROBE):
+                        await self._client.storage.delete_bucket(left.id)
+                try:
+                    await self._client.storage.create_bucket(probe, options={"public": False, "file_size_limit": size})
+                finally:  # also when the answer was lost
+                    with contextlib.suppress(StorageApiError):
+                        await self._client.storage.delete_bucket(probe)
+        except StorageApiError as error:
+            found = _error_of(error)
+            if isinstance(found, ObjectTooLarge):
+                return False
+            raise found from None
+        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            raise StorageUnavailable(type(error).__name__) from None
+        return True
 
     async def check(self, bucket: str) -> None:
         try:

@@ -131,17 +131,22 @@ class Outside:
 
 @contextlib.contextmanager
 def answering(answers: dict[str, tuple[int, object]]) -> Generator[str]:
-    """The address of a service with a JSON answer per path."""
+    """The address of a service with a JSON answer per path, or per method and path."""
 
     class Canned(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, document = answers[self.path]
+            nothing = (404, {"statusCode": "404", "error": "not_found", "message": "no such path"})
+            path = answers.get(self.path, nothing) if self.command == "GET" else nothing
+            status, document = answers.get(f"{self.command} {self.path}", path)
+            self.rfile.read(int(self.headers.get("content-length", 0)))
             body = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_DELETE = do_GET  # noqa: N815 - the base class looks for these names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
             del format, args

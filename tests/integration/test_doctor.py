@@ -97,6 +97,31 @@ def gone_private(outside: Outside) -> Generator[Settings]:
         run_sql(outside.world.dsn, "delete from models")
 
 
+@contextlib.contextmanager
+def small_project(outside: Outside) -> Generator[Settings]:
+    """A project that takes 50 MiB, whatever its buckets say; a killed doctor left its bucket there."""
+    settings = outside.settings
+
+    def bucket(name: str, *, public: bool = False) -> dict[str, object]:
+        moment = "2026-11-28T00:00:00+00:00"
+        times = {"created_at": moment, "updated_at": moment}
+        bounds = {"file_size_limit": None, "allowed_mime_types": None}
+        return {"id": name, "name": name, "owner": "", "public": public, **times, **bounds}
+
+    results, inputs = settings.generated_assets_bucket_name, settings.input_bucket_names[0]
+    left = bucket("makeit3d-doctor-probe-left")
+    too_large = {"statusCode": "413", "error": "Payload too large", "message": "The object exceeded the maximum size"}
+    answers: dict[str, tuple[int, object]] = {
+        f"/storage/v1/bucket/{results}": (200, bucket(results, public=True)),
+        f"/storage/v1/bucket/{inputs}": (200, bucket(inputs)),
+        "/storage/v1/bucket": (200, [bucket(results), left]),
+        "POST /storage/v1/bucket": (413, too_large),
+        f"DELETE /storage/v1/bucket/{left['id']}": (200, {"message": "Successfully deleted"}),
+    }
+    with answering(answers) as url:
+        yield outside.world.changed(supabase_url=url)
+
+
 def struck(where: str, kind: str, **how: Any) -> Plant:  # noqa: ANN401 - JSON
     """The provider's stand-in misbehaves, for as long as it is asked."""
 
@@ -231,6 +256,12 @@ PLANTS: list[tuple[str, Plant, tuple[Group[Any], ...], tuple[str, ...]]] = [
         bucket("results", {"file_size_limit": None}, file_size_limit=50 * 2**20),
         (STORAGE,),
         ("52,428,800", "524,288,000"),
+    ),
+    (
+        "project_limit_small",
+        small_project,
+        (STORAGE,),
+        ("524,288,000",),
     ),
     (
         "bucket_types",

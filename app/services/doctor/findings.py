@@ -286,6 +286,12 @@ class Code(Enum):
         "finished rows hold public links into a bucket that is private now",
         "make the bucket public again, or rewrite the links",
     )
+    PROJECT_LIMIT_SMALL = Entry(
+        "project_limit_small",
+        _ERROR,
+        "the project takes no files as large as the gateway's results; they would be paid for and not stored",
+        "raise the global file size limit in the project's Storage settings, or lower BFF_MAX_MODEL_BYTES",
+    )
     BUCKET_LIMIT_SMALL = Entry(
         "bucket_limit_small",
         _ERROR,

@@ -94,6 +94,15 @@ async def _inputs(patient: _StoragePatient) -> Seen:
     return seen
 
 
+async def _project(patient: _StoragePatient) -> Seen:
+    largest = max(patient.settings.max_model_bytes, patient.settings.max_image_bytes)
+    try:
+        allowed = await patient.storage.project_allows(largest)
+    except StorageError as error:
+        return [f"the project's limit was not told ({error})"]  # the other checks say what is wrong
+    return [] if allowed else [Finding(Code.PROJECT_LIMIT_SMALL, f"files of {largest:,} bytes are refused")]
+
+
 async def _look(patient: _StoragePatient, name: str) -> Bucket:
     """Raises Ill."""
     where = urls.place(patient.settings.supabase_url)
@@ -132,4 +141,4 @@ async def _has_public_links(patient: _StoragePatient) -> bool:
         return False  # the groups of the database tell it
 
 
-STORAGE = Group("storage", _open, (_results, _inputs), silence=Code.STORAGE_UNREACHABLE)
+STORAGE = Group("storage", _open, (_results, _inputs, _project), silence=Code.STORAGE_UNREACHABLE)

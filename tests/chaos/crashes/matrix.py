@@ -28,7 +28,8 @@ EVERY_JOB = (
 IMAGE_JOB = (Boundary.DECODE, Boundary.RESULT)
 MODEL_JOB = (Boundary.PREPARE, Boundary.POLL, Boundary.PROGRESS, Boundary.BOOK, Boundary.DOWNLOAD)
 FIRST_STEP = (Boundary.NEXT_STEP,)
-PICTURES = dict.fromkeys((Operation.IMAGE_TO_IMAGE, Operation.IMAGE_TO_MODEL, *BOTH), (Boundary.SLOT,))
+WITH_PICTURES = (Operation.IMAGE_TO_IMAGE, Operation.IMAGE_TO_MODEL, *BOTH)
+INPUTS = (Boundary.SLOT,)
 # of the worker process, whatever it works on; no task is known yet before a claim
 PROCESS = (
     Boundary.CLAIM,
@@ -101,7 +102,7 @@ class Case:
 
 def boundaries_of(operation: Operation) -> tuple[Boundary, ...]:
     """What a job of the operation passes on its way, when all goes well but for the crash."""
-    every = (*EVERY_JOB, *PICTURES.get(operation, ()))
+    every = (*EVERY_JOB, *INPUTS) if operation in WITH_PICTURES else EVERY_JOB
     if operation in IMAGES:
         return (*every, *IMAGE_JOB)
     if operation in MODELS:
