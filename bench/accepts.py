@@ -12,42 +12,33 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
-import uvloop
 from app.db import requests
 from app.db.pool import Database
 from app.db.requests import RequestPlan
-from tests.e2e.gateway import Gateway, User
 from tests.integration.factories import make_user, model_plan
-from tests.servers import PostgresServer
 
-from bench.backlog import open_database
+from bench.backlog import on_postgres, open_database
 from bench.bench import Bench
 from bench.figures import Figure
 from bench.load import CONNECTIONS, UNIQUE, Load, ceiling, load, request
 from bench.rounds import Target, interleave
-from bench.servers import Constants, constants, gateway
+from bench.servers import PROMPT, Busy, busy_gateway
 
 _MOST_PER_SECOND = 6000  # plans are made before the clock starts
 
 
 def accepts(bench: Bench) -> list[Figure]:
     bench.say("accepts: starting the gateway and the constants")
-    # the only slot is taken: what is accepted waits, as on a busy day
-    with gateway(SANDBOX_WORK_SECONDS="600", BFF_TRIPO_H_SLOTS="1") as running:
-        user = running.new_user()
-        answer = user.post("/generate/text-to-model", {"task_id": str(uuid4()), "prompt": "a small wooden boat"})
-        answer.raise_for_status()
-        status = user.status(user.ask("text-to-model"))
-        with constants(status=status, accepted=answer.json(), dsn=running.dsn()) as other:
-            figures = interleave(bench, "accepts", _targets(bench, running, other, user))
-        running.kill()
+    with busy_gateway() as busy:
+        figures = interleave(bench, "accepts", _targets(bench, busy))
     return figures + _database_part(bench)
 
 
-def _targets(bench: Bench, running: Gateway, other: Constants, user: User) -> list[Target]:
-    body = json.dumps({"task_id": UNIQUE, "prompt": "a small wooden boat"})
-    constant = request(other.framework, "POST", "/constant", token=user.token, body=body)
-    accept = request(running.api_url, "POST", "/generate/text-to-model", token=user.token, body=body)
+def _targets(bench: Bench, busy: Busy) -> list[Target]:
+    running, framework, token = busy.gateway, busy.constants.framework, busy.user.token
+    body = json.dumps({"task_id": UNIQUE, "prompt": PROMPT})
+    constant = request(framework, "POST", "/constant", token=token, body=body)
+    accept = request(running.api_url, "POST", "/generate/text-to-model", token=token, body=body)
 
     def post(url: str, text: str, connections: int) -> Load:
         return load(url, [text], seconds=bench.seconds, expected=202, connections=connections)
@@ -57,7 +48,7 @@ def _targets(bench: Bench, running: Gateway, other: Constants, user: User) -> li
         Target(
             "accepts.constant_post",
             f"constant POST through the framework, {CONNECTIONS} clients",
-            lambda _: post(other.framework, constant, CONNECTIONS),
+            lambda _: post(framework, constant, CONNECTIONS),
         ),
         Target(
             "accepts.gateway",
@@ -74,12 +65,7 @@ def _targets(bench: Bench, running: Gateway, other: Constants, user: User) -> li
 
 def _database_part(bench: Bench) -> list[Figure]:
     bench.say("accepts: starting Postgres for the database's part")
-    with (
-        PostgresServer.running("embedded_postgres", durable=True) as server,
-        server.fresh_database() as dsn,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        return runner.run(_measure(bench, dsn, server.postgres.log.parent))
+    return on_postgres(lambda dsns, home: _measure(bench, dsns[0], home))
 
 
 async def _measure(bench: Bench, dsn: str, home: Path) -> list[Figure]:

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
+import uvloop
 from app.ai_clients.registry import pools
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.domain.jobs import AssetKind, AssetSlot, ClaimedJob, Completed, StoredFile
 from tests.integration.factories import accept, image_plan, make_user, settings_for
+from tests.servers import PostgresServer
 
+from bench.figures import Figure
 from bench.rows import copy_task
 
 _BUCKET = "makeit3d_app_assets"
 _SLOTS = 1_000_000  # no pool is ever full
+
+
+def on_postgres(
+    measure: Callable[[list[str], Path], Coroutine[None, None, list[Figure]]], *, databases: int = 1
+) -> list[Figure]:
+    """What ``measure`` finds in fresh databases of a durable server; it runs on the loop that uvicorn uses."""
+    with (
+        PostgresServer.running("embedded_postgres", durable=True) as server,
+        ExitStack() as stack,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        dsns = [stack.enter_context(server.fresh_database()) for _ in range(databases)]
+        return runner.run(measure(dsns, server.postgres.log.parent))
 
 
 def queue_settings(dsn: str, home: Path, **changes: object) -> Settings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -12,16 +11,14 @@ from statistics import median
 from uuid import uuid4
 
 import asyncpg
-import uvloop
 from app.db import claims as claiming
 from app.db.pool import Database
 from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import Completed, Settlement
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
-from tests.servers import PostgresServer
 
-from bench.backlog import open_database
+from bench.backlog import on_postgres, open_database
 from bench.bench import Bench, BenchFailed
 from bench.figures import Figure
 from bench.rows import copy_job
@@ -46,13 +43,7 @@ class _Queue:
 
 def claims(bench: Bench) -> list[Figure]:
     bench.say("claims: starting Postgres")
-    with (
-        PostgresServer.running("embedded_postgres", durable=True) as server,
-        contextlib.ExitStack() as stack,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        dsns = [stack.enter_context(server.fresh_database()) for _ in range(4)]
-        return runner.run(_measure(bench, dsns, server.postgres.log.parent))
+    return on_postgres(lambda dsns, home: _measure(bench, dsns, home), databases=4)
 
 
 async def _measure(bench: Bench, dsns: list[str], home: Path) -> list[Figure]:

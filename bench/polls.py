@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import uuid4
 
 import asyncpg
-from tests.e2e.gateway import Gateway, User
+from tests.e2e.gateway import Gateway
 
 from bench.bench import Bench
 from bench.figures import Figure
 from bench.load import Load, ceiling, load, request
 from bench.rounds import Target, interleave
 from bench.rows import copy_task
-from bench.servers import Constants, constants, gateway
+from bench.servers import Busy, busy_gateway
 
 _HOT_TASKS = 16
 _COLD_TASKS = 20_000  # more than a round reads: a cache of a few seconds never holds what is asked next
@@ -21,23 +20,15 @@ _COLD_TASKS = 20_000  # more than a round reads: a cache of a few seconds never 
 
 def polls(bench: Bench) -> list[Figure]:
     bench.say("polls: starting the gateway and the constants")
-    # the first job takes the only slot and the others wait: what is polled does not change meanwhile
-    with gateway(SANDBOX_WORK_SECONDS="600", BFF_TRIPO_H_SLOTS="1") as running:
-        user = running.new_user()
-        answer = user.post("/generate/text-to-model", {"task_id": str(uuid4()), "prompt": "a small wooden boat"})
-        answer.raise_for_status()
-        waiting = user.ask("text-to-model")
-        ids = asyncio.run(_copies(running, waiting, _COLD_TASKS // (10 if bench.quick else 1)))
-        with constants(status=user.status(waiting), accepted=answer.json(), dsn=running.dsn()) as other:
-            figures = interleave(bench, "polls", _targets(bench, running, other, user, ids))
-        running.kill()
-    return figures
+    with busy_gateway() as busy:
+        ids = asyncio.run(_copies(busy.gateway, busy.waiting, _COLD_TASKS // (10 if bench.quick else 1)))
+        return interleave(bench, "polls", _targets(bench, busy, ids))
 
 
-def _targets(bench: Bench, running: Gateway, other: Constants, user: User, ids: list[str]) -> list[Target]:
-    api, token = running.api_url, user.token
-    hot, rest = ids[:_HOT_TASKS], ids[_HOT_TASKS:]
-    known = {task: user.http.get(_path(task)).headers["etag"] for task in hot}
+def _targets(bench: Bench, busy: Busy, ids: list[str]) -> list[Target]:
+    running, other, token = busy.gateway, busy.constants, busy.user.token
+    api, hot, rest = running.api_url, ids[:_HOT_TASKS], ids[_HOT_TASKS:]
+    known = {task: busy.user.http.get(_path(task)).headers["etag"] for task in hot}
     raw = [request(other.raw, "GET", _path(ids[0]), token=token)]
     constant = [request(other.framework, "GET", f"/constant/{ids[0]}", token=token)]
     rows = [request(other.framework, "GET", f"/row/{task}", token=token) for task in rest]

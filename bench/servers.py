@@ -11,10 +11,11 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from app.config import Settings
-from tests.e2e.gateway import Gateway, gateway_in_new_home
+from tests.e2e.gateway import Gateway, User, gateway_in_new_home
 from tests.loopback import loopback
 from tests.servers import free_port
 
@@ -23,6 +24,7 @@ from bench.cpu import CpuWatch
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _START_SECONDS = 30.0
+PROMPT = "a small wooden boat"
 # the helper's housekeeping is quick for tests; a figure is of the product's own pace
 _OWN_PACE = ("BFF_WORKER_TTL_SECONDS", "BFF_SWEEP_SECONDS", "BFF_BREAKER_COOL_DOWN_SECONDS")
 _UNLIMITED = {"BFF_OPENAI_REQUESTS_PER_MINUTE": "1000000", "BFF_TRIPO_REQUESTS_PER_MINUTE": "1000000"}
@@ -49,8 +51,31 @@ class Constants:
     framework: str
 
 
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A gateway whose only slot of the pool is taken for long: what is accepted waits, and what is polled does not
+    change meanwhile. ``waiting`` is a task of the user's that waits."""
+
+    gateway: Gateway
+    user: User
+    waiting: str
+    constants: Constants
+
+
 @contextlib.contextmanager
-def constants(*, status: dict[str, Any], accepted: dict[str, Any], dsn: str) -> Generator[Constants]:
+def busy_gateway() -> Generator[Busy]:
+    with gateway(SANDBOX_WORK_SECONDS="600", BFF_TRIPO_H_SLOTS="1") as running:
+        user = running.new_user()
+        answer = user.post("/generate/text-to-model", {"task_id": str(uuid4()), "prompt": PROMPT})
+        answer.raise_for_status()
+        waiting = user.ask("text-to-model", PROMPT)
+        with _constants(status=user.status(waiting), accepted=answer.json(), dsn=running.dsn()) as constants:
+            yield Busy(running, user, waiting, constants)
+        running.kill()  # the open call would hold the shutdown
+
+
+@contextlib.contextmanager
+def _constants(*, status: dict[str, Any], accepted: dict[str, Any], dsn: str) -> Generator[Constants]:
     told = json.dumps({"status": status, "accepted": accepted, "dsn": dsn})
     with _server("raw", told) as raw, _server("framework", told) as framework:
         yield Constants(raw, framework)
