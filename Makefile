@@ -61,8 +61,8 @@ lint: $(STAMP) ## Formatting, lint rules, strict types, direction of imports
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
-bench: $(STAMP) ## Figures beside their references, and the goals (docs/benchmarks.md) [PART=polls QUICK=1 JSON= DOCS=1 NOTE=]
-	@exec $(BIN)/python -m bench $(PART) $(if $(QUICK),--quick) $(if $(JSON),--json "$(JSON)") $(if $(DOCS),--write-docs) $(if $(NOTE),--note "$(NOTE)")
+bench: $(STAMP) ## Figures beside their references, and the goals (docs/benchmarks.md) [PART=polls QUICK=1 ROUNDS=5 JSON= DOCS=1 NOTE=]
+	@exec $(BIN)/python -m bench $(PART) $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(JSON),--json "$(JSON)") $(if $(DOCS),--write-docs) $(if $(NOTE),--note "$(NOTE)")
 
 lock: $(STAMP) ## Pin the dependencies again, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements.lock

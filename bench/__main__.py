@@ -42,9 +42,6 @@ def main() -> int:
     except BenchFailed as error:
         console.print(f"[red]{error}[/]")
         return 1
-    except KeyboardInterrupt:
-        console.print("stopped: nothing was written")
-        return 130
     return 1 if report.failed else 0
 
 
@@ -63,9 +60,13 @@ def _run(options: argparse.Namespace, console: Console) -> Report:
             else:
                 console.print(f"{spent}  {message}")
 
+        bench = Bench(quick=options.quick, rounds=options.rounds or (2 if options.quick else 5), say=say)
         for name in names:
             try:
-                figures += PARTS[name](Bench(quick=options.quick, say=say))
+                figures += PARTS[name](bench)
+            except KeyboardInterrupt:
+                failed |= dict.fromkeys(names[names.index(name) :], "stopped before it was measured")
+                break
             except BenchFailed as error:
                 failed[name] = str(error)
             except Exception as error:  # noqa: BLE001 - the other parts are still worth measuring
@@ -78,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few rounds, small queues")
+    parser.add_argument("--rounds", type=int, default=0, metavar="N", help="5 by default, 2 in a quick run")
     parser.add_argument("--json", type=Path, default=_JSON, metavar="PATH", help="where every sample goes")
     parser.add_argument("--read", type=Path, metavar="PATH", help="show a run of before instead of measuring")
     parser.add_argument("--write-docs", action="store_true", help="put the run's tables into docs/benchmarks.md")

@@ -17,11 +17,8 @@ class Bench:
     """How long and how often to measure; ``say`` shows progress on one line."""
 
     quick: bool
+    rounds: int
     say: Callable[[str], None]
-
-    @property
-    def rounds(self) -> int:
-        return 2 if self.quick else 5
 
     @property
     def seconds(self) -> float:

