@@ -10,6 +10,8 @@ from bench.figures import Figure
 from bench.goals import GOALS
 from bench.report import BEGIN, END, Report, figure_rows, goal_rows, markdown, write_document
 
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "benchmarks.md"
+
 
 def report(*, quick: bool = False) -> Report:
     figures = [
@@ -79,3 +81,9 @@ def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(BenchFailed, match="lacks the lines"):
         write_document(report(), path)
     assert path.read_text(encoding="utf-8") == "# Title\n"
+
+
+def test_the_document_shows_every_goal_as_it_is_wanted_now() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for goal in GOALS:
+        assert f"| {goal.title} | {goal.wanted} |" in text
