@@ -9,6 +9,7 @@ from bench.bench import Part
 from bench.claims import claims
 from bench.drain import drain
 from bench.finish import finish
+from bench.inputs import inputs
 from bench.latency import latency
 from bench.memory import memory
 from bench.polls import polls
@@ -20,5 +21,6 @@ PARTS: Mapping[str, Part] = {
     "finish": finish,
     "drain": drain,
     "latency": latency,
+    "inputs": inputs,
     "memory": memory,
 }
