@@ -18,7 +18,9 @@ import pybase64
 from PIL import Image
 
 from app.ai_clients.base import DecodedImage
+from app.domain.picture_guard import check_structure_of
 from app.domain.sniff import HEAD_BYTES, IMAGE_TYPES, extension_of, sniff
+from app.errors import AppError
 
 _READ_BYTES = 256 * 1024
 _REST_BYTES = 1024 * 1024
@@ -75,12 +77,13 @@ def _checked(path: Path, max_pixels: int) -> DecodedImage | None:
     if content_type not in IMAGE_TYPES:
         return None
     try:
+        check_structure_of(path, content_type, max_pixels=max_pixels)
         with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 return None
             picture.verify()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (AppError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
     extension = extension_of(content_type)
     named = path.rename(path.with_suffix(f".{extension}"))

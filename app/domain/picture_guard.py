@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from app.domain.sniff import JPEG, PNG, WEBP
 from app.errors import AppError, ErrorCode
@@ -36,6 +37,12 @@ _PNG_AROUND_DATA = 12  # length, type and checksum
 _COMPRESSED = frozenset({b"zTXt", b"iTXt", b"iCCP"})
 _RIFF_HEADER_BYTES = 12
 _RIFF_AROUND_DATA = 8
+
+
+def check_structure_of(path: Path, content_type: str, *, max_pixels: int) -> None:
+    """As ``check_structure``, of a file that is not empty."""
+    with path.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        check_structure(content, content_type, max_pixels=max_pixels)
 
 
 def check_structure(content: Content, content_type: str, *, max_pixels: int) -> int:

@@ -8,7 +8,6 @@ take a phone's JPEG with a second picture inside for an animation, and warns thr
 from __future__ import annotations
 
 import io
-import mmap
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from app.domain.picture_guard import check_structure
+from app.domain.picture_guard import check_structure_of
 from app.domain.sniff import HEAD_BYTES, JPEG, PNG, WEBP, glb_declared_bytes, sniff
 from app.errors import AppError, ErrorCode
 
@@ -127,8 +126,7 @@ def _sniffed(path: Path, limits: PictureLimits) -> str:
         content_type = sniff(source.read(HEAD_BYTES))
     if content_type is None or content_type not in _DECODERS:
         raise AppError(ErrorCode.INPUT_NOT_IMAGE, "PNG, JPEG and WebP are accepted.")
-    with path.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        check_structure(content, content_type, max_pixels=limits.max_pixels)
+    check_structure_of(path, content_type, max_pixels=limits.max_pixels)
     return content_type
 
 

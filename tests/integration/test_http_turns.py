@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.integration.factories import settings_for
 from tests.integration.http_gateway import Gateway, gateway
+from tests.unit.inputs.pictures import attacks, black_png
 
 BUCKET = "user_input_files_bucket"
 
@@ -97,3 +98,38 @@ async def test_a_refused_input_leaves_no_look_at_another_going_on(gate: Gateway,
         storage.let_go.set()
     assert (answer.status_code, answer.json()["code"]) == (422, "input_too_small")
     assert left == 0
+
+
+async def test_no_accepted_picture_of_one_user_is_in_anothers_way(gate: Gateway, tmp_path: Path) -> None:
+    """Counted in pictures: while one user's are decoded, each of another's waits for one of them at most."""
+    large = tmp_path / "large"
+    large.write_bytes(black_png(7_900, 7_900))
+    await gate.services.storage.upload(BUCKET, f"{gate.user_id}/large.png", large, content_type="image/png")
+    base = f"{gate.services.settings.supabase_url}/storage/v1/object/authenticated/{BUCKET}"
+    other = await gate.another_user()
+    theirs = await put(gate, f"{other}/free.png", tmp_path)
+    assert (await ask(gate, 100, theirs, headers=gate.headers(other))).status_code == 202
+    flood = [asyncio.create_task(ask(gate, number, f"{base}/{gate.user_id}/large.png")) for number in range(30)]
+    try:
+        await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+        before = sum(request.done() for request in flood)
+        for number in range(5):
+            answer = await ask(gate, 200 + number, theirs, headers=gate.headers(other))
+            assert answer.status_code == 202
+        assert sum(request.done() for request in flood) - before <= 5
+        assert all(request.result().status_code == 202 for request in flood if request.done())
+    finally:
+        for request in flood:
+            request.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+
+
+@pytest.mark.parametrize("name", ["jpeg markers", "jpeg fill", "png private chunks", "png empty data"])
+async def test_an_attack_is_refused_before_anything_is_queued(gate: Gateway, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "attack"
+    path.write_bytes(attacks(20 * 1024 * 1024 - 4_096)[name])
+    await gate.services.storage.upload(BUCKET, f"{gate.user_id}/attack", path, content_type="image/png")
+    base = f"{gate.services.settings.supabase_url}/storage/v1/object/authenticated/{BUCKET}"
+    answers = await asyncio.gather(*(ask(gate, number, f"{base}/{gate.user_id}/attack") for number in range(4)))
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(422, "input_too_complex")}
+    assert await gate.db.fetchval("select count(*) from jobs") == 0
