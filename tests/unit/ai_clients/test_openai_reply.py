@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.unit.ai_clients.support import b64, picture_bytes
+from tests.unit.inputs.pictures import attacks
 
 PNG, JPEG, WEBP = picture_bytes("PNG"), picture_bytes("JPEG"), picture_bytes("WEBP")
 USAGE = {
@@ -73,6 +74,7 @@ async def test_decoding_can_be_repeated(openai: OpenAIImages, tmp_path: Path) ->
         b64(b"<html>not a picture</html>"),
         b64(b"GIF89a" + bytes(100)),
         b64(PNG[:-20]),
+        b64(attacks(100_000)["jpeg markers"]),
         None,
         7,
         ["x"],
