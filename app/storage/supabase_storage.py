@@ -262,17 +262,17 @@ class SupabaseStorage:
     async def project_allows(self, size: int) -> bool:
         """Whether the project's own limit lets objects of so many bytes in. Storage says it only when a bucket asks for
         more: one is made and removed at once, with those that a killed process left. Raises StorageError."""
-        probe = f"{_PROBE}{uuid4().hex}"
+        probe, storage = f"{_PROBE}{uuid4().hex}", self._fresh.client.storage
         try:
             async with asyncio.timeout(self._answer):
-                for left in await self._client.storage.list_buckets():
+                for left in await storage.list_buckets():
                     if left.id.startswith(_PROBE):
-                        await self._client.storage.delete_bucket(left.id)
+                        await storage.delete_bucket(left.id)
                 try:
-                    await self._client.storage.create_bucket(probe, options={"public": False, "file_size_limit": size})
+                    await storage.create_bucket(probe, options={"public": False, "file_size_limit": size})
                 finally:  # also when the answer was lost
                     with contextlib.suppress(StorageApiError):
-                        await self._client.storage.delete_bucket(probe)
+                        await storage.delete_bucket(probe)
         except StorageApiError as error:
             found = _error_of(error)
             if isinstance(found, ObjectTooLarge):
