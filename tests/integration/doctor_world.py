@@ -94,7 +94,7 @@ class Outside:
         with (
             World.built(postgres, home) as world,
             postgres.fresh_database() as project,
-            running_sandbox(project, home) as sandbox,
+            running_sandbox(project, home, storage_file_size_limit=world.settings.max_model_bytes) as sandbox,
             answering({"/health/live": (200, {"status": "ok", "environment": "sandbox"})}) as api,
         ):
             world.settings = world.changed(
