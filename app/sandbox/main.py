@@ -15,6 +15,7 @@ from app.sandbox.providers.mount import mount_providers
 from app.sandbox.supabase.accounts import Accounts
 from app.sandbox.supabase.auth_routes import AuthRoutes
 from app.sandbox.supabase.bucket_routes import BucketRoutes
+from app.sandbox.supabase.calls import StorageCalls, mount_storage_calls
 from app.sandbox.supabase.faults import StorageFaults, mount_storage_faults
 from app.sandbox.supabase.links import LinkRoutes
 from app.sandbox.supabase.listing import ListRoutes
@@ -74,7 +75,9 @@ def create_sandbox(settings: SandboxSettings) -> FastAPI:
         routes=[route for part in (*parts, StorageRoutes(project, objects)) for route in part.routes()],
         exception_handlers={404: no_route, 405: no_route},
     )
-    app.mount("/supabase/storage/v1", UnreadBodies(StorageFaults(storage, script)))
+    calls = StorageCalls(StorageFaults(storage, script))
+    mount_storage_calls(app, calls, settings)
+    app.mount("/supabase/storage/v1", UnreadBodies(calls))
     app.mount("/supabase/auth/v1", Starlette(routes=AuthRoutes(project, Accounts(project)).routes()))
     providers = mount_providers(app, settings)
     return app

@@ -22,6 +22,7 @@ class Knobs(BaseModel):
 
     work_seconds: float = Field(2.0, ge=0, description="time of one piece of work; more when the real work is slower")
     drawing: Literal["real", "stock"] = Field("real", description="stock: one picture and model for all, made once")
+    model_bytes: int | None = Field(None, ge=1, description="models with less are filled up to it, in steps of four")
     work_spread: Literal["fixed", "uniform", "lognormal"] = "fixed"
     work_sigma: float = Field(0.5, ge=0, le=2, description="of the lognormal spread, work_seconds being its median")
     submit_seconds: float = Field(0.0, ge=0, description="before a create is looked at")

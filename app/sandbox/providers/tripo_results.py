@@ -39,6 +39,8 @@ class Job:
     models: Mapping[str, Path]
     views: Mapping[str, Mapping[str, Path]]
     """Four pictures by view, of tasks that made them."""
+    model_bytes: int | None = None
+    """What a model has at least."""
 
 
 class Maker:
@@ -118,8 +120,8 @@ class Maker:
         output: dict[str, str] = {}
         if preview is not None:
             output["rendered_image_url"] = self._save(f"{job.task.id}.webp", preview)
-        heavy = _padded(glb, _HEAVY_BYTES) if job.task.fault == "heavy" else glb
-        return {"model_url": self._write(name, heavy), **output}
+        size = _HEAVY_BYTES if job.task.fault == "heavy" else job.model_bytes
+        return {"model_url": self._write(name, glb if size is None else _padded(glb, size)), **output}
 
     # --- pictures -------------------------------------------------------------------------------------------
 
@@ -181,6 +183,8 @@ class Maker:
 def _padded(glb: bytes, size: int) -> bytes:
     """The same model, made heavy by a chunk of a type that readers skip."""
     padding = (size - len(glb) - 8) // 4 * 4
+    if padding < 0:
+        return glb
     header = struct.pack("<4sII", b"glTF", 2, len(glb) + 8 + padding)
     return b"".join((header, glb[12:], struct.pack("<I4s", padding, b"PADD"), bytes(padding)))
 

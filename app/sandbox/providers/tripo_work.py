@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 from app.sandbox.providers.builders import Builders
 from app.sandbox.providers.knobs import KnobBoard
@@ -91,8 +92,9 @@ class TripoWork:
             self._tasks.start(task.id)
             started = task.started_at or time.time()
             if task.fault not in _ENDS:
-                stock = self._board.of(task.account).drawing == "stock"
-                output = await self._builders.run(self._maker.make, self._inputs.job(task), stock=stock)
+                knobs = self._board.of(task.account)
+                job = replace(self._inputs.job(task), model_bytes=knobs.model_bytes)
+                output = await self._builders.run(self._maker.make, job, stock=knobs.drawing == "stock")
         await _sleep_until(started + task.work_seconds)
         if task.fault in STUCK:
             await _sleep_until(task.created_at + task.fault_seconds)

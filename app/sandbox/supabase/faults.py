@@ -16,14 +16,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.config import SandboxSettings
 from app.sandbox.supabase.errors import database_unavailable
 
-FaultKind = Literal["error_before", "slow", "truncate", "drop_reply", "database_timeout"]
+FaultKind = Literal["error_before", "slow", "truncate", "drop_reply", "database_timeout", "slow_upload"]
 
 
 class StorageFault(BaseModel):
     """What goes wrong, and for which calls.
 
     ``error_before`` and ``database_timeout`` do nothing and answer an error; ``slow`` and ``truncate`` spoil
-    the reply's body; ``drop_reply`` does the work, then cuts the connection before the answer is told.
+    the reply's body; ``drop_reply`` does the work, then cuts the connection before the answer is told;
+    ``slow_upload`` reads the request's body slowly.
     """
 
     kind: FaultKind
@@ -32,7 +33,7 @@ class StorageFault(BaseModel):
     method: str | None = Field(None, description="GET, POST, …; any when absent")
     path_contains: str = ""
     status: int = Field(503, ge=500, le=599, description="of error_before, as a proxy in front would say it")
-    bytes_per_second: int = Field(50_000, ge=1, description="of slow")
+    bytes_per_second: int = Field(50_000, ge=1, description="of slow and slow_upload")
 
 
 @dataclass
@@ -77,6 +78,8 @@ class StorageFaults:
                 await database_unavailable().response()(scope, receive, send)
             case StorageFault(kind="slow"):
                 await self._app(scope, receive, _slowed(send, fault.bytes_per_second))
+            case StorageFault(kind="slow_upload"):
+                await self._app(scope, _read_slowly(receive, fault.bytes_per_second), send)
             case StorageFault(kind="truncate"):
                 await self._app(scope, receive, _truncated(send))
             case _:
@@ -84,6 +87,15 @@ class StorageFaults:
                 # the least that makes a server cut the connection: a body announced and never sent
                 headers = [(b"content-length", b"1")]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+def _read_slowly(receive: Receive, bytes_per_second: int) -> Receive:
+    async def slowed() -> Message:
+        message = await receive()
+        await asyncio.sleep(len(message.get("body", b"")) / bytes_per_second)
+        return message
+
+    return slowed
 
 
 def _slowed(send: Send, bytes_per_second: int) -> Send:

@@ -135,6 +135,12 @@ class Town:
         rows: list[dict[str, Any]] = loopback.get(f"{self.sandbox.url}/admin/ledger", headers=ADMIN).json()
         return [row for row in rows if row["kind"] != "import"]
 
+    def storage_calls(self, key: str) -> list[dict[str, Any]]:
+        """What storage was asked for the key, and what it answered."""
+        url = f"{self.sandbox.url}/admin/storage-calls"
+        calls: list[dict[str, Any]] = loopback.get(url, params={"path_contains": key}, headers=ADMIN).json()
+        return calls
+
     def knobs(self, **changes: object) -> None:
         loopback.post(f"{self.sandbox.url}/admin/knobs", json=changes, headers=ADMIN).raise_for_status()
 
@@ -185,16 +191,19 @@ class Town:
         for task_id, operation in tasks.items():
             self.ask(operation, task_id)
         wait_for(lambda: len(self.ledger()) == paid + len(tasks) or None)
-        for row in self.rows(
-            "select w.pid from jobs j join workers w on w.id = j.worker_id"
-            " where j.task_id = any($1) and j.status = 'running'",
-            list(tasks),
-        ):
-            os.kill(row["pid"], signal.SIGKILL)
+        self.kill_workers_of(*tasks)
         ends = {self.complete_or_cut(task_id, operation) for task_id, operation in tasks.items()}
         more = sum(PAID_CALLS[operation] for operation in operations) if ends == {"complete"} else len(tasks)
         assert len(self.ledger()) == paid + more
         return ends
+
+    def kill_workers_of(self, *task_ids: str) -> None:
+        for row in self.rows(
+            "select w.pid from jobs j join workers w on w.id = j.worker_id"
+            " where j.task_id = any($1) and j.status = 'running'",
+            list(task_ids),
+        ):
+            os.kill(row["pid"], signal.SIGKILL)
 
     def complete_or_cut(self, task_id: str, operation: Operation) -> str:
         """The one exception: a call of OpenAI's, cut between its first byte and its stored reply, may end unknown."""
@@ -282,12 +291,20 @@ class Town:
 
 
 @contextlib.contextmanager
-def running_town(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: Any) -> Generator[Town]:  # noqa: ANN401
-    """``changes`` are settings by field name."""
+def running_town(
+    postgres: PostgresServer,
+    valkey: EmbeddedValkey,
+    *,
+    storage_bytes: int = 50 * 1024 * 1024,
+    **changes: Any,  # noqa: ANN401
+) -> Generator[Town]:
+    """``storage_bytes`` is the project's limit of storage; ``changes`` are settings by field name."""
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(server_home("town"))
         dsn = stack.enter_context(postgres.fresh_database())
-        sandbox = stack.enter_context(running_sandbox(dsn, home, drawing="stock"))
+        sandbox = stack.enter_context(
+            running_sandbox(dsn, home, drawing="stock", storage_file_size_limit=storage_bytes)
+        )
         port = free_port()
         values: dict[str, Any] = {
             "api_port": port,
