@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, cast
@@ -258,6 +260,22 @@ async def test_a_retry_that_finds_its_file_gone_says_so(shop: Workshop, retries:
     with pytest.raises(NotRetried, match="--may-pay-again"):
         await retry(retries, task)
     assert shop.images.ledger.posts == 1
+
+
+async def test_a_sweep_removes_what_was_kept_for_long_enough(db: Database, database: str, tmp_path: Path) -> None:
+    """The setting is in hours; a retry that began in the last moment has one more."""
+    async with open_workshop(db, database, tmp_path, storage=CountingStorage, spool_keep_hours=1) as shop:
+        storage_of(shop).limit(100)
+        task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-refused-12")
+        assert (await ended(shop, task))[0] == "failed"
+        [kept] = shop.settings.spool_directory.glob("*.kept")
+        for hours, is_there in ((1.9, True), (2.1, False)):
+            then = time.time() - hours * 3600
+            os.utime(kept, (then, then))
+            await shop.workers[0].sweeper.round()
+            assert kept.exists() is is_there
+        await shop.db.execute("update jobs set kept_until = now() - interval '1 minute'")
+        await assert_told(shop, 0)
 
 
 async def test_without_hours_nothing_is_kept(db: Database, database: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 
 from app.sandbox.media.glb_read import GlbFile
+from app.sandbox.providers.stock import stock_model
 from PIL import Image
 
 from tests.loopback import loopback
@@ -31,3 +32,14 @@ def test_a_model_with_a_preview(tripo: Tripo, back: Back) -> None:
     model = fetch(made["output"]["model_url"])
     assert list(GlbFile(model).parts())
     assert Image.open(io.BytesIO(fetch(made["output"]["rendered_image_url"]))).format == "WEBP"
+
+
+def test_a_model_that_is_filled_up_to_a_size(tripo: Tripo, back: Back) -> None:
+    sizes: list[int] = []
+    for wanted in (1_000, 400_000):
+        back.turn(drawing="stock", model_bytes=wanted)
+        made = tripo.made("/generation/text-to-model", {"model": "v3.1-20260211", "prompt": "a fox"})
+        model = fetch(made["output"]["model_url"])
+        assert list(GlbFile(model).parts())
+        sizes.append(len(model))
+    assert sizes == [len(stock_model()), 400_000]

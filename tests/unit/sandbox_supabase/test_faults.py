@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Generator
 
 import httpx
@@ -42,6 +44,26 @@ def test_a_dropped_reply_did_its_work(admin: httpx.Client, service: httpx.Client
     with pytest.raises(httpx.RemoteProtocolError):
         service.post(OBJECT, content=b"stored all the same")
     assert service.get(OBJECT).content == b"stored all the same"
+
+
+def test_an_upload_that_is_read_slowly_and_what_storage_saw_of_it(admin: httpx.Client, service: httpx.Client) -> None:
+    path = f"/object/{BUCKET}/seen"
+    arm(admin, kind="slow_upload", count=1, bytes_per_second=20_000)
+    begun = threading.Thread(target=lambda: service.post(path, content=bytes(10_000)))
+    begun.start()
+
+    def seen() -> list[tuple[int, int | None, bool]]:
+        calls = admin.get("/storage-calls", params={"path_contains": path}).json()
+        return [(call["received"], call["status"], call["is_over"]) for call in calls]
+
+    while not seen() or not seen()[0][0]:
+        time.sleep(0.01)
+    assert seen() == [(10_000, None, False)], "read, and not passed on"
+    begun.join()
+    assert seen() == [(10_000, 200, True)]
+    service.post(path, content=b"again")
+    assert [status for _, status, _ in seen()] == [200, 400]
+    assert admin.get("/storage-calls", headers={"X-Admin-Key": "wrong"}).status_code == 403
 
 
 def test_a_truncated_download(admin: httpx.Client, service: httpx.Client) -> None:
