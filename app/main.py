@@ -21,6 +21,7 @@ from app.deps import authenticate
 from app.middleware import AuthenticatedBodies, BodyLimit, BodyTime, HeadAsGet, RequestContext, TrailingSlash
 from app.observability import configure_logging
 from app.routers import assets, events, generation, operations, tasks, uploads
+from app.routers.multipart import FORM_BYTES
 from app.schemas.problems import Fault, Problem
 from app.tasks.bells import celery_bells
 
@@ -58,7 +59,7 @@ def create_app(
     problems.install(app)
     for module in (generation, tasks, events, uploads, assets, operations):
         app.include_router(module.router)
-    upload_bytes = max(settings.max_input_bytes, settings.max_model_bytes) + uploads.FORM_BYTES
+    upload_bytes = max(settings.max_input_bytes, settings.max_model_bytes) + FORM_BYTES
     app.add_middleware(AuthenticatedBodies, authenticate=authenticate)
     app.add_middleware(BodyTime, seconds=_JSON_SECONDS, unhurried=frozenset({"/uploads"}))
     app.add_middleware(BodyLimit, limit=_JSON_BYTES, limits={"/uploads": upload_bytes})

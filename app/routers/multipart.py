@@ -14,6 +14,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from app.domain.sniff import HEAD_BYTES
 from app.errors import AppError, ErrorCode
 
+FORM_BYTES = 64 * 1024  # what a form may have beside its file
+
 _FILE = "file"
 _FIELD_BYTES = 1024
 _HEADER_BYTES = 4096
@@ -62,6 +64,8 @@ class FormReceiver:
         self._pending = bytearray()  # of the file, not yet on disk
         self._received = 0
         self._limit: int | None = None
+        self._body_bytes = 0
+        self._delimiters = 0
 
     async def receive(self, content_type: str, body: AsyncIterator[bytes]) -> ReceivedForm:
         """Read the whole body.
@@ -69,11 +73,15 @@ class FormReceiver:
         Raises AppError: UNSUPPORTED_MEDIA_TYPE, MALFORMED_REQUEST, VALIDATION_ERROR, INPUT_TOO_LARGE and what
         ``limit_of`` and ``room`` raise.
         """
-        parser = self._parser(content_type)
+        boundary = _boundary(content_type)
+        parser = self._parser(boundary)
+        delimiter, tail = b"\r\n--" + boundary, b""
         sink = await asyncio.to_thread(self._target.open, "wb")
         try:
             async for chunk in body:
+                tail = self._count_delimiters(delimiter, tail + chunk)
                 parser.write(chunk)
+                self._check_rest(len(chunk), len(delimiter))
                 if len(self._pending) >= _WRITE_BYTES:
                     await self._flush(sink)
             parser.finalize()
@@ -89,13 +97,24 @@ class FormReceiver:
             raise _invalid(_FILE, "missing", "A file is needed.")
         return ReceivedForm(self._target, self._fields)
 
-    def _parser(self, content_type: str) -> MultipartParser:
-        kind, options = parse_options_header(content_type)
-        if kind != b"multipart/form-data":
-            raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send the file as multipart/form-data.")
+    def _count_delimiters(self, delimiter: bytes, data: bytes) -> bytes:
+        """The end of the data, where another may have begun. The parser goes byte by byte at each, and takes one that
+        something else follows for a part of the file, which no form may have."""
+        self._delimiters += data.count(delimiter)
+        if self._delimiters > _PARTS + 1:  # the last one ends the form
+            raise _malformed(f"A form may have {_PARTS} parts.")
+        return data[max(0, len(data) - len(delimiter) + 1) :]
+
+    def _check_rest(self, size: int, held_back: int) -> None:
+        """The parser takes what is not of the file byte by byte; it holds back the beginning of a delimiter."""
+        self._body_bytes += size
+        if self._body_bytes - self._received > FORM_BYTES + held_back:
+            raise _malformed(f"Beside its file a form may have {FORM_BYTES} bytes.")
+
+    def _parser(self, boundary: bytes) -> MultipartParser:
         try:
             return MultipartParser(
-                options.get(b"boundary", b""),
+                boundary,
                 {
                     "on_part_begin": self._begin,
                     "on_header_field": self._header_field,
@@ -180,6 +199,13 @@ class FormReceiver:
 
     def _end(self) -> None:
         self._ended = True
+
+
+def _boundary(content_type: str) -> bytes:
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send the file as multipart/form-data.")
+    return options.get(b"boundary", b"")
 
 
 def _malformed(detail: str) -> AppError:

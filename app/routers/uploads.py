@@ -13,8 +13,6 @@ from app.routers.pace import Pace, keep_pace
 from app.schemas.problems import documented
 from app.schemas.uploads import MULTIPART_BODY, UploadedAsset
 
-FORM_BYTES = 64 * 1024  # what a form may have beside its file
-
 _TASK, _TYPE = "task_id", "input_asset_type"
 
 router = APIRouter(tags=["assets"])
