@@ -83,6 +83,7 @@ class BoundedHead(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        self.ws_protocol_class = None  # we serve none, and an upgrade would take the connection out of every count
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):  # a Unix socket has none
             address = str(peer[0])  # pyright: ignore[reportUnknownArgumentType]

@@ -170,3 +170,13 @@ async def test_an_address_has_so_many_connections(gate: Gateway) -> None:
     async with asyncio.timeout(SECONDS):
         while (await gate.get("/health/live")).status_code != 200:  # until the server has seen them go
             await asyncio.sleep(0.01)
+
+
+async def test_connections_that_ask_for_another_protocol_are_counted_out(gate: Gateway) -> None:
+    key = "dGhlIHNhbXBsZSBub25jZQ=="
+    upgrade = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"
+    for _ in range(12):
+        await talk(gate, f"GET /nowhere HTTP/1.1\r\n{upgrade}")
+        async with asyncio.timeout(SECONDS):
+            while (await gate.get("/health/live", headers={"Connection": "close"})).status_code != 200:
+                await asyncio.sleep(0.01)
