@@ -14,6 +14,9 @@ from app import problems
 from app.errors import ErrorCode
 
 HEAD_BYTES = 64 * 1024  # request line and headers; trailers of a chunked body count, too
+# each piece of a body costs as much as some hundred bytes: clients send kilobytes in each
+MOST_SMALL_PIECES = 10_000
+_SPARE_BYTES_PER_PIECE = 64
 _HEAD_SECONDS = 30.0
 
 
@@ -73,10 +76,14 @@ def _too_many() -> bytes:
 
 
 class BoundedHead(HttpToolsProtocol):
-    """Whoever sends an endless head, or none, loses the connection before it costs memory."""
+    """Whoever sends an endless head, or none, or a body in pieces of a few bytes, loses the connection before it costs
+    memory or time."""
 
     _head_bytes = 0
     _in_head = True
+    _in_message = False
+    _body_bytes = 0
+    _body_pieces = 0
     _timer: asyncio.TimerHandle | None = None
     _counted_address: str | None = None
     connections_by_address = ConnectionsByAddress(0)
@@ -107,10 +114,29 @@ class BoundedHead(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self.send_400_response("The head of the request is too long.")
+        elif self._is_idle:  # line ends before a request ended the server's own patience, and begin none
+            self._begin_head()
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._in_message and not self._in_head and self.cycle.response_complete
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_message = True
+        self._body_bytes = self._body_pieces = 0
         self._begin_head()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._body_pieces += 1
+        if self._body_pieces > MOST_SMALL_PIECES + self._body_bytes // _SPARE_BYTES_PER_PIECE:
+            raise ValueError("the body is in too many pieces")  # the parser makes a refusal of it
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_message = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)

@@ -7,6 +7,7 @@ import base64
 import struct
 import zlib
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -204,3 +205,21 @@ async def test_heads(gate: Gateway) -> None:
         answer = await exchange(gate, head)
         assert answer == b"" or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 401 ", b"HTTP/1.1 422 ")), name
         assert b"200 OK" not in answer, name
+
+
+async def test_line_ends_in_place_of_a_request_are_a_head(gate: Gateway) -> None:
+    reader, writer = await asyncio.open_connection(gate.http.base_url.host, gate.http.base_url.port)
+    writer.write(b"HEAD /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"\r\n" * 1_000_000)
+        with suppress(ConnectionError):  # closed while we were still sending
+            assert (await reader.read()).startswith((b"HTTP/1.1 400 ", b""))
+    writer.close()
+
+
+async def test_a_body_in_pieces_of_a_byte_is_refused(gate: Gateway) -> None:
+    token = gate.headers()["Authorization"]
+    head = POST + f"Authorization: {token}\r\nX-User-Id: {gate.user_id}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    assert b"Invalid HTTP request" in await exchange(gate, head + b"1\r\nx\r\n" * 15_000 + b"0\r\n\r\n")
+    assert b"Invalid HTTP request" not in await exchange(gate, head + b"1\r\nx\r\n" * 9_000 + b"0\r\n\r\n")
