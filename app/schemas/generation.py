@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +24,7 @@ _MOST_FACES = {
     "P2-20260801": 50_000,
 }
 _FEWEST_FACES = 50
+_MOST_FIELDS = 64  # more than an operation has: each that is unknown costs a fault
 
 
 class _Body(BaseModel):
@@ -56,6 +58,13 @@ class _Body(BaseModel):
         identified within, and without inputs, which their objects stand for."""
         values = self.model_dump(exclude_defaults=True, exclude_none=True, exclude={"task_id"})
         return {name: value for name, value in values.items() if not name.endswith(("_asset_url", "_asset_urls"))}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was sent
+        if isinstance(data, Mapping) and len(cast("Mapping[str, Any]", data)) > _MOST_FIELDS:
+            raise ValueError(f"A body may have {_MOST_FIELDS} fields.")
+        return data
 
     @model_validator(mode="after")
     def _prompt_with_style_fits(self) -> Self:

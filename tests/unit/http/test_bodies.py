@@ -159,3 +159,11 @@ def test_commands_hold_what_was_sent() -> None:
     assert command(ImageToImage).input_image_asset_urls == (URL,)
     assert command(SketchToModel).input_sketch_asset_url == URL
     assert command(RefineModel, texture_quality="extreme").options == ModelOptions(texture_quality="extreme")
+
+
+def test_a_body_of_fields_that_are_not_there_costs_one_fault() -> None:
+    for operation in (TextToImage, ImageToImage, TextToModel, ImageToModel, SketchToModel, RefineModel):
+        with pytest.raises(ValidationError) as refused:
+            operation.model_validate({f"unknown_{number}": 0 for number in range(1000)})
+        assert refused.value.error_count() == 1
+        assert len(operation.model_fields) < 50
