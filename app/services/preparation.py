@@ -11,6 +11,7 @@ from app.db import slots
 from app.db.pool import Database
 from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Deferred
+from app.domain.statuses import WaitingFor
 from app.errors import AppError, ErrorCode
 from app.services.job_run import ClaimLost, JobEnded, JobRun
 from app.services.turns import Turns
@@ -34,7 +35,8 @@ class Preparation:
         """While inside, the job holds no slot of its pool; at the end it has one again. Nothing is paid yet: a stop
         interrupts it.
 
-        Raises ClaimLost, HandBack, JobEnded when enough of the user's jobs are at it, and what the inside raises.
+        Raises ClaimLost, HandBack, JobEnded when enough of the user's jobs are at it or the provider takes no work any
+        more, and what the inside raises.
         """
         with run.exposed():
             with boundary(Boundary.SLOT, [run.job.task_id]):
@@ -54,7 +56,12 @@ class Preparation:
         pause = _PAUSE_SECONDS
         while True:
             with boundary(Boundary.SLOT, [run.job.task_id]):
-                taken = await slots.take(self._database, run.claim, run.job.pool)
+                try:
+                    taken = await slots.take(self._database, run.claim, run.job.pool)
+                except slots.BreakerOpen:
+                    raise JobEnded(
+                        Deferred(None, None, random.uniform(*_COME_BACK_SECONDS), WaitingFor.BREAKER)
+                    ) from None
             if taken is None:
                 raise ClaimLost
             if taken:

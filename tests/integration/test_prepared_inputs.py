@@ -10,8 +10,9 @@ from typing import cast
 
 import pytest
 from app.ai_clients.base import ImageReceipt, ImageRequest
+from app.ai_clients.errors import Advice, Refused
 from app.ai_clients.fake import FakeImages
-from app.db import claims, slots
+from app.db import breakers, claims, slots
 from app.db.pool import Database
 from app.db.settle import settle
 from app.db.workers import WorkerIdentity
@@ -180,6 +181,20 @@ async def test_a_canceled_job_gives_up_its_place_in_the_line(narrow: Workshop) -
     assert gate(narrow).under_way == 0
 
 
+async def test_a_breaker_that_opens_meanwhile_keeps_who_is_prepared_and_who_is_in_line(narrow: Workshop) -> None:
+    picture = await narrow.put_picture("gated.png")
+    for number in range(3):
+        await narrow.ask(Operation.IMAGE_TO_IMAGE, f"task-breaker-{number}", pictures=[picture])
+    await until_under_way(narrow, 2)
+    narrow.images.ledger.refuse_next(Refused(ErrorCode.PROVIDER_KEY_REJECTED, "no", advice=Advice.CONFIGURATION))
+    gate(narrow).let_go.set()
+    async with asyncio.timeout(PATIENCE):
+        while await narrow.db.fetchval("select count(*) from jobs where status = 'running' or attempt = 0"):
+            await asyncio.sleep(0.02)
+    assert narrow.images.ledger.posts == 1, "a provider that takes nothing is asked once"
+    assert await narrow.db.fetchval("select count(*) from jobs where status = 'queued' and failures = 0") == 3
+
+
 # --- the line, step by step --------------------------------------------------------------------------------------
 
 
@@ -226,6 +241,24 @@ async def test_the_line_has_the_order_of_claims(db: Database) -> None:
     assert await slots.take(db, first.claim, "openai") is True
     await settle(db, [Settlement(last, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await slots.take(db, second.claim, "openai") is True
+
+
+async def test_only_the_probe_takes_a_slot_while_the_breaker_is_not_closed(db: Database) -> None:
+    worker = await make_worker(db)
+    for number in range(2):
+        await accept(db, image_plan(await make_user(db), f"task-probing-{number}"))
+    (early, probe) = await claimed(db, worker)
+    await db.execute(
+        "update providers set state = 'open', probe_at = now(), opened_at = now(), tripped_at = now(),"
+        " error_code = 'provider_unavailable' where name = 'openai'"
+    )
+    for job in (early, probe):
+        await slots.lend(db, job.claim)
+    async with db.transaction() as connection:
+        await breakers.begin_probe(connection, "openai", job_id=probe.claim.job_id, attempt=probe.claim.attempt)
+    with pytest.raises(slots.BreakerOpen):
+        await slots.take(db, early.claim, "openai")
+    assert await slots.take(db, probe.claim, "openai") is True
 
 
 async def test_a_lost_claim_takes_no_slot(db: Database) -> None:
