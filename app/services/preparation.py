@@ -20,6 +20,7 @@ from app.services.vacancies import Vacancies
 _AT_ONCE = 2
 MOST_PREPARING = 8  # of a user and process; a further job goes back to the queue for a while
 _COME_BACK_SECONDS = (1.0, 3.0)
+_LONGEST_COME_BACK = 5  # times that
 _PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 
@@ -49,7 +50,7 @@ class Preparation:
             except AppError as error:
                 if error.error is not ErrorCode.TOO_MANY_INPUTS:
                     raise
-                raise JobEnded(Deferred(None, None, random.uniform(*_COME_BACK_SECONDS))) from None
+                raise JobEnded(Deferred(None, None, come_back_seconds(run.job.deferrals))) from None
             await self._slot_again(run)
 
     async def _slot_again(self, run: JobRun) -> None:
@@ -60,7 +61,7 @@ class Preparation:
                     taken = await slots.take(self._database, run.claim, run.job.pool)
                 except slots.BreakerOpen:
                     raise JobEnded(
-                        Deferred(None, None, random.uniform(*_COME_BACK_SECONDS), WaitingFor.BREAKER)
+                        Deferred(None, None, come_back_seconds(run.job.deferrals), WaitingFor.BREAKER)
                     ) from None
             if taken is None:
                 raise ClaimLost
@@ -68,3 +69,8 @@ class Preparation:
                 return
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+
+def come_back_seconds(deferrals: int) -> float:
+    """Longer for who was sent away before: a flood that is prepared slowly is not claimed in vain all the time."""
+    return random.uniform(*_COME_BACK_SECONDS) * min(1 + deferrals, _LONGEST_COME_BACK)

@@ -20,7 +20,7 @@ from app.domain.jobs import ClaimedJob, Failed, Settlement
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
 from app.errors import ErrorCode
-from app.services.preparation import MOST_PREPARING
+from app.services.preparation import MOST_PREPARING, come_back_seconds
 from app.storage.base import ObjectInfo
 from app.storage.memory import MemoryStorage
 
@@ -170,6 +170,12 @@ async def test_a_flood_of_pictures_is_prepared_a_few_at_a_time_and_delays_nobody
     assert await narrow.db.fetchval("select count(*) from jobs where status = 'running'") <= MOST_PREPARING + 1
     assert await narrow.db.fetchval("select max(failures) from jobs") == 0
     assert len(prompts(narrow)) == 3
+
+
+def test_who_is_sent_away_again_stays_away_longer() -> None:
+    assert 1 <= come_back_seconds(0) <= 3
+    assert 3 <= come_back_seconds(2) <= 9
+    assert 5 <= come_back_seconds(1000) <= 15
 
 
 async def test_a_canceled_job_gives_up_its_place_in_the_line(narrow: Workshop) -> None:
