@@ -75,7 +75,7 @@ cross join lateral (
 where case r.status when 'failed' then j.status = 'failed' and not exists (
       select from jobs o where o.request_id = j.request_id and o.status = 'failed'
         and (o.step, o.chunk, o.id) < (j.step, j.chunk, j.id))
-    when 'completed' then j.kept_until > now() end
+    when 'completed' then j.kept_call is not null end
 """
 
 _IN_REACH = """coalesce(j.kept_until > now(), false)
@@ -137,7 +137,7 @@ async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[J
     jobs = await database.fetch(
         "select j.id, j.step, j.type, j.provider, j.pool, j.lane, j.priority, j.params, j.estimate_micros"
         " from jobs j join requests r on r.id = j.request_id where r.id = $1"
-        " and case r.status when 'failed' then j.status = 'failed' else j.kept_until > now() end"
+        " and case r.status when 'failed' then j.status = 'failed' else j.kept_call is not null end"
         " order by j.step, j.chunk",
         request_id,
     )

@@ -5,6 +5,7 @@ Final states are final, so the repeat is a new request of the same task, for the
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -13,7 +14,7 @@ from app.db import jobs, requests
 from app.db.jobs import FailedRequest
 from app.db.pool import Database
 from app.db.requests import DuplicateRequest, RequestPlan, TaskOwnedByAnother, UnknownUser
-from app.domain.jobs import LANES, AssetPlan
+from app.domain.jobs import LANES, AssetPlan, JobPlan
 from app.services.bells import Bells
 from app.services.notifier import Notifier
 
@@ -67,6 +68,8 @@ class Retries:
         old_jobs, old_assets = await jobs.unfinished_jobs(self._database, failed.request_id)
         job_ids = {job.id: uuid4() for job in old_jobs}
         asset_ids = {asset.id: uuid4() for asset in old_assets}
+        kept = failed.kept if failed.kept_is_in_reach else None
+        rows = Counter(asset.job_id for asset in old_assets)
         return RequestPlan(
             id=uuid4(),
             task_id=failed.task_id,
@@ -79,11 +82,11 @@ class Retries:
             job_id=job_ids[old_jobs[-1].id],
             jobs=[
                 replace(
-                    job,
+                    _for_rows(job, rows[job.id]) if kept is None or job.id != failed.job_id else job,
                     id=job_ids[job.id],
                     retry_of=job.id,
                     keeps_paid_work=failed.keeps_paid_work and job.id == failed.job_id,
-                    kept=failed.kept if failed.kept_is_in_reach and job.id == failed.job_id else None,
+                    kept=kept if job.id == failed.job_id else None,
                 )
                 for job in old_jobs
             ],
@@ -101,6 +104,14 @@ def _kept(failed: FailedRequest) -> str:
     if failed.kept.until <= datetime.now(UTC):
         return f"{kept} and is gone; "
     return f"{kept.replace('was', 'is')}, where no worker runs: start one; else "
+
+
+def _for_rows(job: JobPlan, rows: int) -> JobPlan:
+    """The job as it was planned; one that lost some of its pictures pays for those alone."""
+    n = job.params.get("n", rows)
+    if n <= rows:
+        return job
+    return replace(job, params={**job.params, "n": rows}, estimate_micros=job.estimate_micros * rows // n)
 
 
 def _again(asset: AssetPlan, job_ids: dict[UUID, UUID], asset_ids: dict[UUID, UUID]) -> AssetPlan:

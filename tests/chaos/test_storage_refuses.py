@@ -245,6 +245,24 @@ async def test_what_is_no_longer_kept_is_told_and_paid_again_only_when_allowed(
     assert shop.images.ledger.posts == 2
 
 
+async def test_of_some_pictures_that_are_no_longer_kept_those_alone_are_paid_again(
+    shop: Workshop, retries: Retries
+) -> None:
+    storage = storage_of(shop)
+    storage.refuses = "/1.png"
+    task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-refused-12", n=3)
+    assert (await ended(shop, task))[0] == "completed"
+    storage.refuses = None
+    await shop.db.execute("update jobs set kept_until = now() - interval '1 minute'")
+    with pytest.raises(NotRetried, match=r"is gone.*--may-pay-again"):
+        await retry(retries, task)
+    await retry(retries, task, may_pay_again=True)
+    assert (await ended(shop, task))[0] == "completed"
+    assert await shop.calls() == [("settled", None, 3 * IMAGE), ("settled", None, IMAGE)]
+    assert await shop.db.fetchval("select estimate_micros from jobs where retry_of is not null") == IMAGE
+    await assert_told(shop, 0)
+
+
 async def test_a_retry_that_finds_its_file_gone_says_so(shop: Workshop, retries: Retries) -> None:
     storage = storage_of(shop)
     storage.limit(100)
