@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -115,6 +115,7 @@ class WorkerContainer:
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings, host=identity.host)
+            identity = replace(identity, host=spool.host)
             vacancies = Vacancies(database, bells, notifier, user_limits(settings))
             reconciler = Reconciler(database, vacancies, providers.all_models, settings)
             stack.push_async_callback(reconciler.aclose)

@@ -36,7 +36,8 @@ _REPLY = "reply"
 
 class Spool:
     """``max_bytes`` bounds what this process keeps on disk at a time, by what transfers say they may need. Paid results
-    that storage refused are kept beyond that, on this ``host``, for ``keep_seconds``."""
+    that storage refused are kept beyond that, on this ``host``, for ``keep_seconds``; ``open`` adds a name that
+    lies beside the directory to the host's, for two machines may be called the same."""
 
     def __init__(self, directory: Path, *, max_bytes: int, host: str = "", keep_seconds: float = 0.0) -> None:
         self._directory = directory
@@ -49,6 +50,10 @@ class Spool:
     def open(self) -> None:
         """Make the directory and remove what crashed runs left long ago."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        name = self._directory.with_suffix(".name")
+        with contextlib.suppress(FileExistsError):
+            name.symlink_to(uuid4().hex[:8])  # a link is made whole or not at all
+        self.host = f"{self.host}/{name.readlink()}"
         for path in self._directory.iterdir():
             if path.suffix != ".kept":
                 _remove_older(path, _LEFTOVER_SECONDS)

@@ -78,8 +78,9 @@ async def assert_told(shop: Workshop, kept: int) -> None:
     """The audit finds nothing wrong, and says what waits for an operator."""
     findings = await audit_rows(shop.db, shop.settings)
     assert findings.clean, findings
+    host = shop.workers[0].engine.identity.host
     assert [note for note in findings.notes if "refused" in note] == (
-        [f"{kept} paid results that storage refused are kept for a retry (localhost)"] if kept else []
+        [f"{kept} paid results that storage refused are kept for a retry ({host})"] if kept else []
     )
 
 
@@ -102,7 +103,7 @@ async def test_pictures_that_are_refused_are_settled_kept_and_stored_by_a_retry(
     assert listed.kept is not None
     record = await jobs.record(shop.db, listed.job_id, events=1)
     assert record is not None
-    assert record.job["kept_host"] == "localhost"
+    assert record.job["kept_host"] == shop.workers[0].engine.identity.host
     await assert_told(shop, 1)
     # too early: nothing is paid, and nothing is lost
     await retry(retries, task)
@@ -199,6 +200,24 @@ async def test_a_retry_runs_where_the_picture_is(shop: Workshop, retries: Retrie
     await retry(retries, task)
     assert (await ended(shop, task))[0] == "completed"
     assert await shop.db.fetchval("select attempt from jobs where retry_of is not null") == 1
+    assert shop.images.ledger.posts == 1
+
+
+async def test_another_machine_of_the_same_name_is_another_machine(
+    shop: Workshop, retries: Retries, tmp_path: Path
+) -> None:
+    storage = storage_of(shop)
+    storage.limit(100)
+    task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-refused-13")
+    assert (await ended(shop, task))[0] == "failed"
+    storage.limit()
+    await shop.workers.pop().aclose()
+    await shop.start(home=tmp_path / "elsewhere" / "localhost")
+    with pytest.raises(NotRetried, match="no worker runs"):
+        await retry(retries, task)
+    await shop.start()
+    await retry(retries, task)
+    assert (await ended(shop, task))[0] == "completed"
     assert shop.images.ledger.posts == 1
 
 
