@@ -99,7 +99,8 @@ def gone_private(outside: Outside) -> Generator[Settings]:
 
 @contextlib.contextmanager
 def small_project(outside: Outside) -> Generator[Settings]:
-    """A project that takes 50 MiB, whatever its buckets say; a killed doctor left its bucket there."""
+    """A project that takes 50 MiB, whatever its buckets say; a killed doctor left its bucket there, and another doctor
+    takes its own away just now."""
     settings = outside.settings
 
     def bucket(name: str, *, public: bool = False) -> dict[str, object]:
@@ -109,13 +110,15 @@ def small_project(outside: Outside) -> Generator[Settings]:
         return {"id": name, "name": name, "owner": "", "public": public, **times, **bounds}
 
     results, inputs = settings.generated_assets_bucket_name, settings.input_bucket_names[0]
-    left = bucket("makeit3d-doctor-probe-left")
+    left, gone = bucket("makeit3d-doctor-probe-left"), bucket("makeit3d-doctor-probe-gone")
+    not_found = {"statusCode": "404", "error": "Bucket not found", "message": "Bucket not found"}
     too_large = {"statusCode": "413", "error": "Payload too large", "message": "The object exceeded the maximum size"}
     answers: dict[str, tuple[int, object]] = {
         f"/storage/v1/bucket/{results}": (200, bucket(results, public=True)),
         f"/storage/v1/bucket/{inputs}": (200, bucket(inputs)),
-        "/storage/v1/bucket": (200, [bucket(results), left]),
+        "/storage/v1/bucket": (200, [bucket(results), gone, left]),
         "POST /storage/v1/bucket": (413, too_large),
+        f"DELETE /storage/v1/bucket/{gone['id']}": (404, not_found),
         f"DELETE /storage/v1/bucket/{left['id']}": (200, {"message": "Successfully deleted"}),
     }
     with answering(answers) as url:

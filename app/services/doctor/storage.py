@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -120,16 +120,9 @@ def _bounds(name: str, bucket: Bucket, largest: int, types: tuple[str, ...]) -> 
     seen: list[Finding] = []
     if bucket.max_bytes is not None and bucket.max_bytes < largest:
         seen.append(Finding(Code.BUCKET_LIMIT_SMALL, f"{name} takes {bucket.max_bytes:,} bytes, not {largest:,}"))
-    if bucket.content_types is not None:
-        allowed = bucket.content_types
-        if refused := [kind for kind in types if not _takes(allowed, kind)]:
-            seen.append(Finding(Code.BUCKET_TYPES, f"{name} refuses {', '.join(refused)}"))
+    if refused := [kind for kind in types if not bucket.takes(kind)]:
+        seen.append(Finding(Code.BUCKET_TYPES, f"{name} refuses {', '.join(refused)}"))
     return seen
-
-
-def _takes(allowed: Collection[str], kind: str) -> bool:
-    """As the real server judges: by the exact type or ``type/*``, in small letters; an empty list allows everything."""
-    return not allowed or kind in allowed or f"{kind.partition('/')[0]}/*" in allowed
 
 
 async def _has_public_links(patient: _StoragePatient) -> bool:
