@@ -211,12 +211,14 @@ async def lanes_served(database: Database, *, worker_ttl_seconds: float) -> dict
 
 
 async def job_types_unserved(database: Database, *, worker_ttl_seconds: float) -> dict[str, int]:
-    """Queued jobs by type, of the types that no live worker handles; empty where no worker lives at all."""
+    """Queued jobs by type, of the types that no live worker handles; empty where no worker lives at all. A worker of an
+    older version does not say what it handles."""
     rows = await database.fetch(
         "with live as ("
         "  select job_types from workers where not stopping and seen_at > now() - make_interval(secs => $1)"
         ") select j.type, count(*) as jobs from jobs j where j.status = 'queued' and exists (select from live)"
-        " and not exists (select from live where j.type = any(live.job_types)) group by j.type order by j.type",
+        " and not exists (select from live where j.type = any(live.job_types) or live.job_types = '{}')"
+        " group by j.type order by j.type",
         worker_ttl_seconds,
     )
     return {row["type"]: row["jobs"] for row in rows}

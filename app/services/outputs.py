@@ -21,14 +21,8 @@ from app.domain.jobs import AssetKind, AssetSlot, StoredFile
 from app.domain.storage_keys import output_key, preview_key
 from app.errors import AppError, ErrorCode
 from app.services.job_run import ClaimLost, JobRun
-from app.storage.base import (
-    ContentTypeRefused,
-    Limiter,
-    ObjectStorage,
-    ObjectTooLarge,
-    StorageError,
-    StorageUnavailable,
-)
+from app.services.storage_refusals import lasting_refusal
+from app.storage.base import ObjectStorage, StorageError, StorageUnavailable
 from app.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
@@ -136,23 +130,12 @@ class Outputs:
 
 def _refusal(error: StorageError, bucket: str, size: int, content_type: str) -> ResultRefused:
     """What an operator has to change, and where."""
-    match error:
-        case ObjectTooLarge(limiter=Limiter.BUCKET, max_bytes=limit):
-            code = ErrorCode.STORAGE_REFUSED_SIZE
-            why = f"bucket {bucket} takes at most {limit:,}: raise the file size limit of the bucket"
-        case ObjectTooLarge(limiter=Limiter.PROJECT):
-            code = ErrorCode.STORAGE_REFUSED_SIZE
-            why = "more than the project's upload limit: raise it in the Storage settings of the project"
-        case ObjectTooLarge():
-            code = ErrorCode.STORAGE_REFUSED_SIZE
-            why = f"more than storage takes: raise the file size limit of bucket {bucket} or of the project"
-        case ContentTypeRefused():
-            code = ErrorCode.STORAGE_REFUSED_TYPE
-            why = f"bucket {bucket} does not take {content_type}: add it to the allowed MIME types of the bucket"
-        case _:
-            code = ErrorCode.STORAGE_REFUSED
-            why = f"storage answers {error}: see that bucket {bucket} exists and that the service key may write to it"
-    return ResultRefused(code, f"The result has {size:,} bytes, {why}.")
+    found = lasting_refusal(error, bucket=bucket, size=size, content_type=content_type)
+    if found is not None:
+        code, why = found
+        return ResultRefused(code, f"The result has {why}.")
+    why = f"storage answers {error}: see that bucket {bucket} exists and that the service key may write to it"
+    return ResultRefused(ErrorCode.STORAGE_REFUSED, f"The result has {size:,} bytes, {why}.")
 
 
 def _measure(path: Path) -> tuple[int, str]:

@@ -30,15 +30,9 @@ from app.services.input_files import IMPORTABLE_BYTES, InputFiles
 from app.services.notifier import Notifier
 from app.services.outputs import content_link
 from app.services.spool import Spool
+from app.services.storage_refusals import lasting_refusal
 from app.services.upload_room import Holding, UploadRoom
-from app.storage.base import (
-    ContentTypeRefused,
-    Limiter,
-    ObjectStorage,
-    ObjectTooLarge,
-    StorageError,
-    StorageUnavailable,
-)
+from app.storage.base import ObjectStorage, StorageError, StorageUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -219,22 +213,14 @@ class Uploads:
 
 
 def _refusal(error: StorageError, bucket: str, size: int, content_type: str) -> AppError:
-    """What storage refuses for good names the limit and where it is raised: the same file would be refused again."""
-    match error:
-        case ObjectTooLarge(limiter=Limiter.BUCKET, max_bytes=int(limit)):
-            why = f"bucket {bucket} takes at most {limit:,}: the bucket's file size limit can be raised"
-        case ObjectTooLarge(limiter=Limiter.PROJECT):
-            why = "more than the project's upload limit, which can be raised in its Storage settings"
-        case ObjectTooLarge():
-            why = f"more than storage takes: the limit of bucket {bucket} or of the project can be raised"
-        case ContentTypeRefused():
-            detail = f"Bucket {bucket} does not take {content_type}: its allowed MIME types can be extended."
-            return AppError(ErrorCode.STORAGE_REFUSED_TYPE, detail)
-        case StorageUnavailable():
-            return AppError(ErrorCode.STORAGE_UNAVAILABLE, "Please send the file again.", retry_after=5)
-        case _:
-            return AppError(ErrorCode.STORAGE_UNAVAILABLE, "Storage takes no uploads just now.", retry_after=60)
-    return AppError(ErrorCode.STORAGE_REFUSED_SIZE, f"The file has {size:,} bytes, {why}.")
+    """What storage refuses for good is not worth a repeat: the same file would be refused again."""
+    found = lasting_refusal(error, bucket=bucket, size=size, content_type=content_type)
+    if found is not None:
+        code, why = found
+        return AppError(code, f"The file has {why}.")
+    if isinstance(error, StorageUnavailable):
+        return AppError(ErrorCode.STORAGE_UNAVAILABLE, "Please send the file again.", retry_after=5)
+    return AppError(ErrorCode.STORAGE_UNAVAILABLE, "Storage takes no uploads just now.", retry_after=60)
 
 
 def _wrong(field: str, message: str) -> AppError:
