@@ -23,12 +23,16 @@ _apikey = APIKeyHeader(
 )
 
 
-def services_of(request: Request) -> ApiContainer:
+def services_of(scope: Scope) -> ApiContainer:
     """The composition that the application's lifespan opened."""
-    return cast("ApiContainer", request.app.state.services)
+    return cast("ApiContainer", scope["app"].state.services)
 
 
-Services = Annotated[ApiContainer, Depends(services_of)]
+async def _services(request: Request) -> ApiContainer:
+    return services_of(request.scope)  # a dependency that is no coroutine would run in a thread
+
+
+Services = Annotated[ApiContainer, Depends(_services)]
 
 
 async def authenticate(scope: Scope) -> Principal:
@@ -41,7 +45,7 @@ async def authenticate(scope: Scope) -> Principal:
     if known is not None:
         return known
     headers = request.headers
-    principal = await services_of(request).verifier.verify(
+    principal = await services_of(scope).verifier.verify(
         authorization=headers.get("authorization"),
         apikey=headers.get("apikey"),
         user_id_header=headers.get("x-user-id"),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Depends, Header, Response
 
+from app.container import ApiContainer
 from app.deps import Caller, Services
 from app.domain.commands import GenerateCommand
 from app.domain.principal import Principal
@@ -96,9 +97,9 @@ _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"')
 class Acceptance:
     """One request with its caller and its answer's headers."""
 
-    def __init__(self, caller: Caller, services: Services, response: Response, key: IdempotencyKey = None) -> None:
-        self._caller: Principal = caller
-        self._services: Services = services
+    def __init__(self, caller: Principal, services: ApiContainer, response: Response, key: str | None) -> None:
+        self._caller = caller
+        self._services = services
         self._response = response
         self._key = None if key is None else _bare(key)
 
@@ -127,7 +128,11 @@ def _bare(key: str) -> str:
     return key if quoted is None else re.sub(r'\\(["\\])', r"\1", quoted[1])
 
 
-AcceptanceDep = Annotated[Acceptance, Depends()]
+async def _acceptance(caller: Caller, services: Services, response: Response, key: IdempotencyKey = None) -> Acceptance:
+    return Acceptance(caller, services, response, key)
+
+
+AcceptanceDep = Annotated[Acceptance, Depends(_acceptance)]
 
 
 @router.post("/text-to-image", status_code=202, responses=documented(*_REFUSALS))
