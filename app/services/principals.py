@@ -20,6 +20,7 @@ import structlog
 from app.config import Settings
 from app.domain.principal import Principal
 from app.errors import AppError, ErrorCode
+from app.services.verified_tokens import VerifiedToken, VerifiedTokens
 
 log = structlog.get_logger(__name__)
 
@@ -33,13 +34,20 @@ _REQUIRED = ["exp", "sub", "aud", "iss"]
 
 
 class PrincipalVerifier:
-    """One per process: it remembers the project's keys. ``clock`` counts seconds from anywhere."""
+    """One per process: it remembers the project's keys, and tokens until they expire or the keys change. ``clock``
+    counts seconds from anywhere, ``now`` those since 1970."""
 
     def __init__(
-        self, settings: Settings, http: httpx.AsyncClient, *, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        http: httpx.AsyncClient,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         secret = settings.supabase_jwt_secret
         self._keys = _ProjectKeys(settings.jwks_url, http, clock)
+        self._tokens = VerifiedTokens(now=now)
         self._issuer = settings.jwt_issuer
         self._audience = settings.supabase_jwt_audience
         self._service_key = settings.supabase_service_key.get_secret_value().encode()
@@ -55,25 +63,52 @@ class PrincipalVerifier:
             return _service(user_id_header)
         if token is None:
             raise AppError(ErrorCode.UNAUTHENTICATED)
-        return _user(await self._claims(token))
+        return self._remembered(token) or await self._verify(token)
+
+    def known(self, *, authorization: str | None, apikey: str | None, user_id_header: str | None) -> Principal | None:
+        """The caller, where it can be told without checking a signature or asking for keys; else ``verify`` says."""
+        token = _bearer(authorization)
+        if self._is_service_key(token) or self._is_service_key(apikey):
+            try:
+                return _service(user_id_header)
+            except AppError:
+                return None
+        return None if token is None else self._remembered(token)
+
+    def _remembered(self, token: str) -> Principal | None:
+        found = self._tokens.find(token, generation=self._keys.generation)
+        if found is None:
+            return None
+        if found.key_id is not None and self._keys.is_fetch_due(found.key_id):
+            return None  # the keys may turn out to have changed
+        return found.principal
+
+    async def _verify(self, token: str) -> Principal:
+        claims, key_id, generation = await self._claims(token)
+        principal = _user(claims)
+        ends = int(claims["exp"]) + _LEEWAY_SECONDS
+        self._tokens.add(token, VerifiedToken(principal, ends, key_id, generation))
+        return principal
 
     def _is_service_key(self, candidate: str | None) -> bool:
         if not candidate or not self._service_key:
             return False
         return hmac.compare_digest(candidate.encode(), self._service_key)
 
-    async def _claims(self, token: str) -> dict[str, Any]:
+    async def _claims(self, token: str) -> tuple[dict[str, Any], str | None, int]:
+        """With the id of the project's key that signed, and the generation of keys that it is of."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, TypeError):
             raise AppError(ErrorCode.UNAUTHENTICATED) from None
         algorithm = header.get("alg")
         if algorithm == "HS256" and self._shared_secret:
-            return self._decode(token, self._shared_secret, ["HS256"])
+            return self._decode(token, self._shared_secret, ["HS256"]), None, self._keys.generation
         key_id = header.get("kid")
         if algorithm not in _ALGORITHMS or not isinstance(key_id, str):
             raise AppError(ErrorCode.UNAUTHENTICATED)
-        return self._decode(token, await self._keys.get(key_id), list(_ALGORITHMS))
+        key = await self._keys.get(key_id)
+        return self._decode(token, key, list(_ALGORITHMS)), key_id, self._keys.generation
 
     def _decode(self, token: str, key: jwt.PyJWK | str, algorithms: list[str]) -> dict[str, Any]:
         try:
@@ -100,14 +135,16 @@ class _ProjectKeys:
         self._http = http
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] | None = None
+        self._document: object = None  # what they were made from
+        self.generation = 0  # counts changes of the set
         self._fetched = self._tried = float("-inf")
         self._fetching = asyncio.Lock()
 
     async def get(self, key_id: str) -> jwt.PyJWK:
         """Raises AppError: UNAUTHENTICATED for an unknown key, SERVICE_UNAVAILABLE when no keys were ever seen."""
-        if self._is_fetch_due(key_id):
+        if self.is_fetch_due(key_id):
             async with self._fetching:
-                if self._is_fetch_due(key_id):  # nobody fetched while we waited
+                if self.is_fetch_due(key_id):  # nobody fetched while we waited
                     await self._fetch()
         if self._keys is None:
             raise AppError(
@@ -117,7 +154,8 @@ class _ProjectKeys:
             raise AppError(ErrorCode.UNAUTHENTICATED)
         return self._keys[key_id]
 
-    def _is_fetch_due(self, key_id: str) -> bool:
+    def is_fetch_due(self, key_id: str) -> bool:
+        """Whether ``get`` would ask the project first."""
         since_fetch, since_try = self._clock() - self._fetched, self._clock() - self._tried
         if self._keys is None or since_fetch > _KEYS_LAST_SECONDS:
             return since_try > _FAILED_SECONDS
@@ -127,11 +165,15 @@ class _ProjectKeys:
         try:
             answer = await self._http.get(self._url, timeout=_FETCH_SECONDS)
             answer.raise_for_status()
-            keys = _public_keys(answer.json())
+            document = answer.json()
+            keys = _public_keys(document)
         except (httpx.HTTPError, ValueError, TypeError, KeyError, jwt.PyJWTError) as error:
             log.warning("jwks_not_fetched", error=type(error).__name__, keeps_last=self._keys is not None)
         else:
             self._keys, self._fetched = keys, self._clock()
+            if document != self._document:
+                self._document = document
+                self.generation += 1
         finally:
             self._tried = self._clock()
 
