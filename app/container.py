@@ -37,6 +37,7 @@ from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
 from app.services.outputs import Outputs
 from app.services.plans import Planner
+from app.services.poll_cache import PollAnswer, PollCache
 from app.services.poller import Poller
 from app.services.posts import Posts
 from app.services.preparation import Preparation
@@ -213,6 +214,7 @@ class ApiContainer:
     content: AssetContent
     tasks: TaskReading
     status: TaskStatus
+    polls: PollCache[PollAnswer]
     health: Health
     installation: InstallationGauges
     stack: AsyncExitStack
@@ -227,7 +229,8 @@ class ApiContainer:
             providers = build_providers(settings)
             stack.push_async_callback(providers.aclose)
             stack.push_async_callback(bells.aclose)
-            notifier = Notifier(database)
+            polls = PollCache[PollAnswer]()
+            notifier = Notifier(database, here=polls.changed)
             stack.push_async_callback(notifier.aclose)
             redis_url = settings.redis_url.get_secret_value()
             user = user_limits(settings)
@@ -242,7 +245,7 @@ class ApiContainer:
             stack.push_async_callback(decoders.aclose)
             inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
             listen = settings.database_listen_url or settings.database_url
-            events = EventStream(listen.get_secret_value(), database)
+            events = EventStream(listen.get_secret_value(), database, listeners=[polls])
             stack.push_async_callback(events.aclose)
             health = Health(database, redis_url, storage, settings.generated_assets_bucket_name, events)
             stack.push_async_callback(health.aclose)
@@ -275,6 +278,7 @@ class ApiContainer:
                 content=AssetContent(database, storage),
                 tasks=TaskReading(database),
                 status=TaskStatus(database, events, paces),
+                polls=polls,
                 health=health,
                 installation=InstallationGauges(database, worker_ttl_seconds=settings.worker_ttl_seconds),
                 stack=stack.pop_all(),

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from app.container import ApiContainer
 from app.deps import authenticate
 from app.middleware import AuthenticatedBodies, BodyLimit, BodyTime, HeadAsGet, RequestContext, TrailingSlash
 from app.observability import configure_logging
+from app.polls import Polls
 from app.routers import assets, events, generation, operations, tasks, uploads
 from app.routers.multipart import FORM_BYTES
 from app.schemas.problems import Fault, Problem
@@ -64,17 +66,19 @@ def create_app(
     app.add_middleware(BodyTime, seconds=_JSON_SECONDS, unhurried=frozenset({"/uploads"}))
     app.add_middleware(BodyLimit, limit=_JSON_BYTES, limits={"/uploads": upload_bytes})
     app.add_middleware(HeadAsGet)
+    cors = partial(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID"],
+        expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
+        max_age=600,
+    )
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID"],
-            expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
-            max_age=600,
-        )
+        app.add_middleware(cors)
     app.add_middleware(RequestContext)
     app.add_middleware(TrailingSlash)
+    app.add_middleware(Polls, cors=cors if settings.cors_origins else None, origins=settings.cors_origins)
     _document_problems(app)
     return app
 

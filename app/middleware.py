@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from uuid import uuid4
 
 import structlog
@@ -37,7 +38,7 @@ _DOCS_POLICY = (
     " style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com;"
     " connect-src 'self'; frame-ancestors 'none'"
 )
-_SAFE_HEADERS = {
+SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",  # content links carry a key
     "X-Frame-Options": "DENY",
@@ -46,8 +47,17 @@ _SAFE_HEADERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a layer further out knows of a request that it hands on, in ``scope["state"]["begun"]``."""
+
+    at: float  # by time.perf_counter
+    place: Place
+    span: span | None = None  # its owner ends it
+
+
 class RequestContext:
-    """The outermost layer of ours."""
+    """Gives a request its id, log line, metrics and safe headers. Only polls are answered further out."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -56,11 +66,11 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        sent, state = Headers(scope=scope), scope.setdefault("state", {})
+        request_id = state["request_id"] = request_id_of(sent.get("x-request-id", ""))
         status = 0
-        place = _place(scope)
-        begun = time.perf_counter()
+        earlier: Begun | None = state.get("begun")
+        begun = earlier or Begun(time.perf_counter(), place_of(sent.get("traceparent", "")))
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -68,15 +78,17 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
-                for name, value in _SAFE_HEADERS.items():
+                for name, value in SAFE_HEADERS.items():
                     headers.setdefault(name, value)
                 if scope["path"] == "/docs":
                     headers["Content-Security-Policy"] = _DOCS_POLICY
             await send(message)
 
         with (
-            structlog.contextvars.bound_contextvars(http_request_id=request_id, trace_id=place.trace_id, user_id=None),
-            _request_span(scope, place) as current,
+            structlog.contextvars.bound_contextvars(
+                http_request_id=request_id, trace_id=begun.place.trace_id, user_id=None
+            ),
+            _request_span(scope, begun) as current,
         ):
             try:
                 await self._app(scope, receive, send_with_headers)
@@ -89,7 +101,7 @@ class RequestContext:
                 problem = problems.response(Request(scope), AppError(ErrorCode.INTERNAL_ERROR))
                 await problem(scope, receive, send_with_headers)
             finally:
-                _record(scope, status or _CLIENT_GONE, time.perf_counter() - begun, current)
+                _record(scope, status or _CLIENT_GONE, time.perf_counter() - begun.at, current)
 
 
 class BodyLimit:
@@ -251,19 +263,26 @@ def _too_large(limit: int) -> AppError:
     return AppError(ErrorCode.REQUEST_TOO_LARGE, f"At most {limit} bytes are accepted.")
 
 
-def _request_id(scope: Scope) -> str:
-    sent = Headers(scope=scope).get("x-request-id", "")
+def request_id_of(sent: str) -> str:
+    """The id that the client gave, or a new one."""
     return sent if _REQUEST_ID.fullmatch(sent) else str(uuid4())
 
 
-def _place(scope: Scope) -> Place:
+def place_of(traceparent: str) -> Place:
     """In the caller's trace, or in a new one."""
-    found = _TRACEPARENT.fullmatch(Headers(scope=scope).get("traceparent", ""))
+    found = _TRACEPARENT.fullmatch(traceparent)
     return Place(found[1], found[2]) if found else Place(uuid4().hex)
 
 
-def _request_span(scope: Scope, place: Place) -> AbstractContextManager[span | None]:
-    return nullcontext() if scope["path"] in _QUIET_PATHS else span("request", Kind.SERVER, place=place)
+def _request_span(scope: Scope, begun: Begun) -> AbstractContextManager[span | None]:
+    if begun.span is not None or scope["path"] in _QUIET_PATHS:
+        return nullcontext(begun.span)
+    return span("request", Kind.SERVER, place=begun.place)
+
+
+def describe_span(current: span, method: str, route: str, status: int) -> None:
+    current.rename(f"{method} {route}")
+    current.set(**{"http.request.method": method, "http.route": route, "http.response.status_code": status})
 
 
 def _record(scope: Scope, status: int, seconds: float, current: span | None) -> None:
@@ -272,8 +291,7 @@ def _record(scope: Scope, status: int, seconds: float, current: span | None) -> 
     REQUESTS.labels(method, route, str(status)).inc()
     REQUEST_SECONDS.labels(method, route).observe(seconds)
     if current is not None:
-        current.rename(f"{method} {route}")
-        current.set(**{"http.request.method": method, "http.route": route, "http.response.status_code": status})
+        describe_span(current, method, route, status)
     write = log.debug if scope["path"] in _QUIET_PATHS else log.info
     write(
         "request",

@@ -22,6 +22,7 @@ REQUEST_SECONDS = Histogram(
     ["method", "route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+POLLS = Counter("makeit3d_polls_total", "Polls answered before the framework is asked", ["source"])
 OPEN_POLLS = Gauge("makeit3d_http_open_long_polls", "Requests for a status that wait for a change")
 OPEN_STREAMS = Gauge("makeit3d_http_open_event_streams", "Event streams being served")
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from app.config import Settings
 from app.spans import Attribute, Kind, OpenSpan, Place, Recorder, span_id_of
 
-__all__ = ["Kind", "Place", "close", "configure", "detached", "span", "span_id_of"]
+__all__ = ["Kind", "Place", "close", "configure", "detached", "is_recording", "span", "span_id_of"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,10 @@ def configure(settings: Settings, service: str) -> None:
         from app.otlp import OtlpRecorder  # hundreds of modules
 
         _recorder = OtlpRecorder(settings, settings.otlp_endpoint, service)
+
+
+def is_recording() -> bool:
+    return _recorder is not None
 
 
 def close() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from app.db.events import job_columns, job_updates
-from app.db.pool import Database
+from app.db.pool import AssetTables, Database
 from app.db.rollup import lock_tasks, roll_up
 from app.db.settle import end_assets, ended_by
 from app.db.waits import WAIT
@@ -63,26 +64,27 @@ _BY_TASK = """
   where t.id = $1 and t.user_id = $2 order by r.number desc limit 1
 """
 
-_BY_JOB = """
-  select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job from jobs j
-  join requests r on r.id = j.request_id join tasks t on t.id = j.task_id
-  where j.id = $1 and t.user_id = $2
-"""
+# the job is looked for only where no task of the user's has the id
+_BY_TASK_OR_JOB = f"""
+  select * from (
+    with task as materialized ({_BY_TASK}) select * from task
+    union all
+    select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job from jobs j
+    join requests r on r.id = j.request_id join tasks t on t.id = j.task_id
+    where j.id = $3 and t.user_id = $2 and not exists (select from task)
+  ) as found
+"""  # noqa: S608 - constants
 
 
-async def status_of_task(database: Database, task_id: str, user_id: UUID) -> StatusRows | None:
-    """Rows of the newest request of the task, or None when it is not the user's."""
-    return await _status(database, _BY_TASK, task_id, user_id)
-
-
-async def status_of_job(database: Database, job_id: UUID, user_id: UUID) -> StatusRows | None:
-    return await _status(database, _BY_JOB, job_id, user_id)
-
-
-async def _status(database: Database, request: str, key: object, user_id: UUID) -> StatusRows | None:
-    tables = database.tables
-    statement = _STATUS.format(request=request, wait=WAIT, concepts=tables.concepts, models=tables.models)
-    row = await database.fetchrow(statement, key, user_id)
+async def status(database: Database, id: str, user_id: UUID) -> StatusRows | None:  # noqa: A002 - a task's or a job's
+    """Rows of the newest request of the task, else of the job with this id; None where neither is the user's."""
+    by_task, by_task_or_job = _status_statements(database.tables)
+    try:
+        job_id = UUID(id)
+    except ValueError:
+        row = await database.fetchrow(by_task, id, user_id)
+    else:
+        row = await database.fetchrow(by_task_or_job, id, user_id, job_id)
     if row is None:
         return None
     return StatusRows(
@@ -95,6 +97,14 @@ async def _status(database: Database, request: str, key: object, user_id: UUID) 
         jobs=row["jobs"],
         assets=row["assets"],
     )
+
+
+@cache
+def _status_statements(tables: AssetTables) -> tuple[str, str]:
+    def statement(request: str) -> str:
+        return _STATUS.format(request=request, wait=WAIT, concepts=tables.concepts, models=tables.models)
+
+    return statement(_BY_TASK), statement(_BY_TASK_OR_JOB)
 
 
 async def get(database: Database, task_id: str, user_id: UUID) -> TaskRow | None:

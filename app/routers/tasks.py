@@ -9,8 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import orjson
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.deps import Caller, Services
 from app.domain.task_ids import is_task_id
@@ -34,6 +33,7 @@ router = APIRouter(prefix="/tasks", tags=["tasks"])
 )
 async def task_status(
     id: str,  # noqa: A002 - the contract's name
+    request: Request,
     caller: Caller,
     services: Services,
     wait: Annotated[
@@ -50,7 +50,10 @@ async def task_status(
 ) -> Response:
     """How it stands: of the newest request of a task, or of one job."""
     del service
-    known = _etags(if_none_match)
+    known = etags_of(if_none_match)
+    failure: Exception | None = getattr(request.state, "poll_failure", None)
+    if failure is not None:
+        raise failure  # it was tried before the framework was asked
     wait = min(wait, caller.seconds_left(time.time()))
     if wait > 0:
         one = next(iter(known)) if len(known) == 1 else None
@@ -59,7 +62,7 @@ async def task_status(
     else:
         document = await services.status.document(id, caller.user_id)
     if document.etag in known or "*" in known:
-        return Response(status_code=304, headers=_headers(document))
+        return Response(status_code=304, headers=headers_of(document))
     return _answer(document)
 
 
@@ -99,17 +102,17 @@ async def task_detail(id: str, caller: Caller, services: Services) -> TaskDetail
 
 
 def _answer(document: StatusDocument) -> Response:
-    return Response(orjson.dumps(document.body), headers=_headers(document), media_type="application/json")
+    return Response(document.body, headers=headers_of(document), media_type="application/json")
 
 
-def _headers(document: StatusDocument) -> dict[str, str]:
+def headers_of(document: StatusDocument) -> dict[str, str]:
     headers = {"ETag": f'"{document.etag}"', "Cache-Control": "private, no-cache"}
     if document.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(document.retry_after)))
     return headers
 
 
-def _etags(if_none_match: str | None) -> frozenset[str]:
+def etags_of(if_none_match: str | None) -> frozenset[str]:
     """The tags of the header, as weak comparison sees them."""
     tags = (tag.strip().removeprefix("W/").strip('"') for tag in (if_none_match or "").split(","))
     return frozenset(tag for tag in tags if tag)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -62,13 +62,35 @@ class Watch:
         return True
 
 
+class ChangeListener(Protocol):
+    """Hears of every change that the listening connection is told, and how far that can be relied upon."""
+
+    def changed(self, task_id: str) -> None: ...
+
+    def confirmed(self, at: float) -> None:
+        """All that was told before this moment, by ``time.monotonic``, has arrived."""
+        ...
+
+    def lost(self) -> None:
+        """Nobody listens, or did not until now."""
+        ...
+
+
 class EventStream:
     """``listen_dsn`` must reach Postgres itself, not a transaction pooler: LISTEN is lost there without an error."""
 
-    def __init__(self, listen_dsn: str, database: Database, *, net_seconds: float = _NET_SECONDS) -> None:
+    def __init__(
+        self,
+        listen_dsn: str,
+        database: Database,
+        *,
+        listeners: Sequence[ChangeListener] = (),
+        net_seconds: float = _NET_SECONDS,
+    ) -> None:
         self._dsn = listen_dsn
         self._net_seconds = net_seconds
         self._database = database
+        self._listeners = listeners
         self._by_task: defaultdict[str, set[Watch]] = defaultdict(set)
         self._by_user: defaultdict[UUID, set[Watch]] = defaultdict(set)
         self._long_polls: defaultdict[UUID, set[Watch]] = defaultdict(set)
@@ -182,6 +204,8 @@ class EventStream:
     def _heard(self, payload: str) -> None:
         for key in payload.split():
             task_id, _, user = key.partition("/")
+            for listener in self._listeners:
+                listener.changed(task_id)
             self._wake(self._by_task.get(task_id))
             try:
                 user_id = UUID(user)
@@ -200,7 +224,16 @@ class EventStream:
 
     def _now_listening(self) -> None:
         self._listening = True
+        self._hearing_lost()
         self._wake_all()  # whatever was said while nobody listened
+
+    def _hearing_lost(self) -> None:
+        for listener in self._listeners:
+            listener.lost()
+
+    def _confirmed(self, at: float) -> None:
+        for listener in self._listeners:
+            listener.confirmed(at)
 
     async def _listen(self) -> None:
         shortest, longest = _RECONNECT_SECONDS
@@ -208,7 +241,9 @@ class EventStream:
         while not self._stopping:
             reason = "closed"
             try:
-                await listen(self._dsn, CHANNEL, heard=self._heard, ready=self._now_listening)
+                await listen(
+                    self._dsn, CHANNEL, heard=self._heard, ready=self._now_listening, confirmed=self._confirmed
+                )
             except (*UNREACHABLE, asyncpg.PostgresError) as error:
                 reason = type(error).__name__
             except Exception as error:
@@ -216,6 +251,7 @@ class EventStream:
                 log.exception("listener_broke")
             pause = shortest if self._listening else min(pause * 2, longest)
             self._listening = False
+            self._hearing_lost()
             if not self._stopping:
                 LISTENER_LOST.inc()
                 log.warning("listener_lost", reason=reason)

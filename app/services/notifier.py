@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 import structlog
@@ -19,15 +19,20 @@ _KEYS_PER_PAYLOAD = 70  # a key has at most 101 characters, a payload must stay 
 
 
 class Notifier:
-    """Keys are ``<task id>/<user id>``."""
+    """Keys are ``<task id>/<user id>``. ``here`` is told of each task at once: nobody in this process reads what was,
+    after whoever changed it has answered."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, here: Callable[[str], None] | None = None) -> None:
         self._database = database
+        self._here = here
         self._keys: set[str] = set()
         self._flush: asyncio.Task[None] | None = None
 
     def changed(self, tasks: Iterable[tuple[str, UUID | None]]) -> None:
-        self._keys.update(f"{task_id}/{user_id or ''}" for task_id, user_id in tasks)
+        for task_id, user_id in tasks:
+            if self._here is not None:
+                self._here(task_id)
+            self._keys.add(f"{task_id}/{user_id or ''}")
         if self._keys and (self._flush is None or self._flush.done()):
             self._flush = detached(self._send())
 

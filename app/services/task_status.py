@@ -32,7 +32,7 @@ class StatusDocument:
     the work has ended."""
 
     task_id: str
-    body: Mapping[str, Any]
+    body: bytes
     etag: str
     status: AssetStatus
     retry_after: float | None
@@ -48,7 +48,7 @@ class TaskStatus:
 
     async def document(self, id: str, user_id: UUID) -> StatusDocument:  # noqa: A002 - a task's or a job's
         """Of the newest request of a task, or of one job. Raises AppError(TASK_NOT_FOUND)."""
-        rows = await self._rows(id, user_id)
+        rows = await tasks.status(self._database, id, user_id) if is_task_id(id) else None
         if rows is None:
             raise AppError(ErrorCode.TASK_NOT_FOUND)
         return self._document(rows)
@@ -75,18 +75,6 @@ class TaskStatus:
                     return document
                 await watch.changed(left)
 
-    async def _rows(self, id: str, user_id: UUID) -> StatusRows | None:  # noqa: A002
-        if not is_task_id(id):
-            return None
-        rows = await tasks.status_of_task(self._database, id, user_id)
-        if rows is not None:
-            return rows
-        try:
-            job_id = UUID(id)
-        except ValueError:
-            return None
-        return await tasks.status_of_job(self._database, job_id, user_id)
-
     def _document(self, rows: StatusRows) -> StatusDocument:
         jobs = [job for job in rows.jobs if not rows.single_job or UUID(job["id"]) == rows.job_id]
         assets = [asset for asset in rows.assets if not rows.single_job or _is_of(asset, rows.job_id)]
@@ -94,7 +82,7 @@ class TaskStatus:
         current = next((job for job in jobs if not JobStatus(job["status"]).is_final), None)
         done = [asset for asset in assets if asset["status"] == AssetStatus.COMPLETE]
         first_url = next((asset["asset_url"] for asset in done if _is_of(asset, rows.job_id)), None)
-        body: dict[str, Any] = {
+        document: dict[str, Any] = {
             "task_id": rows.task_id,
             "request_id": str(rows.request_id),
             "job_id": str(rows.job_id),
@@ -112,7 +100,8 @@ class TaskStatus:
             "waiting_for": None if current is None else current["waiting_for"],
             "jobs": [_job(job) for job in jobs],
         }
-        etag = hashlib.sha256(orjson.dumps(body)).hexdigest()[:32]
+        body = orjson.dumps(document)
+        etag = hashlib.sha256(body).hexdigest()[:32]
         retry_after = None if current is None else self._pace(current)
         return StatusDocument(rows.task_id, body, etag, status, retry_after)
 

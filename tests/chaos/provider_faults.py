@@ -100,7 +100,7 @@ class Bench:
         return task_id
 
     async def status(self, task_id: str) -> StatusRows:
-        status = await tasks.status_of_task(self.db, task_id, self.user)
+        status = await tasks.status(self.db, task_id, self.user)
         assert status is not None
         return status
 

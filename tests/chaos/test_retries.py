@@ -74,7 +74,7 @@ async def test_poison_ends_is_listed_and_runs_again_when_the_cause_is_gone(shop:
     assert [asset["status"] for asset in status.assets] == ["complete"] * 2
     # names are never used twice, and what failed stays as it ended
     assert await shop.keys() == ["concepts/task-poison-1/2.png", "concepts/task-poison-1/3.png"]
-    old = await tasks.status_of_job(shop.db, before.job_id, shop.user)
+    old = await tasks.status(shop.db, str(before.job_id), shop.user)
     assert old is not None
     assert [job["status"] for job in old.jobs] == ["failed"]
     assert [asset["status"] for asset in old.assets] == ["failed"] * 2

@@ -32,6 +32,7 @@ from app.services.input_resolver import InputResolver
 from app.services.installation import InstallationGauges
 from app.services.notifier import Notifier
 from app.services.plans import Planner
+from app.services.poll_cache import PollAnswer, PollCache
 from app.services.principals import PrincipalVerifier
 from app.services.rate_limits import RateLimits
 from app.services.spool import Spool
@@ -55,7 +56,8 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
             {settings.generated_assets_bucket_name: True, settings.input_bucket_names[0]: False},
             base_url=f"{settings.supabase_url}/storage/v1",
         )
-        notifier = Notifier(database)
+        polls = PollCache[PollAnswer]()
+        notifier = Notifier(database, here=polls.changed)
         stack.push_async_callback(notifier.aclose)
         redis_url = settings.redis_url.get_secret_value()
         limits = RateLimits(redis_url, {"openai": None, "tripo": None})
@@ -68,7 +70,7 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         decoders = Decoders(settings)
         stack.push_async_callback(decoders.aclose)
         inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
-        events = EventStream(settings.database_url.get_secret_value(), database)
+        events = EventStream(settings.database_url.get_secret_value(), database, listeners=[polls])
         events.start()
         stack.push_async_callback(events.aclose)
         health = Health(database, redis_url, storage, settings.generated_assets_bucket_name, events)
@@ -92,6 +94,7 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
             content=AssetContent(database, storage),
             tasks=TaskReading(database),
             status=TaskStatus(database, events, {"tripo_h": 3.0}),
+            polls=polls,
             health=health,
             installation=InstallationGauges(database, worker_ttl_seconds=settings.worker_ttl_seconds),
             stack=stack.pop_all(),

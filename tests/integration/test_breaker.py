@@ -56,7 +56,7 @@ async def call_of(db: Database, job: ClaimedJob) -> UUID:
 
 
 async def waiting_for(db: Database, task_id: str, user: UUID) -> str | None:
-    status = await tasks.status_of_task(db, task_id, user)
+    status = await tasks.status(db, task_id, user)
     assert status is not None
     return status.jobs[0]["waiting_for"]
 
@@ -207,7 +207,7 @@ async def test_an_outage_that_lasts_fails_what_waited_through_it(db: Database) -
     await db.execute("update providers set opened_at = now() - interval '2 hours' where state = 'open'")
     await accept(db, model_plan(user, "task-young-1"))
     assert await breakers.fail_stranded(db, max_wait_seconds=3600) == [("task-old-1", user)]
-    status = await tasks.status_of_task(db, "task-old-1", user)
+    status = await tasks.status(db, "task-old-1", user)
     assert status is not None
     assert [(job["status"], job["error_code"]) for job in status.jobs] == [("failed", "provider_key_rejected")]
     assert [(row["status"], row["error_code"]) for row in status.assets] == [("failed", "provider_key_rejected")]

@@ -59,7 +59,7 @@ async def stored(db: Database, job: ClaimedJob) -> tuple[StoredFile, ...]:
 
 
 async def state_of(db: Database, task_id: str, user: UUID) -> tuple[str, list[str], list[str]]:
-    status = await tasks.status_of_task(db, task_id, user)
+    status = await tasks.status(db, task_id, user)
     task = await tasks.get(db, task_id, user)
     assert status is not None
     assert task is not None

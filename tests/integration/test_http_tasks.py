@@ -313,7 +313,7 @@ async def test_a_request_during_an_outage_is_accepted_and_says_why_it_waits(gate
     answer = await gate.post("/generate/text-to-model", json={"task_id": "task-outage-1", "prompt": "a fox"})
     assert (answer.status_code, answer.json()["status"]) == (202, "pending")
     assert int(answer.headers["retry-after"]) <= 5  # for a first look
-    seen = await gate.get("/tasks/task-outage-1/status")
+    seen = await gate.get("/tasks/task-outage-1/status", params={"wait": 0})  # as it is now
     document = TaskStatus.model_validate(seen.json(), extra="forbid")
     assert (document.status, document.waiting_for, document.error) == ("pending", "breaker", None)
     assert document.jobs[0].error is not None
@@ -323,7 +323,7 @@ async def test_a_request_during_an_outage_is_accepted_and_says_why_it_waits(gate
         "update providers set state = 'closed', failures = 0, trips = 0, error_code = null, opened_at = null,"
         " tripped_at = null, probe_at = null"
     )
-    seen = await gate.get("/tasks/task-outage-1/status")
+    seen = await gate.get("/tasks/task-outage-1/status", params={"wait": 0})  # as it is now
     document = TaskStatus.model_validate(seen.json(), extra="forbid")
     assert (document.waiting_for, document.jobs[0].error) == ("worker", None)
     assert int(seen.headers["retry-after"]) == 3

@@ -26,7 +26,7 @@ async def count(db: Database, table: str) -> int:
 async def test_one_statement_writes_task_request_jobs_rows_and_events(db: Database) -> None:
     user = await make_user(db)
     await accept(db, sketch_plan(user, "task-accept-1"))
-    status = await tasks.status_of_task(db, "task-accept-1", user)
+    status = await tasks.status(db, "task-accept-1", user)
     assert status is not None
     assert [(job["status"], job["waiting_for"]) for job in status.jobs] == [("queued", "worker"), ("queued", "step")]
     assert [(asset["kind"], asset["status"]) for asset in status.assets] == [

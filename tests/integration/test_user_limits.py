@@ -47,7 +47,7 @@ async def test_racing_accepts_never_exceed_the_places_and_the_others_wait(db: Da
     assert await db.fetchval(_IN_FLIGHT) == 3
     assert not await requests.accept(db, image_plan(other, "task-other-01"), THREE)
     held_back = next(plan.task_id for plan, waiting in zip(plans, waits, strict=True) if waiting)
-    status = await tasks.status_of_task(db, held_back, user)
+    status = await tasks.status(db, held_back, user)
     assert status is not None
     assert status.jobs[0]["waiting_for"] == "user_limit"
     assert len(await claim_all(db)) == 4

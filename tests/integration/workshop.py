@@ -112,7 +112,7 @@ class Workshop:
         return planned(planner, command, pictures, self.user)
 
     async def status(self, task_id: str) -> StatusRows:
-        status = await tasks.status_of_task(self.db, task_id, self.user)
+        status = await tasks.status(self.db, task_id, self.user)
         assert status is not None
         return status
 
