@@ -72,28 +72,32 @@ class Polls:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         poll = _poll(scope)
-        caller = None if poll is None else _caller(poll, services_of(scope))
-        if poll is None or caller is None:
+        if poll is None:
+            await self._app(scope, receive, send)
+            return
+        services = services_of(scope)
+        caller = _caller(poll, services)
+        if caller is None:
             await self._app(scope, receive, send)
             return
         if not tracing.is_recording():
-            await self._serve(poll, caller, None, None, scope, receive, send)
+            await self._serve(poll, caller, services, None, None, scope, receive, send)
             return
         place = place_of(poll.header(b"traceparent") or "")
         with span("request", Kind.SERVER, place=place) as current:
-            await self._serve(poll, caller, place, current, scope, receive, send)
+            await self._serve(poll, caller, services, place, current, scope, receive, send)
 
     async def _serve(
         self,
         poll: _Poll,
         caller: Principal,
+        services: ApiContainer,
         place: Place | None,
         current: span | None,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        services = services_of(scope)
         answer = services.polls.find(caller.user_id, poll.id)
         source = _FROM_CACHE
         if answer is None:
