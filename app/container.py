@@ -144,6 +144,7 @@ class WorkerContainer:
                 vacancies=vacancies,
                 leftovers=leftovers,
                 bells=bells,
+                notifier=notifier,
                 settings=settings,
             )
             sweeper = Sweeper(

@@ -80,6 +80,7 @@ async def drain(dsn: str, broker: str, home: Path, jobs: int, slots: int) -> flo
             vacancies=vacancies,
             leftovers=Leftovers(database, MemoryStorage(home, {}), settings),
             bells=bells,
+            notifier=notifier,
             settings=settings,
         )
         bells.hear(lambda _: engine.wake())

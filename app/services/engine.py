@@ -23,6 +23,7 @@ from app.errors import ErrorCode
 from app.services.bells import Bells
 from app.services.job_run import ClaimLost, HandBack, JobEnded, JobHandler, JobRun
 from app.services.leftovers import Leftovers
+from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
 from app.services.posts import Posts
 from app.services.settler import Settler, code, word
@@ -53,6 +54,7 @@ class Engine:
         vacancies: Vacancies,
         leftovers: Leftovers,
         bells: Bells,
+        notifier: Notifier,
         settings: Settings,
     ) -> None:
         self.identity = replace(identity, job_types=tuple(sorted(handlers)))
@@ -63,6 +65,7 @@ class Engine:
         self._vacancies = vacancies
         self._leftovers = leftovers
         self._bells = bells
+        self._notifier = notifier
         self._retry = RetryPolicy.of(settings)
         self._ttl = settings.worker_ttl_seconds
         self._grace = settings.shutdown_grace_seconds
@@ -145,6 +148,7 @@ class Engine:
             log.exception("claim_broke")
             await asyncio.sleep(random.uniform(0.5, 1.0))
             return
+        self._notifier.changed((job.task_id, job.user_id) for job in result.jobs)
         for job in result.jobs:
             self._start(JobRun(job, slots[job.claim.job_id]))
         if result.full:
