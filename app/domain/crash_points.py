@@ -40,7 +40,7 @@ class Boundary(StrEnum):
     DECODE = "decode"  # of a reply on disk
     RESULT = "result"  # the reply's pictures are stored, its cost is booked
     BREAKER = "breaker"  # how the provider took a call, for its circuit breaker
-    GIVE_UP = "give_up"  # an unknown or endless call is booked by policy
+    GIVE_UP = "give_up"  # an unknown or endless call is booked by policy, and a second one gets fresh numbers
     # housekeeping
     ALIVE = "alive"  # the worker's row
     RELEASE = "release"  # claims that the process does not know

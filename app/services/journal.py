@@ -170,7 +170,8 @@ class Journal:
         if not self._paid_retry or len(earlier) > 1:
             raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, UNKNOWN_DETAIL))
         # an upload of what the first call brought may still be on its way to its keys
-        slots = await assets.renumber(self._database, run.claim)
+        with boundary(Boundary.GIVE_UP):
+            slots = await assets.renumber(self._database, run.claim)
         if slots is None:
             raise ClaimLost
         run.assets = tuple(slots)

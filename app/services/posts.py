@@ -199,7 +199,8 @@ class Posts:
             with boundary(Boundary.PROMOTE):
                 lanes |= await provider_calls.reply_found(self._database, replied)
         if kept := self._spool.all_kept():
-            lanes |= await provider_calls.kept_here(self._database, self._spool.host, kept)
+            with boundary(Boundary.PROMOTE):
+                lanes |= await provider_calls.kept_here(self._database, self._spool.host, kept)
             await asyncio.to_thread(self._spool.remove_expired)
         return frozenset(lanes)
 
