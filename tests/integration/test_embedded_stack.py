@@ -167,9 +167,7 @@ def test_every_process_in_one_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             assert not any(identity(pid) for pid in pids)
 
             # a taken port is named before anything starts
-            with socket.socket() as taken:
-                taken.bind(("127.0.0.1", sandbox_port))
-                taken.listen()
+            with socket.create_server(("127.0.0.1", sandbox_port)):  # also while old connections linger there
                 assert f"Port {sandbox_port} is in use by another program" in refused(api_port, sandbox_port)
 
             # and the next start has everything
