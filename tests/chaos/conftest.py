@@ -10,13 +10,15 @@ import hypothesis
 import pytest
 import structlog
 from app.db.pool import Database
+from app.services.notifier import Notifier
+from app.services.retries import Retries
 
 from tests.chaos.databases import socket_of
 from tests.chaos.proxy import Proxy
 from tests.chaos.stack import Stack
 from tests.integration.conftest import db, settings
 from tests.integration.factories import settings_for
-from tests.integration.workshop import workshop
+from tests.integration.workshop import RoomBells, Workshop, workshop
 
 __all__ = ["db", "settings", "workshop"]
 
@@ -59,3 +61,11 @@ async def direct(database: str, tmp_path: Path) -> AsyncGenerator[Database]:
     opened = await Database.open(settings_for(database, tmp_path), application_name="makeit3d test")
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def retries(shop: Workshop) -> AsyncGenerator[Retries]:
+    """An operator's retries, in the suite's own ``shop``."""
+    notifier = Notifier(shop.db)
+    yield Retries(shop.db, RoomBells(shop.workers), notifier)
+    await notifier.aclose()

@@ -19,7 +19,7 @@ from app.services.retries import NotRetried, Retries
 
 from tests.chaos.gates import GatedImages, GatedModels, GatedStorage
 from tests.integration.factories import accept, make_user, make_worker, sketch_plan
-from tests.integration.workshop import RoomBells, Workshop, open_workshop
+from tests.integration.workshop import RoomBells, Workshop, open_workshop, retry
 
 pytestmark = pytest.mark.chaos
 
@@ -36,20 +36,9 @@ async def shop(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[Wo
         yield opened
 
 
-@pytest.fixture
-async def retries(shop: Workshop) -> AsyncGenerator[Retries]:
-    notifier = Notifier(shop.db)
-    yield Retries(shop.db, RoomBells(shop.workers), notifier)
-    await notifier.aclose()
-
-
 async def fail(shop: Workshop, operation: Operation, task: str, **fields: Any) -> None:  # noqa: ANN401 - a command's
     status = await shop.finished(await shop.ask(operation, task, **fields))
     assert "failed" in {job["status"] for job in status.jobs}
-
-
-async def retry(retries: Retries, id_: str, *, may_pay_again: bool = False) -> None:
-    await retries.retry(await retries.find(id_), may_pay_again=may_pay_again)
 
 
 async def assert_clean(shop: Workshop) -> None:

@@ -13,11 +13,10 @@ from app.db import jobs
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.services.audit import audit_rows
-from app.services.notifier import Notifier
 from app.services.retries import NotRetried, Retries
 from app.storage.memory import MemoryStorage
 
-from tests.integration.workshop import BUCKET, RoomBells, Workshop, open_workshop
+from tests.integration.workshop import BUCKET, Workshop, open_workshop, retry
 
 pytestmark = pytest.mark.chaos
 
@@ -51,19 +50,8 @@ async def shop(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[Wo
         yield opened
 
 
-@pytest.fixture
-async def retries(shop: Workshop) -> AsyncGenerator[Retries]:
-    notifier = Notifier(shop.db)
-    yield Retries(shop.db, RoomBells(shop.workers), notifier)
-    await notifier.aclose()
-
-
 def storage_of(shop: Workshop) -> CountingStorage:
     return cast("CountingStorage", shop.storage)
-
-
-async def retry(retries: Retries, id_: str, *, may_pay_again: bool = False) -> None:
-    await retries.retry(await retries.find(id_), may_pay_again=may_pay_again)
 
 
 async def ended(shop: Workshop, task: str) -> tuple[str, str | None, str]:

@@ -26,6 +26,7 @@ from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
 from app.services.plans import Planner
+from app.services.retries import Retries
 from app.storage.memory import MemoryStorage
 from PIL import Image
 
@@ -183,3 +184,8 @@ async def open_workshop(
 async def workshop(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[Workshop]:
     async with open_workshop(db, database, tmp_path) as shop:
         yield shop
+
+
+async def retry(retries: Retries, id_: str, *, may_pay_again: bool = False) -> None:
+    """What ``makeit3d jobs retry`` does with an id."""
+    await retries.retry(await retries.find(id_), may_pay_again=may_pay_again)

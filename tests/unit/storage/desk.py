@@ -12,6 +12,18 @@ from app.storage.base import ObjectStorage
 SMALL = 1000  # bytes that the bucket ``small`` takes
 PLENTY = 10**9
 
+# a bucket as Storage describes it
+BUCKET: dict[str, object] = {
+    "id": "b",
+    "name": "b",
+    "owner": "",
+    "public": True,
+    "file_size_limit": None,
+    "allowed_mime_types": None,
+    "created_at": "2026-11-21T02:35:33Z",
+    "updated_at": "2026-11-21T02:35:33Z",
+}
+
 
 @dataclass(frozen=True)
 class Buckets:

@@ -12,19 +12,9 @@ import pytest
 from app.storage.base import ContentTypeRefused, ObjectNotFound, ObjectTooLarge, StorageDenied, StorageError
 from app.storage.supabase_storage import SupabaseStorage
 
-from tests.unit.storage.desk import Buckets, Desk, storage_settings
+from tests.unit.storage.desk import BUCKET, Buckets, Desk, storage_settings
 
 INFO = {"size": 7, "content_type": "image/png", "etag": '"1"'}
-BUCKET = {
-    "id": "b",
-    "name": "b",
-    "owner": "",
-    "public": True,
-    "file_size_limit": None,
-    "allowed_mime_types": None,
-    "created_at": "2026-11-21T02:35:33Z",
-    "updated_at": "2026-11-21T02:35:33Z",
-}
 REFUSALS = [
     ("404", "Bucket not found", ObjectNotFound),
     ("413", "Payload too large", ObjectTooLarge),

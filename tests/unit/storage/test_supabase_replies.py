@@ -22,23 +22,12 @@ from app.storage.base import (
 )
 from app.storage.supabase_storage import SupabaseStorage
 
-from tests.unit.storage.desk import Buckets, Desk, storage_settings
+from tests.unit.storage.desk import BUCKET, Buckets, Desk, storage_settings
 
 KEY = "sb_secret_0123456789"
 PROJECT = "https://Abcdefgh.supabase.co:443"  # as a person may spell it
 BASE = "https://abcdefgh.supabase.co/storage/v1"
 SIGN, OBJECT = f"{BASE}/object/sign/b/a.png", f"{BASE}/object/b/a.png"
-
-BUCKET: dict[str, object] = {
-    "id": "b",
-    "name": "b",
-    "owner": "",
-    "public": True,
-    "file_size_limit": None,
-    "allowed_mime_types": None,
-    "created_at": "2026-11-21T02:35:33Z",
-    "updated_at": "2026-11-21T02:35:33Z",
-}
 
 
 def said(status: str | int, error: str, *, http: int = 400) -> httpx.Response:
