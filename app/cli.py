@@ -187,7 +187,7 @@ def beat() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Apply what the database lacks of supabase/migrations, and print what only another role may make."""
+    """Apply what the database lacks of app/migrations, and print what only another role may make."""
     from app.cli_start import require_database
     from app.db.migrate import migrate as apply
     from app.db.migrate import policies_to_make

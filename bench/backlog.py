@@ -59,7 +59,7 @@ async def fill(database: Database, connection: asyncpg.Connection, jobs: int, *,
     plan = await accept(database, image_plan(await make_user(database), "task-original", n=outputs))
     await copy_task(connection, plan.task_id, jobs - 1)
     await connection.execute(
-        "insert into files (id, bucket, key, task_id, user_id, job_id, kind, content_type)"
+        "insert into makeit3d.files (id, bucket, key, task_id, user_id, job_id, kind, content_type)"
         " select id, $1, 'concepts/' || task_id || '/0.png', task_id, user_id, job_id, 'concept', 'image/png'"
         " from concept_images",
         _BUCKET,

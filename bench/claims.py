@@ -28,8 +28,9 @@ _SMALL, _LARGE, _QUICK_LARGE = 10_000, 1_000_000, 50_000
 
 # what the driver alone takes for the same row, without slots, fairness, asset rows and events
 _BARE = """
-update jobs set status = 'running', worker_id = $1, attempt = attempt + 1, started_at = now()
-where id = (select id from jobs where status = 'queued' and waiting_for is null and not resume and lane = 'normal'
+update makeit3d.jobs set status = 'running', worker_id = $1, attempt = attempt + 1, started_at = now()
+where id = (select id from makeit3d.jobs where status = 'queued' and waiting_for is null and not resume
+  and lane = 'normal'
   and pool = 'openai' order by priority desc, fair_tag, id limit 1 for update skip locked)
 returning *
 """
@@ -92,7 +93,7 @@ async def _block(queue: _Queue, jobs: int) -> None:
     plan = await accept(queue.database, model_plan(await make_user(queue.database), "task-blocked-01"))
     await claiming.claim(queue.database, worker_id=queue.worker.id, lanes=queue.worker.lanes, limit=1)
     await multiply_blocked(queue.database, plan, jobs)
-    await queue.database.execute("vacuum analyze jobs")
+    await queue.database.execute("vacuum analyze makeit3d.jobs")
 
 
 async def _multiply(queue: _Queue, dsn: str, jobs: int) -> None:
@@ -124,5 +125,7 @@ async def _claim_bare(connection: asyncpg.Connection, number: int) -> float:
         began = time.perf_counter()
         await connection.fetchrow(_BARE, worker)
         times.append(1000 * (time.perf_counter() - began))
-    await connection.execute("update jobs set status = 'queued', worker_id = null where worker_id = $1", worker)
+    await connection.execute(
+        "update makeit3d.jobs set status = 'queued', worker_id = null where worker_id = $1", worker
+    )
     return median(times)

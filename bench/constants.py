@@ -64,7 +64,7 @@ def framework(status: dict[str, Any], accepted: dict[str, Any], dsn: str) -> Fas
 
     @app.get("/row/{id}")
     async def read_row(id: str, request: Request) -> TaskStatus:  # noqa: A002
-        row = await request.app.state.pool.fetchrow("select * from tasks where id = $1", id)
+        row = await request.app.state.pool.fetchrow("select * from makeit3d.tasks where id = $1", id)
         return constant.model_copy(update={"task_id": row["id"]})
 
     @app.post("/constant", status_code=202)

@@ -24,7 +24,10 @@ _ALONE = 20
 _BATCHES = 4  # of a round
 
 # what the driver alone takes to end as many rows
-_BARE = "update jobs set status = 'completed', worker_id = null, progress = 100, finished_at = now() where id = any($1)"
+_BARE = (
+    "update makeit3d.jobs set status = 'completed', worker_id = null, progress = 100, finished_at = now()"
+    " where id = any($1)"
+)
 
 
 def finish(bench: Bench) -> list[Figure]:

@@ -74,8 +74,9 @@ with mine as (
   select id, row_number() over (order by number) - 1 as position from {concepts}
   where job_id = $1 and status in ('pending', 'processing')
 ), reserved as (
-  update tasks t set concepts_reserved = t.concepts_reserved + (select count(*) from mine)
-  from jobs j where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running' and t.id = j.task_id
+  update makeit3d.tasks t set concepts_reserved = t.concepts_reserved + (select count(*) from mine)
+  from makeit3d.jobs j where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running'
+    and t.id = j.task_id
   returning t.concepts_reserved - (select count(*) from mine) as first
 )
 update {concepts} c set number = reserved.first + mine.position from mine, reserved where c.id = mine.id
@@ -94,9 +95,9 @@ async def output_of_step(database: Database, request_id: UUID, step: int) -> dic
     """What an earlier step of the request made (``jobs.output``), or of the request that it retries; None while it is
     not completed."""
     return await database.fetchval(
-        "with recursive line (id, retry_of, age) as (select id, retry_of, 0 from requests where id = $1"
-        "   union all select r.id, r.retry_of, age + 1 from requests r join line on r.id = line.retry_of)"
-        " select j.output from line join jobs j on j.request_id = line.id"
+        "with recursive line (id, retry_of, age) as (select id, retry_of, 0 from makeit3d.requests where id = $1"
+        "   union all select r.id, r.retry_of, age + 1 from makeit3d.requests r join line on r.id = line.retry_of)"
+        " select j.output from line join makeit3d.jobs j on j.request_id = line.id"
         " where j.step = $2 and j.status = 'completed' order by line.age, j.chunk limit 1",
         request_id,
         step,
@@ -124,7 +125,8 @@ async def store_upload(
     try:
         async with database.transaction() as connection:
             await connection.execute(
-                "update files set state = 'stored', stored_at = now(), size = $2, sha256 = $3, width = $4, height = $5"
+                "update makeit3d.files set"
+                " state = 'stored', stored_at = now(), size = $2, sha256 = $3, width = $4, height = $5"
                 " where id = $1",
                 file_id,
                 size,
@@ -145,7 +147,7 @@ async def store_upload(
                 height,
             )
             await connection.execute(
-                "insert into events (type, user_id, task_id, payload) values ('asset_update', $1, $2, $3)",
+                "insert into makeit3d.events (type, user_id, task_id, payload) values ('asset_update', $1, $2, $3)",
                 user_id,
                 task_id,
                 {

@@ -26,7 +26,7 @@ _STRANDED_PER_ROUND = 500
 GATE = """case
     when v.state is null or v.state = 'closed' then 'all'
     when v.state = 'open' and v.probe_at > clock_timestamp() then 'none'
-    when v.state = 'half_open' and exists (select from jobs q
+    when v.state = 'half_open' and exists (select from makeit3d.jobs q
       where q.id = v.probe_job and q.status = 'running' and q.attempt = v.probe_attempt) then 'none'
     else 'one' end"""
 
@@ -48,7 +48,7 @@ _READ = """
 select name as provider, state, failures, trips, error_code,
   extract(epoch from now() - opened_at)::float8 as open_seconds,
   case when state = 'open' then extract(epoch from probe_at - now())::float8 end as probe_seconds
-from providers where name in (select provider from pools) and name <> 'local' order by name
+from makeit3d.providers where name in (select provider from makeit3d.pools) and name <> 'local' order by name
 """
 
 
@@ -66,21 +66,26 @@ async def gates(connection: Connection, providers: Sequence[str]) -> dict[str, s
     found |= await _gates(connection, providers)
     narrow = [name for name in providers if found[name] != "all"]
     if narrow:
-        await connection.execute("select from providers where name = any($1) order by name for no key update", narrow)
+        await connection.execute(
+            "select from makeit3d.providers where name = any($1) order by name for no key update", narrow
+        )
         # a statement of its own: its snapshot must be younger than the lock
         found |= await _gates(connection, narrow)
     return found
 
 
 async def _gates(connection: Connection, providers: Sequence[str]) -> dict[str, str]:
-    rows = await connection.fetch(f"select v.name, {GATE} as gate from providers v where v.name = any($1)", providers)  # noqa: S608
+    rows = await connection.fetch(
+        f"select v.name, {GATE} as gate from makeit3d.providers v where v.name = any($1)",  # noqa: S608 - constants
+        providers,
+    )
     return {row["name"]: row["gate"] for row in rows}
 
 
 async def begin_probe(connection: Connection, provider: str, *, job_id: UUID, attempt: int) -> None:
     """The claim is the provider's probe; its row is locked by ``gates``."""
     await connection.execute(
-        "update providers set state = 'half_open', probe_job = $2, probe_attempt = $3, updated_at = now()"
+        "update makeit3d.providers set state = 'half_open', probe_job = $2, probe_attempt = $3, updated_at = now()"
         " where name = $1 and state <> 'closed'",
         provider,
         job_id,
@@ -95,9 +100,9 @@ with before as (
       when 'closed' then $3::boolean or failures + 1 >= $4::integer
       when 'half_open' then probe_job is not distinct from $2::uuid
       else false end as opens
-  from providers where name = $1 for no key update
+  from makeit3d.providers where name = $1 for no key update
 )
-update providers p set
+update makeit3d.providers p set
   failures = p.failures + 1,
   state = case when b.opens then 'open' else p.state end,
   trips = p.trips + b.opens::integer,
@@ -139,11 +144,12 @@ _CLOSED = """state = 'closed', failures = 0, trips = 0, error_code = null, opene
 
 _ACCEPTED = f"""
 with before as (
-  select name, state from providers where name = $1 and (failures > 0 or state <> 'closed')
-    and (state = 'closed' or exists (select from provider_calls c where c.id = $2 and c.created_at >= tripped_at))
+  select name, state from makeit3d.providers where name = $1 and (failures > 0 or state <> 'closed')
+    and (state = 'closed' or exists (select from makeit3d.provider_calls c where c.id = $2
+      and c.created_at >= tripped_at))
   for no key update
 )
-update providers p set {_CLOSED} from before b where p.name = b.name returning b.state
+update makeit3d.providers p set {_CLOSED} from before b where p.name = b.name returning b.state
 """  # noqa: S608 - constants
 
 
@@ -157,7 +163,7 @@ async def accepted(database: Database, provider: str, call_id: UUID) -> bool:
 async def postpone(database: Database, provider: str, *, job_id: UUID, seconds: float) -> None:
     """The probe was told to come again later: that is no verdict."""
     await database.execute(
-        "update providers set state = 'open', probe_at = now() + make_interval(secs => $3), probe_job = null,"
+        "update makeit3d.providers set state = 'open', probe_at = now() + make_interval(secs => $3), probe_job = null,"
         " updated_at = now() where name = $1 and state = 'half_open' and probe_job = $2",
         provider,
         job_id,
@@ -169,7 +175,7 @@ async def close(database: Database, provider: str) -> bool:
     """Close it by hand; False when it was closed already or there is no such provider."""
     return bool(
         await database.execute(
-            f"update providers set {_CLOSED} where name = $1 and state <> 'closed'",  # noqa: S608 - constants
+            f"update makeit3d.providers set {_CLOSED} where name = $1 and state <> 'closed'",  # noqa: S608 - constants
             provider,
         )
     )
@@ -178,15 +184,15 @@ async def close(database: Database, provider: str) -> bool:
 async def next_probe_seconds(database: Database) -> float | None:
     """Seconds until a breaker may be probed next; None when no such moment is to come."""
     return await database.fetchval(
-        "select extract(epoch from min(probe_at) - clock_timestamp())::float8 from providers"
+        "select extract(epoch from min(probe_at) - clock_timestamp())::float8 from makeit3d.providers"
         " where state = 'open' and probe_at > clock_timestamp()"
     )
 
 
 _STRANDED = """
 select j.id, j.task_id, v.error_code
-from providers v join pools p on p.provider = v.name
-join jobs j on j.pool = p.name and j.status = 'queued' and not j.resume
+from makeit3d.providers v join makeit3d.pools p on p.provider = v.name
+join makeit3d.jobs j on j.pool = p.name and j.status = 'queued' and not j.resume
   and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
 where v.state <> 'closed' and v.opened_at < now() - make_interval(secs => $1)
   and j.created_at < now() - make_interval(secs => $1)
@@ -197,7 +203,7 @@ _FAIL = f"""
 with o as (
   select * from unnest($1::uuid[], $2::text[]) as o(id, error_code)
 ), ended as (
-  update jobs j set status = 'failed', waiting_for = null, run_after = null, error_code = o.error_code,
+  update makeit3d.jobs j set status = 'failed', waiting_for = null, run_after = null, error_code = o.error_code,
     error_message = $3, finished_at = now()
   from o where j.id = o.id and j.status = 'queued' and not j.resume
   returning {job_columns("j")}

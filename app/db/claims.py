@@ -36,9 +36,9 @@ class ClaimResult:
 WAITING = f"""
 select lane.name as lane, pools.name as pool, pools.provider
 from unnest($1::text[]) with ordinality as lane(name, rank)
-cross join pools left join providers v on v.name = pools.provider
+cross join makeit3d.pools left join makeit3d.providers v on v.name = pools.provider
 cross join lateral (
-  select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
+  select from makeit3d.jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
     and j.lane = lane.name and j.pool = pools.name and j.type = any($2)
   order by j.priority desc, j.fair_tag, j.id limit 1) as head
 where {GATE} <> 'none'
@@ -51,18 +51,18 @@ RUNS_HERE = "(j.kept_host is null or j.kept_host = {host} or j.kept_until < now(
 RESUMABLE = f"""
 select lane.name as lane from unnest($1::text[]) with ordinality as lane(name, rank)
 cross join lateral (
-  select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = lane.name
+  select from makeit3d.jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = lane.name
     and j.type = any($2) and {RUNS_HERE.format(host="$3")}
   order by j.priority desc, j.fair_tag, j.id limit 1) as head
 order by lane.rank
 """  # noqa: S608 - constants
 
-LOCK_POOLS = "select name, slots from pools where name = any($1) order by name for no key update"
+LOCK_POOLS = "select name, slots from makeit3d.pools where name = any($1) order by name for no key update"
 
 USED = f"select p.name, {slots_used('p.name')} as used from unnest($1::text[]) as p(name)"  # noqa: S608 - constants
 
 PICK_NEW = """
-select j.id, j.alone from jobs j join tasks t on t.id = j.task_id
+select j.id, j.alone from makeit3d.jobs j join makeit3d.tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = $1 and j.pool = $2
   and j.type = any($4)
 order by j.priority desc, j.fair_tag, j.id
@@ -71,7 +71,7 @@ for no key update of j, t skip locked
 """
 
 PICK_RESUMABLE = f"""
-select j.id, j.pool, j.alone from jobs j join tasks t on t.id = j.task_id
+select j.id, j.pool, j.alone from makeit3d.jobs j join makeit3d.tasks t on t.id = j.task_id
 where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = $1
   and j.type = any($3) and {RUNS_HERE.format(host="$4")}
 order by j.priority desc, j.fair_tag, j.id
@@ -81,15 +81,15 @@ for no key update of j, t skip locked
 
 # Asked once the pools are locked: a call that was refused meanwhile gave its slot back, and its job needs a new one.
 _STILL_PAID = """
-select j.id from jobs j where j.id = any($1::uuid[]) and (j.calls_done or exists (
-  select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown')))
+select j.id from makeit3d.jobs j where j.id = any($1::uuid[]) and (j.calls_done or exists (
+  select from makeit3d.provider_calls c where c.job_id = j.id and c.is_open))
 """
 
-_NEEDS_SLOT = "update jobs set resume = false, seconds_left = null where id = any($1::uuid[])"
+_NEEDS_SLOT = "update makeit3d.jobs set resume = false, seconds_left = null where id = any($1::uuid[])"
 
 _TAKE = f"""
 with taken as (
-  update jobs set status = 'running', worker_id = $2, attempt = attempt + 1, resume = false, slot = 'held',
+  update makeit3d.jobs set status = 'running', worker_id = $2, attempt = attempt + 1, resume = false, slot = 'held',
     started_at = coalesce(started_at, now()),
     deadline = now() + make_interval(secs => coalesce(seconds_left, ($3::jsonb ->> type)::float8))
   where id = any($1::uuid[])
@@ -101,19 +101,19 @@ with taken as (
   update {{models}} a set status = 'processing', updated_at = now() from taken
   where a.job_id = taken.id and a.status = 'pending' returning a.id, a.task_id, a.user_id
 ), request as (
-  update requests r set status = 'running' from taken
+  update makeit3d.requests r set status = 'running' from taken
   where r.id = taken.request_id and r.status = 'queued'
 ), task as (
-  update tasks t set status = 'running', updated_at = now()
+  update makeit3d.tasks t set status = 'running', updated_at = now()
   where t.id in (select task_id from taken) and t.status = 'queued'
   returning t.id, t.user_id
 ), tag as (
   -- the pools of new jobs are locked by this claim; a resumed job had its turn before
-  insert into pool_tags (pool, lane, priority, tag)
+  insert into makeit3d.pool_tags (pool, lane, priority, tag)
   select pool, lane, priority, max(fair_tag) from taken where id = any($4::uuid[]) group by pool, lane, priority
   on conflict (pool, lane, priority) do update set tag = excluded.tag where pool_tags.tag < excluded.tag
 ), event as (
-  insert into events (type, user_id, task_id, payload)
+  insert into makeit3d.events (type, user_id, task_id, payload)
   select 'task_update', user_id, id, jsonb_build_object('task_id', id, 'status', 'running') from task
   union all
   {select_job_updates("taken", error_code="null")}
@@ -253,8 +253,8 @@ async def lanes_with_room(database: Database, pools: Sequence[str]) -> list[Lane
     """Lanes that hold claimable work of these pools: those to ring when one of their slots came free."""
     rows = await database.fetch(
         "select distinct lane.name as lane from unnest(array['priority', 'normal']) as lane(name)"  # noqa: S608
-        " cross join pools left join providers v on v.name = pools.provider cross join lateral ("
-        "   select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume"
+        " cross join makeit3d.pools left join makeit3d.providers v on v.name = pools.provider cross join lateral ("
+        "   select from makeit3d.jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume"
         "   and j.lane = lane.name and j.pool = pools.name order by j.priority desc, j.fair_tag, j.id limit 1) as head"
         f" where pools.name = any($1) and {GATE} <> 'none'",
         list(pools),

@@ -13,14 +13,14 @@ from app.errors import ErrorCode
 OVERDUE_MESSAGE = "The job took longer than it may. What it paid for is followed to its end."
 
 _OVERDUE = """
-select j.task_id from jobs j
+select j.task_id from makeit3d.jobs j
 where j.status = 'running' and j.deadline < now() - make_interval(secs => $1)
 order by j.deadline limit 500
 """
 
 _FAIL = f"""
 with ended as (
-  update jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null, error_code = $3,
+  update makeit3d.jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null, error_code = $3,
     error_message = $4, finished_at = now(), failures = j.failures + 1
   where j.task_id = any($1) and j.status = 'running' and j.deadline < now() - make_interval(secs => $2)
   returning {job_columns("j")}, j.trace_id

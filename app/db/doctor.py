@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import uuid4
 
 import asyncpg
 
-from app.db.migrate import migration_files
+from app.db.migrate import APPLIED, HAS_HISTORY, changed_since, migration_files
 from app.db.pool import Database
 from app.domain.jobs import LANES
 
-INTERNAL_TABLES = (
-    *("requests", "pools", "providers", "workers", "jobs", "provider_calls", "files", "events"),
+INTERNAL_TABLES = (  # of schema makeit3d
+    *("tasks", "requests", "pools", "providers", "workers", "jobs", "provider_calls", "files", "events"),
     *("pool_tags", "user_tags"),
 )
-READABLE_TABLES = ("tasks",)  # by their owners, beside the asset tables
 
 _ASSET = {
     "id": "uuid",
@@ -78,38 +76,46 @@ async def server(database: Database) -> Server:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Migrations that this code has and the database lacks, and those of our tables that this code does not know."""
+    """Migrations that this code has and the database lacks, those that this code does not know, and those whose file is
+    not the one that was applied."""
 
     migrated: bool
-    missing: tuple[str, ...]
-    unknown: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+# a role without USAGE on the schema may ask, too
+_IS_MIGRATED = """
+select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = 'makeit3d' and c.relname = 'jobs')
+"""
 
 
 async def is_migrated(database: Database) -> bool:
     """Whether our tables are there at all."""
-    return await database.fetchval("select to_regclass('public.jobs') is not null")
+    return await database.fetchval(_IS_MIGRATED)
 
 
 async def history(database: Database) -> History:
     migrated = await is_migrated(database)
-    if not await database.fetchval("select to_regclass('supabase_migrations.schema_migrations') is not null"):
-        return History(migrated, (), ())  # applied by hand
-    files = {version: path.stem for version, _, path in migration_files()}
+    if not await database.fetchval(HAS_HISTORY):
+        return History(migrated)  # applied by hand
     try:
-        rows = await database.fetch(
-            "select version, name, case when version > $1 then array_to_string(statements, ' ') end as script"
-            " from supabase_migrations.schema_migrations order by version",
-            max(files, default=""),
-        )
+        hidden = await database.fetchval("select row_security_active('makeit3d.migrations')")
+        rows = await database.fetch(APPLIED)
     except asyncpg.InsufficientPrivilegeError:
-        return History(migrated, (), ())  # not for this role to see
-    applied = {row["version"] for row in rows}
-    # an app keeps its own migrations in the same history
-    ours = re.compile(rf"\b(?:{'|'.join((*INTERNAL_TABLES, *READABLE_TABLES, *_assets(database)))})\b")
+        hidden, rows = True, []
+    if hidden:
+        return History(migrated)  # not for this role to see
+    files = migration_files()
+    applied = {row["version"]: row["checksum"] for row in rows}
+    known = {file.version for file in files}
     return History(
         migrated,
-        missing=tuple(name for version, name in files.items() if version not in applied),
-        unknown=tuple(f"{row['version']}_{row['name']}" for row in rows if ours.search(row["script"] or "")),
+        missing=tuple(file.title for file in files if file.version not in applied),
+        unknown=tuple(f"{row['version']}_{row['name']}" for row in rows if row["version"] not in known),
+        changed=tuple(changed_since(applied, files)),
     )
 
 
@@ -125,7 +131,8 @@ async def columns(database: Database, table: str) -> dict[str, str] | None:
 
 _RIGHTS = """
 select c.relname as name, c.relrowsecurity as row_security, row_security_active(c.oid) as hidden_rows,
-  has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+  has_schema_privilege(c.relnamespace, 'usage') and has_table_privilege(c.oid, 'select')
+    and has_table_privilege(c.oid, 'insert')
     and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete') as ours,
   coalesce((select bool_or(has_table_privilege(r.oid, c.oid, 'select')) from pg_roles r
     where r.rolname = 'authenticated'), true) as users_read,
@@ -134,7 +141,8 @@ select c.relname as name, c.relrowsecurity as row_security, row_security_active(
     where r.rolname in ('anon', 'authenticated') and has_table_privilege(r.oid, c.oid, p.name)), '') as browsers_write,
   coalesce((select bool_or(has_table_privilege(r.oid, c.oid, 'select')) from pg_roles r
     where r.rolname in ('anon', 'authenticated')), false) as browsers_read
-from pg_class c where c.oid = any(select to_regclass(format('public.%I', n)) from unnest($1::text[]) as n)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where (n.nspname = 'makeit3d' and c.relname = any($1)) or (n.nspname = 'public' and c.relname = any($2))
 order by c.relname
 """
 
@@ -154,8 +162,8 @@ class Rights:
 
 async def rights(database: Database) -> list[Rights]:
     """Of every table of ours that exists."""
-    names = [*INTERNAL_TABLES, *READABLE_TABLES, *_assets(database)]
-    return [Rights(**dict(row)) for row in await database.fetch(_RIGHTS, names)]
+    rows = await database.fetch(_RIGHTS, list(INTERNAL_TABLES), _assets(database))
+    return [Rights(**dict(row)) for row in rows]
 
 
 async def unpublished(database: Database) -> list[str] | None:
@@ -201,7 +209,7 @@ async def hears(database: Database, listen_dsn: str, *, seconds: int) -> bool:
 async def lanes_served(database: Database, *, worker_ttl_seconds: float) -> dict[str, int]:
     """Live worker processes by lane that still take work."""
     rows = await database.fetch(
-        "select l.name, count(w.id) as alive from unnest($1::text[]) as l(name) left join workers w"
+        "select l.name, count(w.id) as alive from unnest($1::text[]) as l(name) left join makeit3d.workers w"
         " on l.name = any(w.lanes) and not w.stopping and w.seen_at > now() - make_interval(secs => $2)"
         " group by l.name order by l.name",
         list(LANES),
@@ -215,8 +223,8 @@ async def job_types_unserved(database: Database, *, worker_ttl_seconds: float) -
     older version does not say what it handles."""
     rows = await database.fetch(
         "with live as ("
-        "  select job_types from workers where not stopping and seen_at > now() - make_interval(secs => $1)"
-        ") select j.type, count(*) as jobs from jobs j where j.status = 'queued' and exists (select from live)"
+        "  select job_types from makeit3d.workers where not stopping and seen_at > now() - make_interval(secs => $1)"
+        ") select j.type, count(*) as jobs from makeit3d.jobs j where j.status = 'queued' and exists (select from live)"
         " and not exists (select from live where j.type = any(live.job_types) or live.job_types = '{}')"
         " group by j.type order by j.type",
         worker_ttl_seconds,
@@ -227,7 +235,7 @@ async def job_types_unserved(database: Database, *, worker_ttl_seconds: float) -
 async def workers_of_other_versions(database: Database, version: str, *, worker_ttl_seconds: float) -> list[str]:
     """``name (version)`` of live workers."""
     rows = await database.fetch(
-        "select name, version from workers where version <> $1 and not stopping"
+        "select name, version from makeit3d.workers where version <> $1 and not stopping"
         " and seen_at > now() - make_interval(secs => $2) order by name",
         version,
         worker_ttl_seconds,
@@ -237,13 +245,13 @@ async def workers_of_other_versions(database: Database, version: str, *, worker_
 
 async def live_workers(database: Database, *, worker_ttl_seconds: float) -> int:
     return await database.fetchval(
-        "select count(*) from workers where seen_at > now() - make_interval(secs => $1)", worker_ttl_seconds
+        "select count(*) from makeit3d.workers where seen_at > now() - make_interval(secs => $1)", worker_ttl_seconds
     )
 
 
 async def slots(database: Database) -> dict[str, int]:
     """Slots by pool, as the last process to start wrote them."""
-    return {row["name"]: row["slots"] for row in await database.fetch("select name, slots from pools")}
+    return {row["name"]: row["slots"] for row in await database.fetch("select name, slots from makeit3d.pools")}
 
 
 _SOME_ROWS = 1000

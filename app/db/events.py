@@ -26,7 +26,8 @@ def job_columns(table: str) -> str:
 def job_updates(rows: str, *, error_code: str = "error_code") -> str:
     """A statement that tells of changed jobs, one event for each of ``rows``, which has the columns of a job. Where an
     error of an earlier attempt no longer counts, ``error_code`` is ``null``."""
-    return f"insert into events (type, user_id, task_id, payload)\n  {select_job_updates(rows, error_code=error_code)}"
+    told = select_job_updates(rows, error_code=error_code)
+    return f"insert into makeit3d.events (type, user_id, task_id, payload)\n  {told}"
 
 
 def select_job_updates(rows: str, *, error_code: str = "error_code") -> str:
@@ -48,7 +49,7 @@ class Event:
 # The order names the table: a bare xid would be the text of the answer, and "10" comes before "9".
 # Only transactions that ended before every one still running: a commit can not appear behind the reader.
 AFTER = """
-select xid::text as xid, id, type, payload, created_at from events
+select xid::text as xid, id, type, payload, created_at from makeit3d.events
 where user_id = $1 and (xid, id) > ($2::text::xid8, $3)
   and xid < pg_snapshot_xmin(pg_current_snapshot())
   and ($4::text is null or task_id = $4)
@@ -79,7 +80,7 @@ class Horizon:
 
 HORIZON = """
 select pg_snapshot_xmin(pg_current_snapshot())::text as xmin, exists (
-  select from events where user_id = $1 and xid >= pg_snapshot_xmin(pg_current_snapshot())) as hidden
+  select from makeit3d.events where user_id = $1 and xid >= pg_snapshot_xmin(pg_current_snapshot())) as hidden
 """
 
 
@@ -102,9 +103,10 @@ class News:
 NEWS = """
 select pg_snapshot_xmin(pg_current_snapshot())::text as xmin,
   array(select u from unnest($2::uuid[]) as u
-    where exists (select from events e where e.user_id = u and e.xid >= $1::text::xid8)) as user_ids,
+    where exists (select from makeit3d.events e where e.user_id = u and e.xid >= $1::text::xid8)) as user_ids,
   array(select t from unnest($3::text[]) as t
-    where exists (select from events e where e.task_id = t collate "C" and e.xid >= $1::text::xid8)) as task_ids
+    where exists (select from makeit3d.events e where e.task_id = t collate "C"
+      and e.xid >= $1::text::xid8)) as task_ids
 """
 
 
@@ -122,7 +124,8 @@ async def notify(database: Database, payloads: Sequence[str]) -> None:
 
 async def remove_older_than(database: Database, *, days: int, limit: int = 10_000) -> int:
     return await database.execute(
-        "delete from events where id in (select id from events where created_at < now() - make_interval(days => $1)"
+        "delete from makeit3d.events where id in (select id from makeit3d.events"
+        " where created_at < now() - make_interval(days => $1)"
         " order by id limit $2)",
         days,
         limit,

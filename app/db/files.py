@@ -33,9 +33,9 @@ _COLUMNS = "id, bucket, key, task_id, user_id, job_id, attempt, kind, state, con
 
 # A row of the same job under the same key is taken over: an earlier run of the job left it.
 _ANNOUNCE = """
-insert into files (id, bucket, key, task_id, user_id, job_id, attempt, kind, content_type, content_key)
+insert into makeit3d.files (id, bucket, key, task_id, user_id, job_id, attempt, kind, content_type, content_key)
 select $4, $5, $6, j.task_id, j.user_id, j.id, j.attempt, $7, $8, $9
-from jobs j where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running'
+from makeit3d.jobs j where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running'
 on conflict (bucket, key) where state <> 'removed' do update set attempt = excluded.attempt,
   content_type = excluded.content_type
 where files.job_id = excluded.job_id and files.state = 'uploading'
@@ -74,7 +74,7 @@ async def announce(
 async def insert_input(database: Database, row: FileRow) -> None:
     """A file that a client sent through us, before its upload."""
     await database.execute(
-        "insert into files (id, bucket, key, task_id, user_id, kind, content_type, content_key)"
+        "insert into makeit3d.files (id, bucket, key, task_id, user_id, kind, content_type, content_key)"
         " values ($1, $2, $3, $4, $5, $6, $7, $8)",
         row.id,
         row.bucket,
@@ -89,7 +89,7 @@ async def insert_input(database: Database, row: FileRow) -> None:
 
 async def by_key(database: Database, bucket: str, key: str) -> FileRow | None:
     row = await database.fetchrow(
-        f"select {_COLUMNS} from files where bucket = $1 and key = $2 and state <> 'removed'",  # noqa: S608
+        f"select {_COLUMNS} from makeit3d.files where bucket = $1 and key = $2 and state <> 'removed'",  # noqa: S608
         bucket,
         key,
     )
@@ -97,13 +97,18 @@ async def by_key(database: Database, bucket: str, key: str) -> FileRow | None:
 
 
 async def by_id(database: Database, file_id: UUID) -> FileRow | None:
-    row = await database.fetchrow(f"select {_COLUMNS} from files where id = $1 and state <> 'removed'", file_id)  # noqa: S608
+    row = await database.fetchrow(
+        f"select {_COLUMNS} from makeit3d.files where id = $1 and state <> 'removed'",  # noqa: S608 - constants
+        file_id,
+    )
     return _file(row)
 
 
 async def object_of(database: Database, file_id: UUID, user_id: UUID) -> StorageRef | None:
     """The object of a user's file, also of one that was removed."""
-    row = await database.fetchrow("select bucket, key from files where id = $1 and user_id = $2", file_id, user_id)
+    row = await database.fetchrow(
+        "select bucket, key from makeit3d.files where id = $1 and user_id = $2", file_id, user_id
+    )
     return None if row is None else StorageRef(row["bucket"], row["key"])
 
 
@@ -121,7 +126,7 @@ async def abandoned_uploads(
     nobody, and nobody is still at it."""
     rows = await database.fetch(
         "select f.id, f.bucket, f.key, f.task_id, f.user_id, f.job_id, f.attempt, f.kind, f.state, f.content_type,"
-        " f.size, f.sha256, f.content_key from files f left join jobs j on j.id = f.job_id"
+        " f.size, f.sha256, f.content_key from makeit3d.files f left join makeit3d.jobs j on j.id = f.job_id"
         " where f.state = 'uploading' and case when j.id is null"
         "   then f.created_at < now() - make_interval(secs => $2)"
         "   else j.status in ('completed', 'failed', 'canceled')"
@@ -139,7 +144,7 @@ async def left_by(database: Database, job_id: UUID) -> list[FileRow]:
     that was held up may have stored one after that."""
     rows = await database.fetch(
         "select f.id, f.bucket, f.key, f.task_id, f.user_id, f.job_id, f.attempt, f.kind, f.state, f.content_type,"
-        " f.size, f.sha256, f.content_key from files f join jobs j on j.id = f.job_id"
+        " f.size, f.sha256, f.content_key from makeit3d.files f join makeit3d.jobs j on j.id = f.job_id"
         " where f.job_id = $1 and f.state <> 'stored' and j.status in ('completed', 'failed', 'canceled')",
         job_id,
     )
@@ -147,7 +152,7 @@ async def left_by(database: Database, job_id: UUID) -> list[FileRow]:
 
 
 async def mark_removed(database: Database, file_id: UUID) -> None:
-    await database.execute("update files set state = 'removed' where id = $1 and state = 'uploading'", file_id)
+    await database.execute("update makeit3d.files set state = 'removed' where id = $1 and state = 'uploading'", file_id)
 
 
 def _file(row: asyncpg.Record | None) -> FileRow | None:

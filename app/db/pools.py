@@ -12,11 +12,11 @@ async def ensure(database: Database, pools: Mapping[str, tuple[str, int]]) -> No
     slots."""
     names = sorted(pools)
     await database.execute(
-        "insert into providers (name) select distinct unnest($1::text[]) on conflict do nothing",
+        "insert into makeit3d.providers (name) select distinct unnest($1::text[]) on conflict do nothing",
         sorted({provider for provider, _ in pools.values()}),
     )
     await database.execute(
-        "insert into pools (name, provider, slots)"
+        "insert into makeit3d.pools (name, provider, slots)"
         " select * from unnest($1::text[], $2::text[], $3::integer[])"
         " on conflict (name) do update set slots = excluded.slots, provider = excluded.provider, updated_at = now()"
         " where (pools.slots, pools.provider) is distinct from (excluded.slots, excluded.provider)",

@@ -62,21 +62,23 @@ COLUMNS = """id, job_id, task_id, user_id, worker_id, attempt, provider, pool, k
 
 # needs a live claim, a running job and (by a unique index) no open call of that job
 _INTEND = """
-insert into provider_calls (id, job_id, task_id, user_id, attempt, worker_id, provider, pool, kind, state, request_hash,
+insert into makeit3d.provider_calls (id, job_id, task_id, user_id, attempt, worker_id, provider, pool, kind, state,
+  request_hash,
   fingerprint, estimate_micros, price_version, deadline)
 select $4, j.id, j.task_id, j.user_id, j.attempt, j.worker_id, $5, $6, $7, 'intent', $8, $9, $10, $11,
   now() + make_interval(secs => $12)
-from jobs j
+from makeit3d.jobs j
 where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running'
 for no key update of j
 """
 
 # a row even where there was none: an intent that is still on its way finds its id taken
 _WITHDRAW = """
-insert into provider_calls (id, job_id, task_id, user_id, attempt, worker_id, provider, pool, kind, state, request_hash,
+insert into makeit3d.provider_calls (id, job_id, task_id, user_id, attempt, worker_id, provider, pool, kind, state,
+  request_hash,
   fingerprint, estimate_micros, price_version, deadline, error_code, cost_micros, settled_at)
 select $4, j.id, j.task_id, j.user_id, $3, $2, $5, $6, $7, 'refused', $8, $9, $10, $11, now(), $12, 0, now()
-from jobs j where j.id = $1
+from makeit3d.jobs j where j.id = $1
 on conflict (id) do update set state = 'refused', error_code = excluded.error_code, cost_micros = 0, settled_at = now()
   where provider_calls.state = 'intent'
 """
@@ -113,12 +115,15 @@ def _values(claim: Claim, intent: CallIntent) -> tuple[Any, ...]:
 
 async def calls_of(database: Database, job_id: UUID) -> list[Call]:
     """All calls of a job, oldest first."""
-    rows = await database.fetch(f"select {COLUMNS} from provider_calls where job_id = $1 order by created_at", job_id)  # noqa: S608
+    rows = await database.fetch(
+        f"select {COLUMNS} from makeit3d.provider_calls where job_id = $1 order by created_at",  # noqa: S608 - constants
+        job_id,
+    )
     return [call_of(row) for row in rows]
 
 
 async def by_id(database: Database, call_id: UUID) -> Call | None:
-    row = await database.fetchrow(f"select {COLUMNS} from provider_calls where id = $1", call_id)  # noqa: S608
+    row = await database.fetchrow(f"select {COLUMNS} from makeit3d.provider_calls where id = $1", call_id)  # noqa: S608
     return None if row is None else call_of(row)
 
 
@@ -126,7 +131,7 @@ async def kept_here(database: Database, host: str, call_ids: Sequence[UUID]) -> 
     """The results of these calls lie on the disk of ``host``, whatever its name was when they were kept; the lanes of
     queued jobs that can run there now."""
     rows = await database.fetch(
-        "update jobs set kept_host = $1 where kept_call = any($2) and kept_host <> $1 returning lane, status",
+        "update makeit3d.jobs set kept_host = $1 where kept_call = any($2) and kept_host <> $1 returning lane, status",
         host,
         list(call_ids),
     )
@@ -137,9 +142,9 @@ async def inherited(database: Database, job_id: UUID, kind: str) -> Call | None:
     """The call of this kind whose paid work a retried job goes on with: the newest one of the jobs whose place it
     takes, where the provider has its result or works on it."""
     row = await database.fetchrow(
-        "with recursive line (id, retry_of) as (select id, retry_of from jobs where id = $1"  # noqa: S608
-        "   union all select j.id, j.retry_of from jobs j join line on j.id = line.retry_of)"
-        f" select * from (select {COLUMNS} from provider_calls"
+        "with recursive line (id, retry_of) as (select id, retry_of from makeit3d.jobs where id = $1"  # noqa: S608
+        "   union all select j.id, j.retry_of from makeit3d.jobs j join line on j.id = line.retry_of)"
+        f" select * from (select {COLUMNS} from makeit3d.provider_calls"
         "   where job_id in (select id from line where id <> $1) and kind = $2 order by created_at desc limit 1) as c"
         " where provider_task_id is not null and (state = 'submitted' or (state = 'settled' and error_code is null))",
         job_id,
@@ -158,28 +163,28 @@ _UNPARK = f"""
 
 _SUBMITTED = f"""
 with c as (
-  update provider_calls set state = 'submitted', submitted_at = now(), provider_task_id = $2,
+  update makeit3d.provider_calls set state = 'submitted', submitted_at = now(), provider_task_id = $2,
     provider_request_id = $3, result = $4, error_code = null
   where id = $1 and state in ('intent', 'unknown') returning job_id
 )
-update jobs set calls_done = calls_done or $5, {_UNPARK} from c where jobs.id = c.job_id
+update makeit3d.jobs set calls_done = calls_done or $5, {_UNPARK} from c where jobs.id = c.job_id
 """  # noqa: S608 - constants
 
 _REFUSED = f"""
 with c as (
-  update provider_calls set state = 'refused', error_code = $2, provider_code = $3, http_status = $4,
+  update makeit3d.provider_calls set state = 'refused', error_code = $2, provider_code = $3, http_status = $4,
     cost_micros = 0, settled_at = now()
   where id = $1 and state in ('intent', 'unknown') returning job_id
 )
-update jobs set {_UNPARK} from c where jobs.id = c.job_id and {_PARKED}
+update makeit3d.jobs set {_UNPARK} from c where jobs.id = c.job_id and {_PARKED}
 """  # noqa: S608 - constants
 
 _UNKNOWN = f"""
 with c as (
-  update provider_calls set state = 'unknown', error_code = $2, http_status = $3
+  update makeit3d.provider_calls set state = 'unknown', error_code = $2, http_status = $3
   where id = $1 and state = 'intent' returning job_id
 )
-update jobs set {_UNPARK} from c where jobs.id = c.job_id and {_PARKED}
+update makeit3d.jobs set {_UNPARK} from c where jobs.id = c.job_id and {_PARKED}
 """  # noqa: S608 - constants
 
 
@@ -218,8 +223,8 @@ async def abandoned_intents(database: Database, call_ids: Sequence[UUID]) -> lis
     if not call_ids:
         return []
     rows = await database.fetch(
-        "select c.id from provider_calls c where c.id = any($1) and c.state = 'intent'"
-        " and not exists (select from jobs j where j.id = c.job_id and j.status = 'running')",
+        "select c.id from makeit3d.provider_calls c where c.id = any($1) and c.state = 'intent'"
+        " and not exists (select from makeit3d.jobs j where j.id = c.job_id and j.status = 'running')",
         list(call_ids),
     )
     return [row["id"] for row in rows]
@@ -231,9 +236,10 @@ async def never_left(database: Database, call_id: UUID, *, error_code: str) -> f
     Returns the lane of the job that became claimable.
     """
     rows = await database.fetch(
-        "with c as (update provider_calls set state = 'refused', error_code = $2, cost_micros = 0, settled_at = now()"
+        "with c as (update makeit3d.provider_calls set"
+        " state = 'refused', error_code = $2, cost_micros = 0, settled_at = now()"
         "   where id = $1 and state in ('intent', 'unknown') returning job_id)"
-        " update jobs j set waiting_for = null, run_after = null, resume = j.calls_done,"
+        " update makeit3d.jobs j set waiting_for = null, run_after = null, resume = j.calls_done,"
         "   seconds_left = case when j.calls_done then j.seconds_left end from c"
         " where j.id = c.job_id and j.status = 'queued' and j.resume returning j.lane",
         call_id,
@@ -245,7 +251,7 @@ async def never_left(database: Database, call_id: UUID, *, error_code: str) -> f
 async def reply_found(database: Database, call_ids: Sequence[UUID]) -> frozenset[Lane]:
     """Jobs that wait for the answer to one of these calls, or for its host, become claimable; their lanes."""
     rows = await database.fetch(
-        "update jobs j set waiting_for = null, run_after = null from provider_calls c"
+        "update makeit3d.jobs j set waiting_for = null, run_after = null from makeit3d.provider_calls c"
         " where c.id = any($1) and c.state in ('intent', 'submitted') and j.id = c.job_id and j.status = 'queued'"
         " and j.waiting_for = 'retry' and j.error_code is null returning j.lane",
         list(call_ids),
@@ -261,7 +267,7 @@ async def unknown(database: Database, call_id: UUID, *, error_code: str, http_st
 async def job_is_over(database: Database, call_id: UUID) -> bool:
     """Whether nobody will ever ask for the result of the call."""
     return not await database.fetchval(
-        "select exists (select from provider_calls c join jobs j on j.id = c.job_id"
+        "select exists (select from makeit3d.provider_calls c join makeit3d.jobs j on j.id = c.job_id"
         " where c.id = $1 and j.status in ('queued', 'running'))",
         call_id,
     )
@@ -282,11 +288,11 @@ async def settled(
     """
     return bool(
         await database.execute(
-            "with c as (update provider_calls set state = 'settled', cost_micros = $2, cost_is_estimate = $3,"
+            "with c as (update makeit3d.provider_calls set state = 'settled', cost_micros = $2, cost_is_estimate = $3,"
             " error_code = $4, result = coalesce($5, result), settled_at = now(),"
             " progress = case when $4::text is null then 100 else progress end"
-            " where id = $1 and state in ('intent', 'submitted', 'unknown') returning job_id, id)"
-            " update jobs set calls_done = calls_done or ($4::text is null and $5::jsonb is not null),"
+            " where id = $1 and is_open returning job_id, id)"
+            " update makeit3d.jobs set calls_done = calls_done or ($4::text is null and $5::jsonb is not null),"
             # added here and nowhere else: a sum made by whoever ends the job may miss what is booked meanwhile
             "   cost_micros = jobs.cost_micros + $2"
             " from c where jobs.id = c.job_id",
@@ -303,11 +309,11 @@ _PROGRESS = f"""
 with p as (
   select * from unnest($1::uuid[], $2::smallint[]) as p(id, progress)
 ), c as (
-  update provider_calls set progress = p.progress from p
+  update makeit3d.provider_calls set progress = p.progress from p
   where provider_calls.id = p.id and coalesce(provider_calls.progress, -1) < p.progress
   returning provider_calls.job_id, p.progress
 ), j as (
-  update jobs set progress = c.progress from c
+  update makeit3d.jobs set progress = c.progress from c
   where jobs.id = c.job_id and jobs.status = 'running' and jobs.progress < c.progress
   returning {job_columns("jobs")}
 )
@@ -322,7 +328,7 @@ async def record_progress(database: Database, progress: Sequence[tuple[UUID, int
 
 async def known_task_ids(database: Database, provider: str, since: datetime) -> frozenset[str]:
     rows = await database.fetch(
-        "select provider_task_id from provider_calls"
+        "select provider_task_id from makeit3d.provider_calls"
         " where provider = $1 and provider_task_id is not null and created_at >= $2::timestamptz - interval '1 day'",
         provider,
         since,
@@ -333,7 +339,7 @@ async def known_task_ids(database: Database, provider: str, since: datetime) -> 
 async def owned_task(database: Database, *, provider: str, provider_task_id: str, user_id: UUID) -> Call | None:
     """A call of the user's own journal by the provider's task id: the proof that a draft is theirs."""
     row = await database.fetchrow(
-        f"select {COLUMNS} from provider_calls where provider = $1 and provider_task_id = $2 and user_id = $3",  # noqa: S608
+        f"select {COLUMNS} from makeit3d.provider_calls where provider = $1 and provider_task_id = $2 and user_id = $3",  # noqa: S608
         provider,
         provider_task_id,
         user_id,

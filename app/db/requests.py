@@ -76,7 +76,7 @@ def _kept(column: str) -> str:
 # refuse the whole request. Deleted a moment later, it would have become null as well.
 _ACCEPT = f"""
 with task as (
-  insert into tasks (id, user_id, concepts_reserved, models_reserved, refined_models_reserved)
+  insert into makeit3d.tasks (id, user_id, concepts_reserved, models_reserved, refined_models_reserved)
   values ($1, $2, $3, $4, $5)
   on conflict (id) do update set
     status = case when tasks.status in ('queued', 'running') then tasks.status else 'queued' end,
@@ -89,7 +89,8 @@ with task as (
   returning id, status, concepts_reserved - $3 as first_concept, models_reserved - $4 as first_model,
     refined_models_reserved - $5 as first_refined_model
 ), request as (
-  insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash, job_id,
+  insert into makeit3d.requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash,
+    job_id,
     retry_of)
   select $6, task.id, $2, $7, $8, $9, $10, $11, $12, $17 from task
   returning id, user_id
@@ -105,7 +106,7 @@ with task as (
   select p.id, request.user_id, p.lane, p.pool, p.priority, p.step as position
   from planned p, request where p.waiting_for is null
 ), {tagging("ready")}, job as (
-  insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,
+  insert into makeit3d.jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,
     status, waiting_for, estimate_micros, params, retry_of, resume, calls_done, trace_id, kept_call, kept_host,
     kept_until, kept_pictures)
   select p.id, task.id, request.id, $2, p.step, p.type, p.provider, p.pool, p.lane, p.priority,
@@ -149,7 +150,7 @@ with task as (
   where i.id = x.id and i.user_id = $2 and i.status in ('pending', 'processing')
   returning i.id, i.status
 ), event as (
-  insert into events (type, user_id, task_id, payload)
+  insert into makeit3d.events (type, user_id, task_id, payload)
   select 'task_update', $2, task.id,
     jsonb_build_object('task_id', task.id, 'status', task.status, 'request_id', request.id)
   from task, request
@@ -242,9 +243,9 @@ class LookUp:
 async def look_up(database: Database, *, task_id: str, user_id: UUID, scope: str, idempotency_key: str) -> LookUp:
     """Whether the task belongs to somebody else, and the live request under the key, if there is one."""
     row = await database.fetchrow(
-        "select exists (select from tasks where id = $1 and user_id is distinct from $2) as task_is_foreign,"
+        "select exists (select from makeit3d.tasks where id = $1 and user_id is distinct from $2) as task_is_foreign,"
         " r.id, r.task_id, r.job_id, r.body_hash, r.status"
-        " from (select 1) as one left join requests r"
+        " from (select 1) as one left join makeit3d.requests r"
         " on r.user_id = $2 and r.scope = $3 and r.idempotency_key = $4 and r.matches",
         task_id,
         user_id,

@@ -8,7 +8,7 @@ from uuid import UUID
 from app.db.pool import Connection
 
 # Lock order everywhere: tasks by id, then jobs, then assets. A claim skips what is locked and never waits.
-_LOCK_TASKS = "select id from tasks where id = any($1) order by id for no key update"
+_LOCK_TASKS = "select id from makeit3d.tasks where id = any($1) order by id for no key update"
 
 _ROLL_UP_REQUESTS = """
 with state as (
@@ -18,13 +18,13 @@ with state as (
     bool_or(status = 'failed') as failed,
     bool_or(status = 'canceled') as canceled,
     (array_agg(error_code order by step, chunk) filter (where status = 'failed'))[1] as error_code
-  from jobs where request_id = any($1::uuid[]) group by request_id
+  from makeit3d.jobs where request_id = any($1::uuid[]) group by request_id
 ), word as (
   select *, case when running then 'running' when queued then 'queued' when failed then 'failed'
     when canceled then 'canceled' else 'completed' end as status
   from state
 )
-update requests r set
+update makeit3d.requests r set
   status = word.status,
   error_code = word.error_code,
   finished_at = case when word.status in ('queued', 'running') then null else now() end,
@@ -35,17 +35,17 @@ from word where r.id = word.request_id and r.status <> word.status
 _ROLL_UP_TASKS = """
 with word as (
   select t.id, coalesce(
-    (select max(r.status) from requests r where r.task_id = t.id and r.status in ('queued', 'running')),
-    (select r.status from requests r where r.task_id = t.id order by r.number desc limit 1),
+    (select max(r.status) from makeit3d.requests r where r.task_id = t.id and r.status in ('queued', 'running')),
+    (select r.status from makeit3d.requests r where r.task_id = t.id order by r.number desc limit 1),
     t.status) as status
-  from tasks t where t.id = any($1)
+  from makeit3d.tasks t where t.id = any($1)
 ), changed as (
-  update tasks t set status = word.status, updated_at = now(),
+  update makeit3d.tasks t set status = word.status, updated_at = now(),
     finished_at = case when word.status in ('queued', 'running') then null else now() end
   from word where t.id = word.id and t.status <> word.status
   returning t.id, t.user_id, t.status
 )
-insert into events (type, user_id, task_id, payload)
+insert into makeit3d.events (type, user_id, task_id, payload)
 select 'task_update', user_id, id, jsonb_build_object('task_id', id, 'status', status) from changed
 """
 

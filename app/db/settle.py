@@ -50,17 +50,17 @@ with o as (
     waiting_for text, failed integer, deferred integer, start_over boolean, error_code text, error_message text,
     output jsonb, kept_call uuid, kept_host text, kept_until timestamptz, kept_pictures smallint[], drops_kept boolean)
 ), settled as (
-  update jobs j set
+  update makeit3d.jobs j set
     status = o.status,
     worker_id = null,
     waiting_for = case when o.status = 'queued' and o.delay > 0 then o.waiting_for end,
     run_after = case when o.status = 'queued' and o.delay > 0 then now() + make_interval(secs => o.delay) end,
     calls_done = j.calls_done and not o.start_over,
     resume = o.status = 'queued' and not o.start_over and (j.calls_done or exists (
-      select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))),
+      select from makeit3d.provider_calls c where c.job_id = j.id and c.is_open)),
     -- work that was paid goes on with the time that is left; without, the next attempt has all of it
     seconds_left = case when o.status = 'queued' and not o.start_over and (j.calls_done or exists (
-        select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown')))
+        select from makeit3d.provider_calls c where c.job_id = j.id and c.is_open))
       then greatest(0, extract(epoch from j.deadline - now())) end,
     failures = j.failures + o.failed,
     deferrals = j.deferrals + o.deferred,
@@ -83,7 +83,7 @@ select * from settled
 """  # noqa: S608 - constants
 
 _STORE_FILES = """
-update files f set state = 'stored', stored_at = now(), content_type = x.content_type, size = x.size,
+update makeit3d.files f set state = 'stored', stored_at = now(), content_type = x.content_type, size = x.size,
   sha256 = x.sha256, width = x.width, height = x.height
 from jsonb_to_recordset($1) as x(file_id uuid, content_type text, size bigint, sha256 text, width integer,
   height integer)
@@ -91,13 +91,13 @@ where f.id = x.file_id and f.state = 'uploading'
 """
 
 _STORE_PREVIEWS = """
-update files f set state = 'stored', stored_at = now(), size = x.preview_size, sha256 = x.preview_sha256
+update makeit3d.files f set state = 'stored', stored_at = now(), size = x.preview_size, sha256 = x.preview_sha256
 from jsonb_to_recordset($1) as x(preview_file_id uuid, preview_size bigint, preview_sha256 text)
 where f.id = x.preview_file_id and f.state = 'uploading'
 """
 
 _TELL_OF_ASSETS = """
-insert into events (type, user_id, task_id, payload)
+insert into makeit3d.events (type, user_id, task_id, payload)
 select 'asset_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'asset_id', id,
   'table', $2::text, 'status', status, 'asset_url', asset_url, 'error_code', error_code)
 from changed
@@ -127,13 +127,13 @@ with changed as (
 # the barrier: a step starts when every earlier step of its request is completed; it takes the place that one held
 _START_NEXT_STEPS = f"""
 with ready as (
-  select n.id, n.user_id, n.lane, n.pool, n.priority, n.step as position from jobs n
+  select n.id, n.user_id, n.lane, n.pool, n.priority, n.step as position from makeit3d.jobs n
   where n.request_id = any($1::uuid[]) and n.status = 'queued' and n.waiting_for = 'step'
     and not exists (
-      select from jobs o where o.request_id = n.request_id and o.step < n.step and o.status <> 'completed')
+      select from makeit3d.jobs o where o.request_id = n.request_id and o.step < n.step and o.status <> 'completed')
   for no key update of n
 ), {tagging("ready")}, woken as (
-  update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
+  update makeit3d.jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
   returning {job_columns("j")}, j.lane
 ), told as (
   {job_updates("woken")}
@@ -143,7 +143,7 @@ select lane from woken
 
 _FAIL_NEXT_STEPS = f"""
 with ended as (
-  update jobs n set status = 'failed', waiting_for = null, error_code = x.error_code,
+  update makeit3d.jobs n set status = 'failed', waiting_for = null, error_code = x.error_code,
     error_message = x.error_message, finished_at = now()
   from jsonb_to_recordset($1) as x(request_id uuid, error_code text, error_message text)
   where n.request_id = x.request_id and n.status = 'queued' and n.waiting_for = 'step'

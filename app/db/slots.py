@@ -8,12 +8,13 @@ from app.db.pool import Database
 from app.domain.jobs import Claim
 
 _LEND = """
-update jobs set slot = 'lent' where id = $1 and worker_id = $2 and attempt = $3 and status = 'running'
+update makeit3d.jobs set slot = 'lent' where id = $1 and worker_id = $2 and attempt = $3 and status = 'running'
 """
 
 # Jobs that wait for a slot go before all that are queued, and among themselves in the order of claims.
 _BEHIND = """
-select count(*) from jobs me join jobs j on j.pool = me.pool and j.status = 'running' and j.slot = 'wanted'
+select count(*) from makeit3d.jobs me join makeit3d.jobs j on j.pool = me.pool and j.status = 'running'
+  and j.slot = 'wanted'
   and j.id <> me.id and not j.calls_done
   and (-j.priority, j.fair_tag, j.id) > (-me.priority, me.fair_tag, me.id)
 where me.id = $1
@@ -22,11 +23,11 @@ where me.id = $1
 # The probe goes on; whoever else was claimed before the breaker opened waits for it like all that are queued.
 _HELD = f"""
 select {GATE} <> 'all' and (v.probe_job, v.probe_attempt) is distinct from ($2::uuid, $3::integer)
-from pools join providers v on v.name = pools.provider where pools.name = $1
+from makeit3d.pools join makeit3d.providers v on v.name = pools.provider where pools.name = $1
 """  # noqa: S608 - constants
 
 _TAKE = """
-update jobs set slot = case when $4 then 'held' else 'wanted' end
+update makeit3d.jobs set slot = case when $4 then 'held' else 'wanted' end
 where id = $1 and worker_id = $2 and attempt = $3 and status = 'running'
 """
 

@@ -45,7 +45,7 @@ select request.*, (
     'probe_seconds', case when v.state = 'open' then extract(epoch from v.probe_at - now())::float8 end,
     'error_message', j.error_message, 'cost_micros', j.cost_micros,
     'provider_task_id', j.output->>'provider_task_id') order by j.step, j.chunk), '[]')
-  from jobs j {wait} where j.request_id = request.id
+  from makeit3d.jobs j {wait} where j.request_id = request.id
 ) as jobs, (
   select coalesce(jsonb_agg(to_jsonb(a) order by a.number), '[]') from (
     select 'concept' as kind, c.id, c.job_id, c.number, c.status, c.asset_url, c.preview_url, c.error_code
@@ -59,8 +59,8 @@ from request
 """
 
 _BY_TASK = """
-  select r.id, r.task_id, r.operation, r.job_id, r.retry_of, false as single_job from requests r
-  join tasks t on t.id = r.task_id
+  select r.id, r.task_id, r.operation, r.job_id, r.retry_of, false as single_job from makeit3d.requests r
+  join makeit3d.tasks t on t.id = r.task_id
   where t.id = $1 and t.user_id = $2 order by r.number desc limit 1
 """
 
@@ -69,8 +69,8 @@ _BY_TASK_OR_JOB = f"""
   select * from (
     with task as materialized ({_BY_TASK}) select * from task
     union all
-    select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job from jobs j
-    join requests r on r.id = j.request_id join tasks t on t.id = j.task_id
+    select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job from makeit3d.jobs j
+    join makeit3d.requests r on r.id = j.request_id join makeit3d.tasks t on t.id = j.task_id
     where j.id = $3 and t.user_id = $2 and not exists (select from task)
   ) as found
 """  # noqa: S608 - constants
@@ -108,14 +108,18 @@ def _status_statements(tables: AssetTables) -> tuple[str, str]:
 
 
 async def get(database: Database, task_id: str, user_id: UUID) -> TaskRow | None:
-    row = await database.fetchrow(f"select {_TASK_COLUMNS} from tasks where id = $1 and user_id = $2", task_id, user_id)  # noqa: S608 - constant columns
+    row = await database.fetchrow(
+        f"select {_TASK_COLUMNS} from makeit3d.tasks where id = $1 and user_id = $2",  # noqa: S608 - constants
+        task_id,
+        user_id,
+    )
     return None if row is None else _task(row)
 
 
 async def is_foreign(database: Database, task_id: str, user_id: UUID) -> bool:
     """Whether the task id belongs to somebody else."""
     return await database.fetchval(
-        "select exists (select from tasks where id = $1 and user_id is distinct from $2)", task_id, user_id
+        "select exists (select from makeit3d.tasks where id = $1 and user_id is distinct from $2)", task_id, user_id
     )
 
 
@@ -129,7 +133,7 @@ async def list_page(
 ) -> list[TaskRow]:
     """The user's tasks, newest first; ``before`` is (created_at, id) of the last one of the page before."""
     rows = await database.fetch(
-        f"select {_TASK_COLUMNS} from tasks where user_id = $1 and ($2::text is null or status = $2)"  # noqa: S608
+        f"select {_TASK_COLUMNS} from makeit3d.tasks where user_id = $1 and ($2::text is null or status = $2)"  # noqa: S608
         ' and ($3::timestamptz is null or (created_at, id) < ($3, $4::text collate "C"))'
         " order by created_at desc, id desc limit $5",
         user_id,
@@ -146,8 +150,8 @@ select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.fini
   select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
     'progress', j.progress, 'waiting_for', wait.reason, 'error_code', wait.error_code,
     'cost_micros', j.cost_micros) order by j.step, j.chunk), '[]')
-  from jobs j {WAIT} where j.request_id = r.id
-) as jobs from requests r where r.task_id = $1 order by r.number
+  from makeit3d.jobs j {WAIT} where j.request_id = r.id
+) as jobs from makeit3d.requests r where r.task_id = $1 order by r.number
 """  # noqa: S608 - constants
 
 
@@ -162,7 +166,7 @@ async def requests_of(database: Database, task_id: str) -> list[dict[str, Any]]:
 
 _CANCEL_JOBS = f"""
 with ended as (
-  update jobs set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
+  update makeit3d.jobs set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
     error_code = $2, finished_at = now()
   where task_id = $1 and status in ('queued', 'running')
   returning {job_columns("jobs")}, pool
@@ -178,7 +182,12 @@ async def cancel(database: Database, task_id: str, user_id: UUID) -> list[str] |
     their cost is booked. Returns the pools of the ended jobs, or None when the task is not the user's."""
     async with database.transaction() as connection:
         await lock_tasks(connection, [task_id])
-        if await connection.fetchval("select true from tasks where id = $1 and user_id = $2", task_id, user_id) is None:
+        if (
+            await connection.fetchval(
+                "select true from makeit3d.tasks where id = $1 and user_id = $2", task_id, user_id
+            )
+            is None
+        ):
             return None
         rows = await connection.fetch(_CANCEL_JOBS, task_id, ErrorCode.CANCELED.code)
         if rows:

@@ -12,11 +12,11 @@ def slots_used(pool: str, *, waiting_in_line: bool = True) -> str:
     again counts ``waiting_in_line``, so that no queued job passes it."""
     held = "r.slot <> 'lent'" if waiting_in_line else "r.slot = 'held'"
     return f"""((
-    select count(*) from jobs r where r.pool = {pool} and r.status = 'running' and not r.calls_done and {held}
-      and not exists (select from provider_calls c
-        where c.job_id = r.id and c.state in ('intent', 'submitted', 'unknown'))
+    select count(*) from makeit3d.jobs r where r.pool = {pool} and r.status = 'running' and not r.calls_done and {held}
+      and not exists (select from makeit3d.provider_calls c
+        where c.job_id = r.id and c.is_open)
   ) + (
-    select count(*) from provider_calls c where c.pool = {pool} and c.state in ('intent', 'submitted', 'unknown')
+    select count(*) from makeit3d.provider_calls c where c.pool = {pool} and c.is_open
   ))"""  # noqa: S608 - constants
 
 
@@ -39,8 +39,8 @@ _REASON = reason(
 # Joined to ``jobs j``: ``wait.reason``, null unless the job is queued, and ``wait.error_code``, for which a breaker may
 # stand in. ``v`` is the provider whose breaker is not closed. The offset keeps the reason from being derived twice.
 WAIT = f"""
-  join pools p on p.name = j.pool
-  left join providers v on v.name = p.provider and v.state <> 'closed'
+  join makeit3d.pools p on p.name = j.pool
+  left join makeit3d.providers v on v.name = p.provider and v.state <> 'closed'
   cross join lateral (select case when j.status = 'queued' then {_REASON} end as reason offset 0) as derived
   cross join lateral (select derived.reason, case when derived.reason = 'breaker'
     then coalesce(j.error_code, v.error_code) else j.error_code end as error_code) as wait

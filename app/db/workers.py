@@ -47,7 +47,7 @@ class SweepResult:
 async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -> None:
     """Say that the process lives; also registers it, so that a row lost to a sweep comes back."""
     await database.execute(
-        "insert into workers (id, name, host, pid, lanes, slots, stopping, version, job_types)"
+        "insert into makeit3d.workers (id, name, host, pid, lanes, slots, stopping, version, job_types)"
         " values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
         " on conflict (id) do update set seen_at = now(), stopping = excluded.stopping",
         worker.id,
@@ -63,19 +63,21 @@ async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -
 
 
 async def remove(database: Database, worker_id: UUID) -> None:
-    await database.execute("delete from workers where id = $1", worker_id)
+    await database.execute("delete from makeit3d.workers where id = $1", worker_id)
 
 
 async def running_claims(database: Database, worker_id: UUID) -> set[tuple[UUID, int]]:
     """(job id, attempt) of every job whose claim is the worker's."""
-    rows = await database.fetch("select id, attempt from jobs where worker_id = $1 and status = 'running'", worker_id)
+    rows = await database.fetch(
+        "select id, attempt from makeit3d.jobs where worker_id = $1 and status = 'running'", worker_id
+    )
     return {(row["id"], row["attempt"]) for row in rows}
 
 
 _RELEASE = f"""
 with released as (
-  update jobs j set status = 'queued', worker_id = null, resume = j.calls_done or exists (
-    select from provider_calls c where c.job_id = j.id and c.state in ('intent', 'submitted', 'unknown'))
+  update makeit3d.jobs j set status = 'queued', worker_id = null, resume = j.calls_done or exists (
+    select from makeit3d.provider_calls c where c.job_id = j.id and c.is_open)
   from unnest($2::uuid[], $3::integer[]) as c(id, attempt)
   where j.id = c.id and j.attempt = c.attempt and j.worker_id = $1 and j.status = 'running'
   returning {job_columns("j")}
@@ -90,7 +92,7 @@ async def release(database: Database, worker_id: UUID, claims: Sequence[tuple[UU
     """Queue jobs again that the worker holds without knowing: the claim's answer never reached it. How many."""
     jobs, attempts = [job for job, _ in claims], [attempt for _, attempt in claims]
     async with database.transaction() as connection:
-        held = await connection.fetch("select task_id from jobs where id = any($1::uuid[])", jobs)
+        held = await connection.fetch("select task_id from makeit3d.jobs where id = any($1::uuid[])", jobs)
         await lock_tasks(connection, [row["task_id"] for row in held])
         rows = await connection.fetch(_RELEASE, worker_id, jobs, attempts)
         await roll_up(
@@ -101,12 +103,12 @@ async def release(database: Database, worker_id: UUID, claims: Sequence[tuple[UU
     return len(rows)
 
 
-_DEAD = "delete from workers where seen_at < now() - make_interval(secs => $1) returning name"
+_DEAD = "delete from makeit3d.workers where seen_at < now() - make_interval(secs => $1) returning name"
 
 # jobs of workers that are gone, one way or another
 _LOST = """
-select j.id, j.task_id from jobs j
-where j.status = 'running' and not exists (select from workers w where w.id = j.worker_id)
+select j.id, j.task_id from makeit3d.jobs j
+where j.status = 'running' and not exists (select from makeit3d.workers w where w.id = j.worker_id)
   and j.started_at < now() - interval '1 second'
 order by j.task_id, j.id limit 500
 """
@@ -115,7 +117,7 @@ order by j.task_id, j.id limit 500
 # leave to a job, the last two are alone, not more: whoever is alone keeps a whole process busy.
 _TAKE_BACK = f"""
 with taken as (
-  update jobs j set
+  update makeit3d.jobs j set
     status = case when j.crashes + 1 >= $2 then 'failed' else 'queued' end,
     worker_id = null,
     crashes = j.crashes + 1,
@@ -126,9 +128,9 @@ with taken as (
     error_code = case when j.crashes + 1 >= $2 then $3::text else j.error_code end,
     error_message = case when j.crashes + 1 >= $2 then $4::text else j.error_message end,
     finished_at = case when j.crashes + 1 >= $2 then now() end
-  from jobs k left join provider_calls c on c.job_id = k.id and c.state in ('intent', 'submitted', 'unknown')
+  from makeit3d.jobs k left join makeit3d.provider_calls c on c.job_id = k.id and c.is_open
   where k.id = j.id and j.id = any($1::uuid[]) and j.status = 'running'
-    and not exists (select from workers w where w.id = j.worker_id)
+    and not exists (select from makeit3d.workers w where w.id = j.worker_id)
   returning {job_columns("j")}, j.trace_id
 ), event as (
   {job_updates("taken")}
@@ -138,10 +140,11 @@ select * from taken
 
 _PROMOTE_DUE = f"""
 with due as (
-  select id from jobs where status = 'queued' and run_after <= now()
+  select id from makeit3d.jobs where status = 'queued' and run_after <= now()
   order by run_after limit 5000 for no key update skip locked
 ), woken as (
-  update jobs j set waiting_for = null, run_after = null from due where j.id = due.id returning {job_columns("j")}
+  update makeit3d.jobs j set waiting_for = null, run_after = null from due where j.id = due.id
+    returning {job_columns("j")}
 ), told as (
   {job_updates("woken")}
 )
@@ -151,12 +154,13 @@ select distinct task_id, user_id from woken
 CLAIMABLE_LANES = f"""
 select l.name as lane from unnest(array['priority', 'normal']) as l(name)
 where exists (
-  select from pools p left join providers v on v.name = p.provider cross join lateral (
-    select from jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
+  select from makeit3d.pools p left join makeit3d.providers v on v.name = p.provider cross join lateral (
+    select from makeit3d.jobs j where j.status = 'queued' and j.waiting_for is null and not j.resume
       and j.lane = l.name and j.pool = p.name
     order by j.priority desc, j.fair_tag, j.id limit 1) as head
   where {GATE} <> 'none')
-  or exists (select from jobs j where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = l.name)
+  or exists (select from makeit3d.jobs j where j.status = 'queued' and j.waiting_for is null and j.resume
+    and j.lane = l.name)
 """  # noqa: S608 - constants
 
 
@@ -168,7 +172,7 @@ async def promote_due(database: Database) -> frozenset[tuple[str, UUID | None]]:
 async def next_due_seconds(database: Database) -> float | None:
     """Seconds until the next waiting job is due; None when none waits for a time."""
     value = await database.fetchval(
-        "select extract(epoch from min(run_after) - clock_timestamp())::float8 from jobs"
+        "select extract(epoch from min(run_after) - clock_timestamp())::float8 from makeit3d.jobs"
         " where status = 'queued' and run_after is not null"
     )
     return None if value is None else max(0.0, value)

@@ -80,7 +80,7 @@ def _patience(settings: Settings) -> Patience:
 def _tables(database: Database) -> list[str]:
     tables = database.tables
     ours = ["tasks", "requests", "jobs", "provider_calls", "files", "events", "workers", "pools", "providers"]
-    return [*ours, tables.inputs, tables.concepts, tables.models]
+    return [*(f"makeit3d.{name}" for name in ours), tables.inputs, tables.concepts, tables.models]
 
 
 def _misnamed(row: OutputRow) -> Difference | None:

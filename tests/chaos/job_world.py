@@ -45,19 +45,19 @@ _PLANS = {"image": image_plan, "model": model_plan, "sketch": sketch_plan}
 
 _PASS = """
 with w as (
-  update workers set seen_at = seen_at - make_interval(secs => $1)
+  update makeit3d.workers set seen_at = seen_at - make_interval(secs => $1)
 ), c as (
-  update provider_calls set created_at = created_at - make_interval(secs => $1),
+  update makeit3d.provider_calls set created_at = created_at - make_interval(secs => $1),
     deadline = deadline - make_interval(secs => $1)
 )
-update jobs set created_at = created_at - make_interval(secs => $1),
+update makeit3d.jobs set created_at = created_at - make_interval(secs => $1),
   started_at = started_at - make_interval(secs => $1), run_after = run_after - make_interval(secs => $1),
   deadline = deadline - make_interval(secs => $1), finished_at = finished_at - make_interval(secs => $1)
 """
 
 _FINAL = """
-select 'job' as what, id, status from jobs where status in ('completed', 'failed', 'canceled')
-union all select 'call', id, state from provider_calls where state in ('refused', 'settled')
+select 'job' as what, id, status from makeit3d.jobs where status in ('completed', 'failed', 'canceled')
+union all select 'call', id, state from makeit3d.provider_calls where state in ('refused', 'settled')
 union all select 'asset', id, status from concept_images where status in ('complete', 'failed', 'canceled')
 union all select 'asset', id, status from models where status in ('complete', 'failed', 'canceled')
 """
@@ -199,7 +199,7 @@ class World:
     async def _is_stale(self, held: Held) -> bool:
         """Whether the claim is lost for good: attempts only grow, and what ended stays so."""
         claim = held.job.claim
-        row = await self.db.fetchrow("select attempt, status from jobs where id = $1", claim.job_id)
+        row = await self.db.fetchrow("select attempt, status from makeit3d.jobs where id = $1", claim.job_id)
         return row is None or row["attempt"] != claim.attempt or row["status"] in ("completed", "failed", "canceled")
 
     async def _latest(self, held: Held) -> Call | None:
@@ -260,13 +260,15 @@ class World:
                 await self.finish(held, "completed")
                 if held in self.held:
                     self.held.remove(held)
-            if not await self.db.fetchval("select count(*) from jobs where status in ('queued', 'running')"):
+            if not await self.db.fetchval("select count(*) from makeit3d.jobs where status in ('queued', 'running')"):
                 break
         await self.wait(200)
         await self.sweep()
-        left = await self.db.fetch("select id, status, waiting_for, resume from jobs where finished_at is null")
+        left = await self.db.fetch(
+            "select id, status, waiting_for, resume from makeit3d.jobs where finished_at is null"
+        )
         assert not left, [dict(row) for row in left]
-        calls = await self.db.fetch("select state from provider_calls where settled_at is null")
+        calls = await self.db.fetch("select state from makeit3d.provider_calls where settled_at is null")
         assert not calls, [dict(row) for row in calls]
 
     # --- what is always true ----------------------------------------------------------------------------------
@@ -291,9 +293,11 @@ def _kind(job: ClaimedJob) -> str:
 
 async def new_world(db: Database, settings: Settings) -> World:
     """An empty world in a database that may have seen others: two users, and one worker."""
-    await db.execute("truncate tasks, provider_calls, files, events, workers cascade")
+    await db.execute(
+        "truncate makeit3d.tasks, makeit3d.provider_calls, makeit3d.files, makeit3d.events, makeit3d.workers cascade"
+    )
     await db.execute("delete from auth.users")
-    await db.execute("update pools set slots = 2")
+    await db.execute("update makeit3d.pools set slots = 2")
     world = World(db, settings, [await make_user(db) for _ in range(2)])
     await world.start_worker()
     return world

@@ -36,9 +36,9 @@ PATIENCE = 270.0  # seconds for a table of faults; a limit for a hung test, not 
 
 _UNFINISHED = """
 select j.status, j.waiting_for, j.run_after - now() as due, j.error_code, j.attempt, j.params ->> 'prompt' as prompt,
-  (select jsonb_agg(c.state) from provider_calls c where c.job_id = j.id) as calls,
-  (select v.state from providers v where v.name = j.provider) as breaker
-from jobs j where j.task_id = any($1) and j.status in ('queued', 'running')
+  (select jsonb_agg(c.state) from makeit3d.provider_calls c where c.job_id = j.id) as calls,
+  (select v.state from makeit3d.providers v where v.name = j.provider) as breaker
+from makeit3d.jobs j where j.task_id = any($1) and j.status in ('queued', 'running')
 """
 
 
@@ -150,11 +150,9 @@ class Bench:
     async def settles(self) -> None:
         """Every call is closed, so that no slot is held; files and rows are the same."""
         async with asyncio.timeout(PATIENCE):
-            while await self.db.fetchval(
-                "select exists (select from provider_calls where state in ('intent', 'submitted', 'unknown'))"
-            ):
+            while await self.db.fetchval("select exists (select from makeit3d.provider_calls where is_open)"):
                 await asyncio.sleep(0.05)
-        stored = {row["key"] for row in await self.db.fetch("select key from files where state = 'stored'")}
+        stored = {row["key"] for row in await self.db.fetch("select key from makeit3d.files where state = 'stored'")}
         async with asyncio.timeout(PATIENCE):
             while {item.key async for item in self.storage.list(BUCKET, prefix="")} != stored:
                 await asyncio.sleep(0.05)

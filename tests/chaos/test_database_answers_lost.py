@@ -83,7 +83,9 @@ async def until(look: Callable[[], Coroutine[Any, Any, object]]) -> None:
 
 async def _is_stale(direct: Database) -> bool:
     """Whether no worker could say for long that it lives."""
-    return await direct.fetchval("select max(seen_at) < now() - make_interval(secs => $1) from workers", TTL * 1.2)
+    return await direct.fetchval(
+        "select max(seen_at) < now() - make_interval(secs => $1) from makeit3d.workers", TTL * 1.2
+    )
 
 
 async def _one_open_call(shop: Workshop, state: str) -> None:
@@ -117,7 +119,7 @@ async def test_an_outage_with_calls_open_costs_nobody_anything(
         status = await shop.finished(task)
         assert [job["status"] for job in status.jobs] == ["completed"], status.jobs
     assert (images.ledger.posts, shop.models.ledger.posts) == (1, 1)
-    rows = await direct.fetch("select crashes, failures from jobs")
+    rows = await direct.fetch("select crashes, failures from makeit3d.jobs")
     assert [tuple(row) for row in rows] == [(0, 0), (0, 0)]
     assert {state for state, _, _ in await shop.calls()} == {"settled"}
 
@@ -138,7 +140,7 @@ async def test_a_sweep_that_an_outage_overtook_buries_nobody(
     await until(lambda: _is_stale(direct))
     database_proxy.heal()
     await overtaken
-    assert await direct.fetchval("select count(*) from workers where id = $1", elsewhere.id) == 1
+    assert await direct.fetchval("select count(*) from makeit3d.workers where id = $1", elsewhere.id) == 1
 
 
 LOST_ANSWERS = {
@@ -161,9 +163,9 @@ async def test_an_answer_that_is_lost_after_the_work_was_done(
     assert [job["status"] for job in status.jobs] == ["completed"], status.jobs
     assert [asset["status"] for asset in status.assets] == ["complete"]
     assert shop.images.ledger.posts == 1
-    assert await direct.fetchval("select failures + crashes from jobs") == 0
+    assert await direct.fetchval("select failures + crashes from makeit3d.jobs") == 0
     assert await shop.keys() == [f"concepts/{task}/0.png"]
-    assert [row["state"] for row in await direct.fetch("select state from files")] == ["stored"]
+    assert [row["state"] for row in await direct.fetch("select state from makeit3d.files")] == ["stored"]
     assert [state for state, _, _ in await shop.calls() if state != "refused"] == ["settled"]
 
 
@@ -177,7 +179,7 @@ async def test_a_claim_whose_answer_is_lost_is_given_back(
     assert database_proxy.lost_replies == 1
     assert [job["status"] for job in status.jobs] == ["completed"]
     assert shop.images.ledger.posts == 1
-    assert await direct.fetchval("select failures + crashes from jobs") == 0
+    assert await direct.fetchval("select failures + crashes from makeit3d.jobs") == 0
 
 
 @asynccontextmanager
@@ -185,11 +187,11 @@ async def _away(direct: Database, *tables: str) -> AsyncGenerator[None]:
     """Tables that are not there: no outage, but a mistake of whoever administers the database."""
     async with direct.transaction() as connection:
         for table in tables:
-            await connection.execute(f"alter table {table} rename to {table}_away")
+            await connection.execute(f"alter table makeit3d.{table} rename to {table}_away")
     yield
     async with direct.transaction() as connection:
         for table in tables:
-            await connection.execute(f"alter table {table}_away rename to {table}")
+            await connection.execute(f"alter table makeit3d.{table}_away rename to {table}")
 
 
 async def test_every_loop_outlives_errors_that_nobody_expected(shop: Workshop, direct: Database) -> None:
@@ -198,15 +200,15 @@ async def test_every_loop_outlives_errors_that_nobody_expected(shop: Workshop, d
     await _one_open_call(shop, "submitted")
     async with _away(direct, "jobs", "provider_calls", "workers", "events"):
         # at the end each loop came round
-        stale = "select max(seen_at) < now() - make_interval(secs => $1) from workers_away"
+        stale = "select max(seen_at) < now() - make_interval(secs => $1) from makeit3d.workers_away"
         await until(lambda: direct.fetchval(stale, TTL))
     after = await shop.ask(Operation.TEXT_TO_MODEL, "task-loops-after")
     for task in (before, after):
         status = await shop.finished(task)
         assert [job["status"] for job in status.jobs] == ["completed"], status.jobs
     assert shop.models.ledger.posts == 2
-    seen = await direct.fetchval("select max(seen_at) from workers")
-    await until(lambda: direct.fetchval("select max(seen_at) > $1 from workers", seen))
+    seen = await direct.fetchval("select max(seen_at) from makeit3d.workers")
+    await until(lambda: direct.fetchval("select max(seen_at) > $1 from makeit3d.workers", seen))
 
 
 async def test_what_breaks_in_the_background_is_told(shop: Workshop, direct: Database, complaints: list[str]) -> None:

@@ -100,7 +100,9 @@ async def test_a_provider_that_works_for_ever_gives_its_slot_back_in_the_end(ope
         await assert_the_slot_is_free(shop, Operation.TEXT_TO_MODEL)
         calls = await shop.calls()
         assert calls[0] == ("settled", "deadline_exceeded", MODEL)
-        assert await shop.db.fetchval("select cost_is_estimate from provider_calls order by created_at limit 1")
+        assert await shop.db.fetchval(
+            "select cost_is_estimate from makeit3d.provider_calls order by created_at limit 1"
+        )
         assert (await shop.status(task)).jobs[0]["cost_micros"] == MODEL
 
 
@@ -140,7 +142,9 @@ async def test_an_upload_that_hangs(opening: Opening) -> None:
         task = await shop.ask(Operation.TEXT_TO_MODEL, "task-late-upload")
         assert failed_late(await shop.finished(task))
         async with asyncio.timeout(PATIENCE):
-            while await shop.keys() or await shop.db.fetchval("select count(*) from files where state <> 'removed'"):
+            while await shop.keys() or await shop.db.fetchval(
+                "select count(*) from makeit3d.files where state <> 'removed'"
+            ):
                 await asyncio.sleep(0.02)
 
 
@@ -151,7 +155,7 @@ async def test_attempts_that_go_on_with_paid_work_share_one_time(opening: Openin
         storage.refuses = True
         task = await shop.ask(Operation.TEXT_TO_MODEL, "task-late-retries")
         assert failed_late(await shop.finished(task))
-        assert await shop.db.fetchval("select attempt from jobs") > 1
+        assert await shop.db.fetchval("select attempt from makeit3d.jobs") > 1
         assert shop.models.ledger.paid_calls == 1
 
 
@@ -190,17 +194,17 @@ async def test_a_job_of_a_process_that_is_stuck_is_ended_by_the_sweep(db: Databa
     result = await workers.sweep(db, ttl_seconds=60, max_crashes=3)
     assert result is not None
     assert result.overdue == ()  # its own process has the first word
-    await db.execute("update jobs set deadline = deadline - interval '61 seconds'")
+    await db.execute("update makeit3d.jobs set deadline = deadline - interval '61 seconds'")
     result = await workers.sweep(db, ttl_seconds=60, max_crashes=3)
     assert result is not None
     assert (len(result.overdue), len(result.taken_back)) == (1, 0)
     assert result.tasks == {("task-late-sweep", user)}
-    rows = await db.fetch("select status, error_code from jobs")
+    rows = await db.fetch("select status, error_code from makeit3d.jobs")
     assert {tuple(row) for row in rows} == {("failed", "deadline_exceeded")}
     assert len(rows) == 2
     for table in ("concept_images", "models"):
         assert await db.fetchval(f"select status from {table}") == "failed"  # noqa: S608
-    assert await db.fetchval("select status from tasks") == "failed"
+    assert await db.fetchval("select status from makeit3d.tasks") == "failed"
     stale = await settle(db, [Settlement(job, HandedBack())])
     assert stale.jobs == frozenset()
 
@@ -217,9 +221,9 @@ async def test_paid_work_goes_on_with_what_is_left_and_the_queue_does_not_count(
     await accept(db, model_plan(await make_user(db), "task-late-rest"))
     job = await claim_one(db, 100.0)
     await pay(db, job)
-    await db.execute("update jobs set deadline = deadline - interval '60 seconds'")  # a minute of work
+    await db.execute("update makeit3d.jobs set deadline = deadline - interval '60 seconds'")  # a minute of work
     await settle(db, [Settlement(job, outcome)])
-    await db.execute("update jobs set created_at = created_at - interval '1 hour'")  # an hour in the queue
+    await db.execute("update makeit3d.jobs set created_at = created_at - interval '1 hour'")  # an hour in the queue
     again = await claim_one(db, 100.0)
     assert again.time_left_seconds == pytest.approx(40.0, abs=5.0)
 
@@ -227,7 +231,7 @@ async def test_paid_work_goes_on_with_what_is_left_and_the_queue_does_not_count(
 async def test_an_attempt_that_paid_nothing_has_all_the_time(db: Database) -> None:
     await accept(db, model_plan(await make_user(db), "task-late-free"))
     job = await claim_one(db, 100.0)
-    await db.execute("update jobs set deadline = deadline - interval '60 seconds'")
+    await db.execute("update makeit3d.jobs set deadline = deadline - interval '60 seconds'")
     await settle(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 0.0))])
     assert (await claim_one(db, 100.0)).time_left_seconds == pytest.approx(100.0, abs=5.0)
 
@@ -237,7 +241,9 @@ async def test_a_crash_takes_no_time_from_the_job(db: Database) -> None:
     await accept(db, model_plan(await make_user(db), "task-late-crash"))
     job = await claim_one(db, 100.0)
     await pay(db, job)
-    await db.execute("update jobs set started_at = now() - interval '1 hour', deadline = now() - interval '50 minutes'")
+    await db.execute(
+        "update makeit3d.jobs set started_at = now() - interval '1 hour', deadline = now() - interval '50 minutes'"
+    )
     await workers.remove(db, job.claim.worker_id)
     result = await workers.sweep(db, ttl_seconds=10, max_crashes=3)
     assert result is not None

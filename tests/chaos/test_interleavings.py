@@ -62,13 +62,13 @@ async def test_a_cost_booked_while_its_job_is_canceled_is_not_lost(
     (claim,) = await claimed(db)
     intent = call_intent()
     assert await provider_calls.intend(db, claim, intent)
-    async with holding(database, "select from jobs where id = $1 for update", claim.job_id):
+    async with holding(database, "select from makeit3d.jobs where id = $1 for update", claim.job_id):
         booked = asyncio.create_task(provider_calls.settled(db, intent.id, cost_micros=40_000))
         await until_waiting(db, 1)
         canceled = asyncio.create_task(tasks.cancel(db, plan.task_id, user))
         await until_waiting(db, 2)
     await asyncio.gather(booked, canceled)
-    assert await db.fetchval("select cost_micros from jobs where id = $1", claim.job_id) == 40_000
+    assert await db.fetchval("select cost_micros from makeit3d.jobs where id = $1", claim.job_id) == 40_000
     await clean(db, settings)
 
 
@@ -78,7 +78,7 @@ async def test_a_call_settled_as_abandoned_costs_its_job_the_estimate(db: Databa
     (claim,) = await claimed(db)
     assert await provider_calls.intend(db, claim, call_intent())
     await tasks.cancel(db, "task-cross-2", user)
-    await db.execute("update provider_calls set deadline = now() - interval '1 hour'")
+    await db.execute("update makeit3d.provider_calls set deadline = now() - interval '1 hour'")
     assert await orphaned_calls.settle(db, looked_for=[]) == [("openai", 40_000)]
     await clean(db, settings)
 
@@ -90,7 +90,7 @@ async def test_a_claim_that_waited_is_read_after_what_it_claimed(
     await accept(db, image_plan(user, "task-cross-3"))
     await accept(db, model_plan(user, "task-cross-4"))
     # the claim has locked the first pool, and with it has its transaction's number, when the request is accepted
-    async with holding(database, "select from pools where name = 'tripo_h' for update"):
+    async with holding(database, "select from makeit3d.pools where name = 'tripo_h' for update"):
         claim = asyncio.create_task(claimed(db))
         await until_waiting(db, 1)
         await accept(db, image_plan(user, "task-cross-5"))
@@ -106,7 +106,7 @@ async def test_a_claim_given_back_is_told(db: Database, settings: Settings) -> N
     await accept(db, image_plan(user, "task-cross-6"))
     (claim,) = await claimed(db)
     assert await workers.release(db, claim.worker_id, [(claim.job_id, claim.attempt)]) == 1
-    assert await db.fetchval("select status from tasks") == "queued"
+    assert await db.fetchval("select status from makeit3d.tasks") == "queued"
     await clean(db, settings)
     (again,) = await claimed(db)
     assert again.attempt == claim.attempt + 1
@@ -118,5 +118,5 @@ async def test_two_repeats_at_once_are_one_request(db: Database, settings: Setti
     plans = [image_plan(user, "task-cross-7", key="key:the-same") for _ in range(8)]
     answers = await asyncio.gather(*(requests.accept(db, plan) for plan in plans), return_exceptions=True)
     assert sum(isinstance(answer, requests.DuplicateRequest) for answer in answers) == 7
-    assert await db.fetchval("select count(*) from jobs") == 1
+    assert await db.fetchval("select count(*) from makeit3d.jobs") == 1
     await clean(db, settings)

@@ -79,7 +79,7 @@ async def test_pictures_stay_with_the_only_process_that_has_them(shop: Workshop,
     status = await shop.finished(task)
     assert [job["status"] for job in status.jobs] == ["completed"], status.jobs
     assert shop.images.ledger.posts == 1
-    row = await shop.db.fetchrow("select attempt, deferrals, failures from jobs")
+    row = await shop.db.fetchrow("select attempt, deferrals, failures from makeit3d.jobs")
     assert row is not None
     assert tuple(row) == (1, 0, 0)
 
@@ -128,8 +128,8 @@ async def test_a_second_paid_call_stores_under_fresh_keys(db: Database, database
         # its process seems dead, and the next one has no reply: another machine
         for reply in shop.settings.spool_directory.glob("*.reply"):
             reply.unlink()
-        await db.execute("update provider_calls set deadline = now() - interval '1 minute'")
-        await db.execute("update jobs set status = 'queued', worker_id = null, resume = true")
+        await db.execute("update makeit3d.provider_calls set deadline = now() - interval '1 minute'")
+        await db.execute("update makeit3d.jobs set status = 'queued', worker_id = null, resume = true")
         shop.workers[0].engine.wake()
         status = await shop.finished(task)
         assert [job["status"] for job in status.jobs] == ["completed"]
@@ -139,5 +139,5 @@ async def test_a_second_paid_call_stores_under_fresh_keys(db: Database, database
         async with asyncio.timeout(PATIENCE):
             while f"concepts/{task}/0.png" not in await shop.keys():
                 await asyncio.sleep(0.02)
-        stored = await db.fetch("select key from files where state = 'stored'")
+        stored = await db.fetch("select key from makeit3d.files where state = 'stored'")
         assert [row["key"] for row in stored] == [f"concepts/{task}/1.png"]

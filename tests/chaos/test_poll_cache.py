@@ -135,19 +135,23 @@ class World:
             await self._had_not_long_ended(document, began)
 
     async def _is_of_newest(self, task: str, name: str, promised: int, document: dict[str, Any]) -> None:
-        number = await self.db.fetchval("select number from requests where id = $1", UUID(document["request_id"]))
+        number = await self.db.fetchval(
+            "select number from makeit3d.requests where id = $1", UUID(document["request_id"])
+        )
         newest_promised = await self.db.fetchval(
-            "select max(number) from requests where id = any($1)",
+            "select max(number) from makeit3d.requests where id = any($1)",
             [UUID(found) for found in self.told[task].accepted[:promised]],
         )
         assert name != task or number >= newest_promised, f"{task}: an old final status after a 202"
-        row = await self.db.fetchrow("select status from requests where id = $1", UUID(document["request_id"]))
+        row = await self.db.fetchrow("select status from makeit3d.requests where id = $1", UUID(document["request_id"]))
         assert row is not None
         assert {"completed": "complete"}.get(row["status"], row["status"]) == document["status"]
 
     async def _had_not_long_ended(self, document: dict[str, Any], began: Any) -> None:  # noqa: ANN401
         """By the server's own clock, on both sides: how slow anybody is does not matter."""
-        ended = await self.db.fetchval("select finished_at from requests where id = $1", UUID(document["request_id"]))
+        ended = await self.db.fetchval(
+            "select finished_at from makeit3d.requests where id = $1", UUID(document["request_id"])
+        )
         age = 0.0 if ended is None else (began - ended).total_seconds()
         assert age < LONGEST_SECONDS, f"unfinished {age:.1f} s after its end"
 

@@ -78,10 +78,10 @@ async def test_a_job_that_kills_its_workers_ends_with_its_steps_and_is_listed(db
         worker = await make_worker(db)
         found = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)
         assert len(found.jobs) == 1
-        await db.execute("update jobs set started_at = now() - interval '1 minute'")
+        await db.execute("update makeit3d.jobs set started_at = now() - interval '1 minute'")
         await workers.remove(db, worker.id)
         await workers.sweep(db, ttl_seconds=10, max_crashes=3)
-    rows = await db.fetch("select status, error_code from jobs")
+    rows = await db.fetch("select status, error_code from makeit3d.jobs")
     assert [tuple(row) for row in rows] == [("failed", "worker_crashed")] * 2
     (listed,) = await jobs.failed(db, limit=10)
     assert (listed.step, listed.crashes) == (1, 3)
@@ -139,7 +139,7 @@ async def test_a_model_that_was_paid_and_could_not_be_stored_is_not_paid_again(
     assert status.jobs[0]["status"] == "completed"
     assert models.ledger.posts == 1
     assert await shop.calls() == [("settled", None, MODEL)]
-    assert await shop.db.fetchval("select sum(cost_micros) from jobs") == MODEL
+    assert await shop.db.fetchval("select sum(cost_micros) from makeit3d.jobs") == MODEL
     await assert_clean(shop)
 
 
@@ -215,7 +215,9 @@ async def test_the_list_can_be_narrowed(shop: Workshop) -> None:
     assert await listed(code="provider_key_rejected") == ["task-narrow-1"]
     assert await listed(user_id=shop.user, limit=1) == ["task-narrow-1"]
     assert await listed(user_id=await make_user(shop.db)) == []
-    await shop.db.execute("update jobs set finished_at = now() - interval '2 hours' where task_id = 'task-narrow-0'")
+    await shop.db.execute(
+        "update makeit3d.jobs set finished_at = now() - interval '2 hours' where task_id = 'task-narrow-0'"
+    )
     assert await listed(since_seconds=3600.0) == ["task-narrow-1"]
 
 
@@ -230,5 +232,5 @@ async def test_a_record_tells_the_story_without_secrets(shop: Workshop) -> None:
     assert (found.events[0]["status"], found.events[-1]["status"]) == ("queued", "completed")
     text = repr(found)
     assert "private" not in text
-    keys = await shop.db.fetch("select content_key from files")
+    keys = await shop.db.fetch("select content_key from makeit3d.files")
     assert not any(row["content_key"] in text for row in keys)

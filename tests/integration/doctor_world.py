@@ -169,6 +169,6 @@ async def _move_in(settings: Settings) -> None:
         for lane, lanes in LANES_OF.items():
             worker = WorkerIdentity(uuid4(), lane, "here", 1, lanes, 5, version("makeit3d-bff"), tuple(JobType))
             await renew(database, worker, stopping=False)
-        await database.execute("update workers set seen_at = now() + interval '1 day'")
+        await database.execute("update makeit3d.workers set seen_at = now() + interval '1 day'")
     finally:
         await database.close()

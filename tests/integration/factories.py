@@ -99,17 +99,17 @@ async def multiply(database: Database, plan: RequestPlan, jobs: int) -> None:
     """As many claimable jobs as accepting the plan's one job so often would leave, without their rows of assets."""
     await database.execute(
         "with copies as ("
-        "   insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash,"
-        "     job_id)"
+        "   insert into makeit3d.requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key,"
+        "     body_hash, job_id)"
         "   select gen_random_uuid(), $1, $2, 'test', 'copies', n::text, true, 'hash', gen_random_uuid()"
         "   from generate_series(1, $3) as n returning id, job_id, idempotency_key::bigint as n"
         " ), added as ("
-        "   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,"
-        "     status, params)"
+        "   insert into makeit3d.jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority,"
+        "     fair_tag, status, params)"
         "   select c.job_id, $1, c.id, $2, 1, j.type, j.provider, j.pool, j.lane, j.priority, j.fair_tag + c.n,"
-        "     'queued', j.params from copies c, jobs j where j.id = $4"
+        "     'queued', j.params from copies c, makeit3d.jobs j where j.id = $4"
         " )"
-        " update user_tags set tag = tag + $3 where user_id = $2",
+        " update makeit3d.user_tags set tag = tag + $3 where user_id = $2",
         plan.task_id,
         plan.user_id,
         jobs - 1,
@@ -118,14 +118,15 @@ async def multiply(database: Database, plan: RequestPlan, jobs: int) -> None:
 
 
 _BLOCK = """
-insert into jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority, fair_tag, status,
+insert into makeit3d.jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority,
+  fair_tag, status,
   waiting_for, run_after, resume, params)
 select gen_random_uuid(), j.task_id, j.request_id, j.user_id, 1, n, j.type, j.provider,
   case when b.reason is null then 'tripo_h' else (array['openai', 'tripo_h', 'tripo_p'])[1 + n % 3] end,
   (array['normal', 'priority'])[1 + n % 2], 50, n, 'queued', b.reason,
   case when b.reason = 'retry' then now() + interval '1 hour' end,
   coalesce(b.reason = 'retry', false) and n % 2 = 0, '{}'
-from jobs j, generate_series($1::integer, $2::integer) as n, lateral (
+from makeit3d.jobs j, generate_series($1::integer, $2::integer) as n, lateral (
   select (array['retry', 'user_limit', 'step', 'dependency', 'breaker', null, null])[1 + n % 7] as reason) as b
 where j.id = $3
 """

@@ -37,7 +37,7 @@ class WatchedImages(FakeImages):
 
 
 async def make_alone(db: Database, *task_ids: str) -> None:
-    await db.execute("update jobs set alone = true, crashes = 3 where task_id = any($1)", list(task_ids))
+    await db.execute("update makeit3d.jobs set alone = true, crashes = 3 where task_id = any($1)", list(task_ids))
 
 
 async def claimed(db: Database) -> Sequence[str]:
@@ -70,7 +70,7 @@ async def test_what_is_paid_already_is_resumed_by_itself(db: Database) -> None:
     for number in range(3):
         await accept(db, image_plan(user, f"task-alone-{number}"))
     await make_alone(db, "task-alone-0", "task-alone-1")
-    await db.execute("update jobs set resume = true, calls_done = true")
+    await db.execute("update makeit3d.jobs set resume = true, calls_done = true")
     assert await claimed(db) == ["task-alone-0"]
     assert await claimed(db) == ["task-alone-1"]
     assert await claimed(db) == ["task-alone-2"]
@@ -105,8 +105,8 @@ async def test_a_crash_or_two_are_forgiven_and_the_last_runs_are_alone(db: Datab
         worker = await make_worker(db)
         (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
         alone.append(job.alone)
-        await db.execute("delete from workers")
-        await db.execute("update jobs set started_at = started_at - interval '1 minute'")
+        await db.execute("delete from makeit3d.workers")
+        await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
         await workers.sweep(db, ttl_seconds=10, max_crashes=5)
     assert alone == [False, False, False, True, True]
-    assert await db.fetchval("select error_code from jobs") == "worker_crashed"
+    assert await db.fetchval("select error_code from makeit3d.jobs") == "worker_crashed"

@@ -69,7 +69,8 @@ async def _live(dsn: str, home: Path) -> UUID:
         await accept(db, model_plan(user, "audit-canceled"))
         await tasks.cancel(db, "audit-canceled", user)
         await db.execute(
-            "insert into workers (id, name, host, pid, lanes, slots) values ($1, 'test', 'here', 1, '{normal}', 5)",
+            "insert into makeit3d.workers (id, name, host, pid, lanes, slots)"
+            " values ($1, 'test', 'here', 1, '{normal}', 5)",
             WORKER,
         )
         return user
@@ -167,7 +168,7 @@ async def test_a_breaker_that_contradicts_itself_is_found(
                 # the last word for a column counts
                 words = dict(part.split(" = ", 1) for part in columns.split(", "))
                 changes = ", ".join(f"{name} = {value}" for name, value in words.items())
-                await connection.execute(f"update providers set {changes} where name = 'tripo'")  # noqa: S608
+                await connection.execute(f"update makeit3d.providers set {changes} where name = 'tripo'")  # noqa: S608
                 findings = await look(connection, shop_database, lived_in.settings)
                 raise Undo
         assert {difference.invariant.name for difference in findings.differences} == names
@@ -176,7 +177,7 @@ async def test_a_breaker_that_contradicts_itself_is_found(
 @pytest.mark.parametrize("repaired", [True, False])
 async def test_what_may_pass_is_looked_at_twice(shop_database: Database, lived_in: LivedIn, *, repaired: bool) -> None:
     await shop_database.execute(plant_of("due_is_woken"))
-    repair = "update jobs set waiting_for = null, run_after = null where waiting_for = 'retry'"
+    repair = "update makeit3d.jobs set waiting_for = null, run_after = null where waiting_for = 'retry'"
 
     async def again() -> None:
         if repaired:
@@ -190,7 +191,7 @@ async def test_what_may_pass_is_looked_at_twice(shop_database: Database, lived_i
 async def test_an_audit_can_not_write(shop_database: Database) -> None:
     async with shop_database.snapshot() as connection:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-            await connection.execute("delete from events")
+            await connection.execute("delete from makeit3d.events")
 
 
 async def test_the_checks_run_on_every_major(database: str, tmp_path: Path) -> None:
@@ -210,6 +211,6 @@ async def test_only_a_completed_job_that_is_paid_needs_outputs_and_a_settled_cal
         worker = await make_worker(db)
         (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
         await settle(db, [Settlement(job, Completed(()))])
-        assert await db.fetchval("select status from tasks") == "completed"
+        assert await db.fetchval("select status from makeit3d.tasks") == "completed"
         found = {item.invariant.name for item in (await audit_rows(db, settings)).differences}
     assert found == (set[str]() if pool == "local" else {"job_has_output", "completed_is_over"})

@@ -46,7 +46,7 @@ async def state(db: Database, provider: str = "tripo") -> BreakerState:
 
 async def cool_down(db: Database) -> None:
     """The time to the next probe is over."""
-    await db.execute("update providers set probe_at = now() where state = 'open'")
+    await db.execute("update makeit3d.providers set probe_at = now() where state = 'open'")
 
 
 async def call_of(db: Database, job: ClaimedJob) -> UUID:
@@ -83,7 +83,7 @@ async def test_a_claim_under_way_sees_a_breaker_that_opens_before_it_counts_slot
     user, worker = await make_user(db), await make_worker(db)
     await accept(db, model_plan(user, "task-model-1"))
     async with db.transaction() as connection:
-        await connection.execute("select from pools for no key update")
+        await connection.execute("select from makeit3d.pools for no key update")
         claiming = asyncio.create_task(claim(db, worker))  # it has seen that work is waiting, and a closed breaker
         async with asyncio.timeout(20):
             while not await db.fetchval(
@@ -128,10 +128,10 @@ async def test_a_probe_that_fails_waits_longer_for_the_next(db: Database) -> Non
         outcome = Deferred(ErrorCode.PROVIDER_KEY_REJECTED, "no", 60.0, WaitingFor.BREAKER)
         await settle(db, [Settlement(job, outcome)])
         assert await waiting_for(db, "task-probe-1", user) == "breaker"
-        await db.execute("update jobs set run_after = now()")
+        await db.execute("update makeit3d.jobs set run_after = now()")
         await workers.promote_due(db)
     assert pauses == [60, 120, 200]
-    assert await db.fetchval("select (failures, deferrals)::text from jobs") == "(0,3)"
+    assert await db.fetchval("select (failures, deferrals)::text from makeit3d.jobs") == "(0,3)"
 
 
 async def test_a_probe_whose_process_dies_leaves_the_place_to_another(db: Database) -> None:
@@ -143,7 +143,7 @@ async def test_a_probe_whose_process_dies_leaves_the_place_to_another(db: Databa
     assert len(await claim(db, dying)) == 1
     assert await claim(db, living) == []
     await workers.remove(db, dying.id)
-    await db.execute("update jobs set started_at = now() - interval '1 minute' where status = 'running'")
+    await db.execute("update makeit3d.jobs set started_at = now() - interval '1 minute' where status = 'running'")
     await workers.sweep(db, ttl_seconds=60, max_crashes=5)
     assert len(await claim(db, living)) == 1
     assert await claim(db, living) == []
@@ -177,9 +177,9 @@ async def test_nothing_is_written_while_all_is_well(db: Database) -> None:
     user, worker = await make_user(db), await make_worker(db)
     await accept(db, model_plan(user, "task-well-1"))
     (job,) = await claim(db, worker)
-    before = await db.fetchval("select xmin::text from providers where name = 'tripo'")
+    before = await db.fetchval("select xmin::text from makeit3d.providers where name = 'tripo'")
     assert not await breakers.accepted(db, "tripo", await call_of(db, job))
-    assert await db.fetchval("select xmin::text from providers where name = 'tripo'") == before
+    assert await db.fetchval("select xmin::text from makeit3d.providers where name = 'tripo'") == before
 
 
 async def test_a_probe_that_is_put_off_is_no_verdict(db: Database) -> None:
@@ -202,9 +202,9 @@ async def test_an_outage_that_lasts_fails_what_waited_through_it(db: Database) -
     await accept(db, image_plan(user, "task-other-1"))
     await fail(db)
     assert await breakers.fail_stranded(db, max_wait_seconds=3600) == []
-    await db.execute("update jobs set created_at = now() - interval '2 hours'")
+    await db.execute("update makeit3d.jobs set created_at = now() - interval '2 hours'")
     assert await breakers.fail_stranded(db, max_wait_seconds=3600) == []  # the outage itself is young
-    await db.execute("update providers set opened_at = now() - interval '2 hours' where state = 'open'")
+    await db.execute("update makeit3d.providers set opened_at = now() - interval '2 hours' where state = 'open'")
     await accept(db, model_plan(user, "task-young-1"))
     assert await breakers.fail_stranded(db, max_wait_seconds=3600) == [("task-old-1", user)]
     status = await tasks.status(db, "task-old-1", user)

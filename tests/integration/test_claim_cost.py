@@ -40,7 +40,7 @@ class Crowd:
 @pytest.fixture
 async def crowd(db: Database) -> Crowd:
     flooder, other = await make_user(db), await make_user(db)
-    await db.execute("update pools set slots = 1 where name = 'tripo_h'")
+    await db.execute("update makeit3d.pools set slots = 1 where name = 'tripo_h'")
     plan = await accept(db, model_plan(flooder, "task-crowd-01"))
     worker = await make_worker(db)
     assert len((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs) == 1
@@ -108,7 +108,7 @@ async def test_hot_statements_read_a_handful_of_pages(crowd: Crowd) -> None:
         await accept(db, image_plan(crowd.other, f"task-runnable-{number}"))
     await assert_cheap(crowd, analyzed=False)
     for table in ("jobs", "tasks", "pools", "requests"):
-        await db.execute(f"analyze {table}")
+        await db.execute(f"analyze makeit3d.{table}")
     await assert_cheap(crowd, analyzed=True)
     await assert_a_scrape_is_bounded(crowd)
     worker = await make_worker(db)

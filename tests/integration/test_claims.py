@@ -68,7 +68,7 @@ async def state_of(db: Database, task_id: str, user: UUID) -> tuple[str, list[st
 
 async def test_slots_of_a_pool_are_never_exceeded_by_racing_processes(db: Database) -> None:
     user = await make_user(db)
-    await db.execute("update pools set slots = 3 where name = 'openai'")
+    await db.execute("update makeit3d.pools set slots = 3 where name = 'openai'")
     for number in range(20):
         await accept(db, image_plan(user, f"task-slots-{number:02}"))
     fleet = [await make_worker(db) for _ in range(6)]
@@ -79,7 +79,7 @@ async def test_slots_of_a_pool_are_never_exceeded_by_racing_processes(db: Databa
 async def test_an_open_call_holds_its_slot_also_when_its_job_is_canceled(db: Database) -> None:
     user = await make_user(db)
     worker = await make_worker(db)
-    await db.execute("update pools set slots = 1 where name = 'tripo_h'")
+    await db.execute("update makeit3d.pools set slots = 1 where name = 'tripo_h'")
     await accept(db, model_plan(user, "task-hold-01"))
     await accept(db, model_plan(user, "task-hold-02"))
     (job,) = await claim_all(db, worker)
@@ -91,7 +91,7 @@ async def test_an_open_call_holds_its_slot_also_when_its_job_is_canceled(db: Dat
     await provider_calls.settled(db, call.id, cost_micros=300_000)
     assert len(await claim_all(db, worker)) == 1
     # what was paid stays visible
-    assert await db.fetchval("select cost_micros from jobs where task_id = 'task-hold-01'") == 300_000
+    assert await db.fetchval("select cost_micros from makeit3d.jobs where task_id = 'task-hold-01'") == 300_000
 
 
 async def test_a_job_has_at_most_one_open_call(db: Database) -> None:
@@ -155,12 +155,12 @@ async def test_retries_wait_and_deferrals_give_the_attempt_back(db: Database) ->
     (job,) = await claim_all(db, worker)
     await settle(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "m", 3600))])
     assert await claim_all(db, worker) == []
-    await db.execute("update jobs set run_after = now()")
+    await db.execute("update makeit3d.jobs set run_after = now()")
     assert await workers.promote_due(db) == {("task-retry-1", user)}
     (job,) = await claim_all(db, worker)
     assert (job.failures, job.deferrals) == (1, 0)
     await settle(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_RATE_LIMITED, "slow", 3600))])
-    await db.execute("update jobs set run_after = now()")
+    await db.execute("update makeit3d.jobs set run_after = now()")
     await workers.promote_due(db)
     (job,) = await claim_all(db, worker)
     assert (job.failures, job.deferrals) == (1, 1)
@@ -174,8 +174,8 @@ async def test_jobs_of_a_dead_worker_come_back_and_poison_ends(db: Database) -> 
         (job,) = await claim_all(db, worker)
         assert job.crashes == crash - 1
         assert job.alone == (crash > 2)
-        await db.execute("update workers set seen_at = now() - interval '1 hour'")
-        await db.execute("update jobs set started_at = started_at - interval '1 minute'")
+        await db.execute("update makeit3d.workers set seen_at = now() - interval '1 hour'")
+        await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
         result = await workers.sweep(db, ttl_seconds=10, max_crashes=3)
         assert result is not None
         assert len(result.dead_workers) == 1
@@ -186,22 +186,22 @@ async def test_jobs_of_a_dead_worker_come_back_and_poison_ends(db: Database) -> 
 
 async def test_a_crash_with_an_intent_parks_the_job_and_with_an_id_resumes_it(db: Database) -> None:
     user = await make_user(db)
-    await db.execute("update pools set slots = 1 where name = 'tripo_h'")
+    await db.execute("update makeit3d.pools set slots = 1 where name = 'tripo_h'")
     await accept(db, model_plan(user, "task-park-01"))
     dead = await make_worker(db)
     (job,) = await claim_all(db, dead)
     call = intent()
     assert await provider_calls.intend(db, job.claim, call)
-    await db.execute("update workers set seen_at = now() - interval '1 hour'")
-    await db.execute("update jobs set started_at = started_at - interval '1 minute'")
+    await db.execute("update makeit3d.workers set seen_at = now() - interval '1 hour'")
+    await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
     await workers.sweep(db, ttl_seconds=10, max_crashes=5)
-    parked = await db.fetchrow("select waiting_for, run_after, resume from jobs")
+    parked = await db.fetchrow("select waiting_for, run_after, resume from makeit3d.jobs")
     assert parked is not None
     assert parked["waiting_for"] == "retry"
     assert parked["run_after"] is not None
     # the late answer of the process that was only slow: nothing is waited for any more
     assert await provider_calls.submitted(db, call.id, last=True, provider_task_id="t-9")
-    assert await db.fetchval("select waiting_for is null and run_after is null from jobs")
+    assert await db.fetchval("select waiting_for is null and run_after is null from makeit3d.jobs")
     alive = await make_worker(db)
     (job,) = await claim_all(db, alive)  # the pool is full with its own call: resuming needs no slot
     assert [c.provider_task_id for c in await provider_calls.calls_of(db, job.claim.job_id)] == ["t-9"]
@@ -212,12 +212,12 @@ async def test_a_job_that_crashed_for_the_last_time_does_not_go_on(db: Database)
     await accept(db, model_plan(user, "task-last-crash"))
     (job,) = await claim_all(db, await make_worker(db))
     assert await provider_calls.intend(db, job.claim, intent())
-    await db.execute("delete from workers")
-    await db.execute("update jobs set started_at = started_at - interval '1 minute'")
+    await db.execute("delete from makeit3d.workers")
+    await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
     result = await workers.sweep(db, ttl_seconds=10, max_crashes=1)
     assert result is not None
     assert len(result.crashed_out) == 1
-    (row,) = await db.fetch("select status, resume, waiting_for, run_after from jobs")
+    (row,) = await db.fetch("select status, resume, waiting_for, run_after from makeit3d.jobs")
     assert tuple(row) == ("failed", False, None, None)
 
 
@@ -262,11 +262,13 @@ async def test_a_job_of_an_unknown_type_stays_queued_and_the_batch_runs(db: Data
     user = await make_user(db)
     for number in range(3):
         await accept(db, image_plan(user, f"task-type-{number}"))
-    await db.execute("update jobs set type = 'of_the_future', resume = $1 where task_id = 'task-type-1'", resume)
+    await db.execute(
+        "update makeit3d.jobs set type = 'of_the_future', resume = $1 where task_id = 'task-type-1'", resume
+    )
     worker = await make_worker(db)
     assert [job.task_id for job in await claim_all(db, worker)] == ["task-type-0", "task-type-2"]
     assert await claim_all(db, worker) == []
-    left = await db.fetchrow("select status, attempt, waiting_for from jobs where task_id = 'task-type-1'")
+    left = await db.fetchrow("select status, attempt, waiting_for from makeit3d.jobs where task_id = 'task-type-1'")
     assert left is not None
     assert dict(left) == {"status": "queued", "attempt": 0, "waiting_for": None}
 

@@ -87,7 +87,7 @@ async def test_one_users_racing_requests_get_a_turn_each(db: Database) -> None:
     user = await make_user(db)
     plans = [image_plan(user, f"task-racing-{number:02}") for number in range(40)]
     await asyncio.gather(*(requests.accept(db, plan) for plan in plans))
-    tags = [row["fair_tag"] for row in await db.fetch("select fair_tag from jobs order by fair_tag")]
+    tags = [row["fair_tag"] for row in await db.fetch("select fair_tag from makeit3d.jobs order by fair_tag")]
     assert tags == list(range(40))
 
 
@@ -131,7 +131,7 @@ async def test_jobs_that_came_back_from_a_full_provider_go_before_nobody(db: Dat
     claimed = list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=20)).jobs)
     await settle(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 3600)) for job in claimed])
     await accept(db, image_plan(other, "task-between-1"))
-    await db.execute("update jobs set run_after = now() where run_after is not null")
+    await db.execute("update makeit3d.jobs set run_after = now() where run_after is not null")
     await workers.promote_due(db)
     assert other in await turns(db, worker, 2)
 
@@ -187,7 +187,7 @@ async def test_workers_reach_a_newcomer_through_a_flood(db: Database, database: 
 async def test_a_job_whose_call_was_refused_while_it_waited_needs_a_slot_again(db: Database) -> None:
     """It was queued to go on with its open call. Without that call it would start a new one beside a full pool."""
     user = await make_user(db)
-    await db.execute("update pools set slots = 1 where name = 'tripo_h'")
+    await db.execute("update makeit3d.pools set slots = 1 where name = 'tripo_h'")
     worker = await make_worker(db)
     await accept(db, model_plan(user, "task-refused-1"))
     job = await claim_one(db, worker)

@@ -40,8 +40,8 @@ async def left_running(shop: Workshop) -> None:
 async def test_a_run_whose_process_died(db: Database, database: str, tmp_path: Path) -> None:
     async with open_workshop(db, database, tmp_path, workers=0) as shop:
         await left_running(shop)
-        await db.execute("delete from workers")
-        await db.execute("update jobs set started_at = started_at - interval '1 minute'")
+        await db.execute("delete from makeit3d.workers")
+        await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
         events = await lines(shop)
     assert [event for event in events if event != "provider_call"] == ["job_taken_back", "run_began", "run_ended"]
 
@@ -49,13 +49,13 @@ async def test_a_run_whose_process_died(db: Database, database: str, tmp_path: P
 async def test_the_last_run_of_a_job_that_crashes(db: Database, database: str, tmp_path: Path) -> None:
     async with open_workshop(db, database, tmp_path, workers=0, max_crashes=1) as shop:
         await left_running(shop)
-        await db.execute("delete from workers")
-        await db.execute("update jobs set started_at = started_at - interval '1 minute'")
+        await db.execute("delete from makeit3d.workers")
+        await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
         assert await lines(shop) == ["job_crashed_out"]
 
 
 async def test_a_run_whose_process_is_stuck(db: Database, database: str, tmp_path: Path) -> None:
     async with open_workshop(db, database, tmp_path, workers=0) as shop:
         await left_running(shop)
-        await db.execute("update jobs set deadline = now() - interval '1 hour'")
+        await db.execute("update makeit3d.jobs set deadline = now() - interval '1 hour'")
         assert await lines(shop) == ["job_overdue"]

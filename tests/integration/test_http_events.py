@@ -120,7 +120,9 @@ async def test_nothing_is_lost_between_two_connections(gate: Gateway) -> None:
 
 
 async def test_a_late_commit_is_never_skipped(gate: Gateway) -> None:
-    insert = "insert into events (type, user_id, task_id, payload) values ('task_update', $1, 'task-event-03', $2)"
+    insert = (
+        "insert into makeit3d.events (type, user_id, task_id, payload) values ('task_update', $1, 'task-event-03', $2)"
+    )
     slow = await asyncpg.connect(gate.services.settings.database_url.get_secret_value())
     try:
         async with stream(gate) as (reader, _):

@@ -13,7 +13,7 @@ from app.domain.cursors import Cursor
 from tests.integration.factories import make_user
 
 _FILL = """
-insert into events (xid, type, user_id, task_id, payload) -- xids of long ago
+insert into makeit3d.events (xid, type, user_id, task_id, payload) -- xids of long ago
 select (n / 60 + 3)::text::xid8, 'job_update', u[1 + n % cardinality(u)], 'task-plan-' || n % 500, '{}'
 from generate_series(1, 30000) as n, (select $1::uuid[] as u) as users
 """
@@ -29,12 +29,12 @@ def scans(plan: dict[str, Any]) -> set[str]:
 async def filled(db: Database) -> Database:
     users = [await make_user(db), *(uuid4() for _ in range(99))]
     await db.execute(_FILL, users)
-    await db.execute("analyze events")
+    await db.execute("analyze makeit3d.events")
     return db
 
 
 async def test_readers_of_the_log_use_its_index(filled: Database) -> None:
-    user = await filled.fetchval("select user_id from events limit 1")
+    user = await filled.fetchval("select user_id from makeit3d.events limit 1")
     statements: list[tuple[str, tuple[object, ...]]] = [
         (events.AFTER, (user, "400", 0, None, 200)),
         (events.AFTER, (user, "400", 0, "task-plan-7", 200)),
@@ -47,7 +47,7 @@ async def test_readers_of_the_log_use_its_index(filled: Database) -> None:
 
 
 async def test_a_replay_comes_in_pages_without_gap_or_repeat(filled: Database) -> None:
-    user = await filled.fetchval("select user_id from events limit 1")
+    user = await filled.fetchval("select user_id from makeit3d.events limit 1")
     seen: list[Cursor] = []
     cursor = Cursor(0, 0)
     while page := await events.after(filled, user, cursor, task_id=None, limit=70):

@@ -132,4 +132,4 @@ async def test_an_attack_is_refused_before_anything_is_queued(gate: Gateway, tmp
     base = f"{gate.services.settings.supabase_url}/storage/v1/object/authenticated/{BUCKET}"
     answers = await asyncio.gather(*(ask(gate, number, f"{base}/{gate.user_id}/attack") for number in range(4)))
     assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(422, "input_too_complex")}
-    assert await gate.db.fetchval("select count(*) from jobs") == 0
+    assert await gate.db.fetchval("select count(*) from makeit3d.jobs") == 0

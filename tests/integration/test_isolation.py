@@ -79,7 +79,8 @@ class World:
 
     async def contents(self) -> dict[str, int]:
         """How many rows there are of what a request can leave."""
-        tables = ("tasks", "requests", "jobs", "input_assets", "concept_images", "models", "files", "events")
+        ours = [f"makeit3d.{name}" for name in ("tasks", "requests", "jobs", "files", "events")]
+        tables = (*ours, "input_assets", "concept_images", "models")
         return {t: await self.gate.db.fetchval(f"select count(*) from {t} where true") for t in tables}  # noqa: S608
 
 

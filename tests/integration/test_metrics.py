@@ -45,7 +45,7 @@ async def scrape(gate: Gateway) -> str:
 async def test_a_scrape_tells_of_queue_slots_calls_and_workers(gate: Gateway) -> None:
     for number in range(3):
         await accept(gate.db, image_plan(gate.user_id, f"task-metrics-{number}"))
-    await gate.db.execute("update jobs set created_at = now() - interval '1 hour'")
+    await gate.db.execute("update makeit3d.jobs set created_at = now() - interval '1 hour'")
     worker = await make_worker(gate.db, lanes=("normal",))
     assert len((await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs) == 1
     text = await scrape(gate)
@@ -64,7 +64,7 @@ async def test_what_an_open_breaker_holds_back_waits_for_no_slot(gate: Gateway) 
     """Or an operator would buy slots, and start workers, while a key is wrong."""
     plan = image_plan(gate.user_id, "task-metrics-held")
     await accept(gate.db, plan)
-    await gate.db.execute("update jobs set created_at = now() - interval '1 hour'")
+    await gate.db.execute("update makeit3d.jobs set created_at = now() - interval '1 hour'")
     await breakers.failed(
         gate.db,
         "openai",
@@ -118,7 +118,7 @@ async def test_what_a_sweep_settles_is_in_the_costs(db: Database, database: str,
     (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
     assert await provider_calls.intend(db, job.claim, call_intent())
     await tasks.cancel(db, "task-metrics-cost", user)
-    await db.execute("update provider_calls set deadline = now() - interval '1 hour'")
+    await db.execute("update makeit3d.provider_calls set deadline = now() - interval '1 hour'")
     async with open_workshop(db, database, tmp_path) as shop, asyncio.timeout(60):
         while cost() in (None, before):  # another round may be under way
             await shop.workers[0].sweeper.round()

@@ -167,8 +167,8 @@ async def test_a_flood_of_pictures_is_prepared_a_few_at_a_time_and_delays_nobody
         await narrow.ask(Operation.IMAGE_TO_IMAGE, f"task-newcomer-{number}", pictures=[theirs])
         assert (await narrow.finished(f"task-newcomer-{number}")).jobs[0]["status"] == "completed"
     assert gate(narrow).most == 2
-    assert await narrow.db.fetchval("select count(*) from jobs where status = 'running'") <= MOST_PREPARING + 1
-    assert await narrow.db.fetchval("select max(failures) from jobs") == 0
+    assert await narrow.db.fetchval("select count(*) from makeit3d.jobs where status = 'running'") <= MOST_PREPARING + 1
+    assert await narrow.db.fetchval("select max(failures) from makeit3d.jobs") == 0
     assert len(prompts(narrow)) == 3
 
 
@@ -183,7 +183,7 @@ async def test_a_canceled_job_gives_up_its_place_in_the_line(narrow: Workshop) -
     await until_under_way(narrow, 1)
     async with asyncio.timeout(PATIENCE):
         await narrow.workers[0].engine.stop()  # within the grace: it is handed back, not waited for
-    assert await narrow.db.fetchval("select status from jobs") == "queued"
+    assert await narrow.db.fetchval("select status from makeit3d.jobs") == "queued"
     assert gate(narrow).under_way == 0
 
 
@@ -195,10 +195,10 @@ async def test_a_breaker_that_opens_meanwhile_keeps_who_is_prepared_and_who_is_i
     narrow.images.ledger.refuse_next(Refused(ErrorCode.PROVIDER_KEY_REJECTED, "no", advice=Advice.CONFIGURATION))
     gate(narrow).let_go.set()
     async with asyncio.timeout(PATIENCE):
-        while await narrow.db.fetchval("select count(*) from jobs where status = 'running' or attempt = 0"):
+        while await narrow.db.fetchval("select count(*) from makeit3d.jobs where status = 'running' or attempt = 0"):
             await asyncio.sleep(0.02)
     assert narrow.images.ledger.posts == 1, "a provider that takes nothing is asked once"
-    assert await narrow.db.fetchval("select count(*) from jobs where status = 'queued' and failures = 0") == 3
+    assert await narrow.db.fetchval("select count(*) from makeit3d.jobs where status = 'queued' and failures = 0") == 3
 
 
 # --- the line, step by step --------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ async def claimed(db: Database, worker: WorkerIdentity) -> list[ClaimedJob]:
 
 async def test_who_wants_a_slot_again_goes_before_all_that_are_queued(db: Database) -> None:
     worker = await make_worker(db)
-    await db.execute("update pools set slots = 1 where name = 'openai'")
+    await db.execute("update makeit3d.pools set slots = 1 where name = 'openai'")
     ann, bob, cat = [await make_user(db) for _ in range(3)]
     await accept(db, image_plan(ann, "task-line-ann"))
     (anns,) = await claimed(db, worker)
@@ -230,7 +230,7 @@ async def test_who_wants_a_slot_again_goes_before_all_that_are_queued(db: Databa
 
 async def test_the_line_has_the_order_of_claims(db: Database) -> None:
     worker = await make_worker(db)
-    await db.execute("update pools set slots = 2 where name = 'openai'")
+    await db.execute("update makeit3d.pools set slots = 2 where name = 'openai'")
     ann, bob = await make_user(db), await make_user(db)
     for number in range(2):
         await accept(db, image_plan(ann, f"task-line-ann-{number}"))
@@ -255,7 +255,7 @@ async def test_only_the_probe_takes_a_slot_while_the_breaker_is_not_closed(db: D
         await accept(db, image_plan(await make_user(db), f"task-probing-{number}"))
     (early, probe) = await claimed(db, worker)
     await db.execute(
-        "update providers set state = 'open', probe_at = now(), opened_at = now(), tripped_at = now(),"
+        "update makeit3d.providers set state = 'open', probe_at = now(), opened_at = now(), tripped_at = now(),"
         " error_code = 'provider_unavailable' where name = 'openai'"
     )
     for job in (early, probe):
@@ -272,7 +272,7 @@ async def test_a_lost_claim_takes_no_slot(db: Database) -> None:
     await accept(db, image_plan(await make_user(db), "task-lost-claim"))
     (job,) = await claimed(db, worker)
     await slots.lend(db, job.claim)
-    await db.execute("update jobs set attempt = attempt + 1")
+    await db.execute("update makeit3d.jobs set attempt = attempt + 1")
     assert await slots.take(db, job.claim, "openai") is None
     assert not await slots.lend(db, job.claim)
-    assert await db.fetchval("select slot from jobs") == "lent"
+    assert await db.fetchval("select slot from makeit3d.jobs") == "lent"

@@ -93,7 +93,8 @@ async def complete(db: Database, worker_id: UUID) -> None:
     )
     for file in files:
         await db.execute(
-            "insert into files (id, bucket, key, kind, content_type) values ($1, 'b', $2, 'concept', 'image/png')",
+            "insert into makeit3d.files (id, bucket, key, kind, content_type)"
+            " values ($1, 'b', $2, 'concept', 'image/png')",
             file.file_id,
             file.key,
         )

@@ -19,6 +19,9 @@ from tests.integration.majors import database
 __all__ = ["database"]
 
 
+COUNTED = ("makeit3d.requests", "makeit3d.jobs", "concept_images", "makeit3d.events")
+
+
 async def count(db: Database, table: str) -> int:
     return await db.fetchval(f"select count(*) from {table}")  # noqa: S608 - names of this file
 
@@ -33,7 +36,7 @@ async def test_one_statement_writes_task_request_jobs_rows_and_events(db: Databa
         ("concept", "pending"),
         ("model", "pending"),
     ]
-    events = await db.fetch("select type from events order by id")
+    events = await db.fetch("select type from makeit3d.events order by id")
     assert [row["type"] for row in events] == [
         "task_update",
         "job_update",
@@ -49,17 +52,17 @@ async def test_a_key_is_accepted_once_also_in_a_race(db: Database) -> None:
     results = await asyncio.gather(*(requests.accept(db, plan) for plan in plans), return_exceptions=True)
     assert sum(result is False for result in results) == 1
     assert sum(isinstance(result, DuplicateRequest) for result in results) == 11
-    assert await count(db, "jobs") == 1
-    assert await db.fetchval("select concepts_reserved from tasks") == 3
+    assert await count(db, "makeit3d.jobs") == 1
+    assert await db.fetchval("select concepts_reserved from makeit3d.tasks") == 3
 
 
 async def test_another_users_task_changes_nothing(db: Database) -> None:
     owner, other = await make_user(db), await make_user(db)
     await accept(db, image_plan(owner, "task-owned-1"))
-    before = [await count(db, table) for table in ("requests", "jobs", "concept_images", "events")]
+    before = [await count(db, table) for table in COUNTED]
     with pytest.raises(TaskOwnedByAnother):
         await requests.accept(db, image_plan(other, "task-owned-1"))
-    assert [await count(db, table) for table in ("requests", "jobs", "concept_images", "events")] == before
+    assert [await count(db, table) for table in COUNTED] == before
 
 
 async def test_a_task_of_a_deleted_user_stays_closed(db: Database) -> None:
@@ -73,7 +76,7 @@ async def test_a_task_of_a_deleted_user_stays_closed(db: Database) -> None:
 async def test_an_unknown_user_is_refused(db: Database) -> None:
     with pytest.raises(UnknownUser):
         await requests.accept(db, image_plan(uuid4(), "task-nobody-1"))
-    assert await count(db, "tasks") == 0
+    assert await count(db, "makeit3d.tasks") == 0
 
 
 async def test_numbers_of_outputs_are_never_used_twice(db: Database) -> None:

@@ -27,11 +27,13 @@ __all__ = ["database"]
 
 THREE = UserLimits(in_flight=3)
 
-_IN_FLIGHT = "select count(*) from jobs where status = 'running' or (status = 'queued' and waiting_for is null)"
+_IN_FLIGHT = (
+    "select count(*) from makeit3d.jobs where status = 'running' or (status = 'queued' and waiting_for is null)"
+)
 
 
 async def waiting_for(db: Database, task_id: str) -> str | None:
-    return await db.fetchval("select waiting_for from jobs where task_id = $1", task_id)
+    return await db.fetchval("select waiting_for from makeit3d.jobs where task_id = $1", task_id)
 
 
 async def claim_all(db: Database) -> list[ClaimedJob]:
@@ -85,10 +87,10 @@ async def test_accepts_and_releases_that_race_end_with_every_place_given(db: Dat
             assert await db.fetchval(_IN_FLIGHT) <= 3
 
     await asyncio.gather(*(ask(number) for number in range(12)), *(work() for _ in range(12)))
-    while await db.fetchval("select count(*) from jobs where status in ('queued', 'running')"):
-        before = await db.fetchval("select count(*) from jobs where status = 'failed'")
+    while await db.fetchval("select count(*) from makeit3d.jobs where status in ('queued', 'running')"):
+        before = await db.fetchval("select count(*) from makeit3d.jobs where status = 'failed'")
         await work()
-        assert await db.fetchval("select count(*) from jobs where status = 'failed'") > before
+        assert await db.fetchval("select count(*) from makeit3d.jobs where status = 'failed'") > before
 
 
 async def test_a_retry_keeps_its_place_and_an_open_call_of_a_canceled_job_holds_one(db: Database) -> None:
@@ -99,7 +101,7 @@ async def test_a_retry_keeps_its_place_and_an_open_call_of_a_canceled_job_holds_
     (job,) = await claim_all(db)
     await settle(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "later", 3600))])
     assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
-    await db.execute("update jobs set run_after = null, waiting_for = null where waiting_for = 'retry'")
+    await db.execute("update makeit3d.jobs set run_after = null, waiting_for = null where waiting_for = 'retry'")
     (job,) = await claim_all(db)
     call = CallIntent(uuid4(), "tripo", "tripo_h", "text-to-model", "hash", {}, 200_000, "v", 60.0)
     assert await provider_calls.intend(db, job.claim, call)
@@ -151,8 +153,8 @@ async def test_unfinished_jobs_beyond_the_limit_are_refused_and_write_nothing(db
     results = await asyncio.gather(*(requests.accept(db, plan, limits) for plan in plans), return_exceptions=True)
     refused = [result for result in results if isinstance(result, AppError)]
     assert [error.error for error in refused] == [ErrorCode.USER_LIMIT] * 6
-    assert await db.fetchval("select count(*) from tasks") == 4
-    assert await db.fetchval("select count(*) from events where type = 'task_update'") == 4
+    assert await db.fetchval("select count(*) from makeit3d.tasks") == 4
+    assert await db.fetchval("select count(*) from makeit3d.events where type = 'task_update'") == 4
 
 
 # --- money ------------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ async def test_racing_accepts_never_reserve_more_than_the_budget(db: Database) -
     assert {error.error for error in refused} == {ErrorCode.USER_BUDGET_EXCEEDED}
     assert "1.00 USD" in (refused[0].detail or "")
     assert 0 < (refused[0].retry_after or 0) <= 86_400
-    assert await db.fetchval("select count(*) from requests") == 3
+    assert await db.fetchval("select count(*) from makeit3d.requests") == 3
 
 
 async def test_what_a_call_cost_replaces_its_estimate_and_yesterday_does_not_count(db: Database) -> None:
@@ -199,7 +201,9 @@ async def test_what_a_call_cost_replaces_its_estimate_and_yesterday_does_not_cou
     await settle(db, [Settlement(job, Completed(()))])
     assert await refused(300_001)
     assert not await refused(300_000)
-    await db.execute("update provider_calls set created_at = date_trunc('day', now(), 'UTC') - interval '1 second'")
+    await db.execute(
+        "update makeit3d.provider_calls set created_at = date_trunc('day', now(), 'UTC') - interval '1 second'"
+    )
     assert not await refused(500_000)
 
 
@@ -223,7 +227,7 @@ async def test_without_limits_nothing_waits(db: Database) -> None:
     user = await make_user(db)
     for number in range(5):
         await accept(db, image_plan(user, f"task-free-{number}"))
-    assert await db.fetchval("select count(*) from jobs where waiting_for is null") == 5
+    assert await db.fetchval("select count(*) from makeit3d.jobs where waiting_for is null") == 5
 
 
 # --- with workers -----------------------------------------------------------------------------------------------
@@ -288,7 +292,7 @@ async def test_a_job_reserves_what_its_calls_are_estimated_at(db: Database, data
             await shop.finished(await shop.ask(operation, f"task-{operation.value}", pictures=pictures))
     rows = await db.fetch(
         "select j.estimate_micros as reserved, c.estimate_micros as called"
-        " from jobs j join provider_calls c on c.job_id = j.id"
+        " from makeit3d.jobs j join makeit3d.provider_calls c on c.job_id = j.id"
     )
     assert len(rows) == 4
     assert all(row["reserved"] == row["called"] > 0 for row in rows)

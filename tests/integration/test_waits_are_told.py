@@ -20,7 +20,7 @@ async def claim(db: Database) -> ClaimedJob:
 
 async def told(db: Database, task_id: str, *, step: int = 1) -> list[tuple[str, str | None]]:
     rows = await db.fetch(
-        "select payload->>'status' as status, payload->>'waiting_for' as waiting_for from events"
+        "select payload->>'status' as status, payload->>'waiting_for' as waiting_for from makeit3d.events"
         " where task_id = $1 and type = 'job_update' and (payload->>'step')::int = $2 order by events.xid, id",
         task_id,
         step,
@@ -60,7 +60,7 @@ async def test_a_time(db: Database) -> None:
     user = await make_user(db)
     await accept(db, image_plan(user, "task-told-04"))
     await settle(db, [Settlement(await claim(db), Retry(ErrorCode.STORAGE_UNAVAILABLE, "later", 3600))])
-    await db.execute("update jobs set run_after = now()")
+    await db.execute("update makeit3d.jobs set run_after = now()")
     assert await workers.promote_due(db) == {("task-told-04", user)}
     assert await workers.promote_due(db) == frozenset()
     said = [("queued", None), ("running", None), ("queued", "retry"), ("queued", None)]
@@ -71,7 +71,7 @@ async def test_a_sweep_tells_it_too(db: Database) -> None:
     user = await make_user(db)
     await accept(db, image_plan(user, "task-told-05"))
     await settle(db, [Settlement(await claim(db), Retry(ErrorCode.STORAGE_UNAVAILABLE, "later", 3600))])
-    await db.execute("update jobs set run_after = now()")
+    await db.execute("update makeit3d.jobs set run_after = now()")
     result = await workers.sweep(db, ttl_seconds=600, max_crashes=5)
     assert result is not None
     assert result.tasks == {("task-told-05", user)}

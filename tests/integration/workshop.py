@@ -129,7 +129,9 @@ class Workshop:
         )
 
     async def calls(self) -> list[tuple[str, str | None, int | None]]:
-        rows = await self.db.fetch("select state, error_code, cost_micros from provider_calls order by created_at")
+        rows = await self.db.fetch(
+            "select state, error_code, cost_micros from makeit3d.provider_calls order by created_at"
+        )
         return [(row["state"], row["error_code"], row["cost_micros"]) for row in rows]
 
     async def keys(self) -> list[str]:

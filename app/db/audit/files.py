@@ -28,7 +28,7 @@ FILE_CHECKS = (
           format('%s row is complete; file is %s%s', a.table_name, coalesce(f.state, 'missing'),
             case when f.id is null then '' else format(', of job %s, at %s; link %s', f.job_id, f.key, a.asset_url) end)
             as found
-        from asset a left join files f on f.id = a.file_id
+        from asset a left join makeit3d.files f on f.id = a.file_id
         where a.status = 'complete' and (f.id is null or f.state <> 'stored' or f.job_id is distinct from a.job_id
           or f.kind <> (case a.kind when 'concept' then 'concept' else 'model' end)
           or not (a.asset_url like '%/' || f.key
@@ -41,7 +41,7 @@ FILE_CHECKS = (
         "the client sees a broken link: look for the object in the bucket",
         """
         select jsonb_build_object('asset', a.id, 'file', a.file_id) as ids, format('file is %s', f.state) as found
-        from {inputs} a join files f on f.id = a.file_id where a.status = 'complete' and f.state <> 'stored'
+        from {inputs} a join makeit3d.files f on f.id = a.file_id where a.status = 'complete' and f.state <> 'stored'
         """,
     ),
     _rows(
@@ -51,7 +51,7 @@ FILE_CHECKS = (
         """
         select jsonb_build_object('file', f.id, 'job', f.job_id, 'key', f.key) as ids,
           format('%s file is stored, its job is %s', f.kind, j.status) as found
-        from files f join jobs j on j.id = f.job_id
+        from makeit3d.files f join makeit3d.jobs j on j.id = f.job_id
         where f.state = 'stored' and not case f.kind
           when 'preview' then exists (select from jsonb_array_elements(j.output->'files') as o
             where o->>'preview_file_id' = f.id::text)
@@ -66,7 +66,7 @@ FILE_CHECKS = (
         select jsonb_build_object('file', id, 'key', key) as ids,
           format('%s file: size %s, stored %s, sha256 %s', kind, coalesce(size::text, 'unknown'),
             coalesce(stored_at::text, 'never'), coalesce(sha256, 'unknown')) as found
-        from files where state = 'stored' and (size is null or stored_at is null or sha256 is null)
+        from makeit3d.files where state = 'stored' and (size is null or stored_at is null or sha256 is null)
         """,
     ),
     Check(
@@ -80,7 +80,7 @@ FILE_CHECKS = (
         """
         select jsonb_build_object('file', f.id, 'job', f.job_id, 'key', f.key) as ids,
           format('uploading since %s; job %s', f.created_at, coalesce(j.status, 'none')) as found
-        from patience, files f left join jobs j on j.id = f.job_id
+        from patience, makeit3d.files f left join makeit3d.jobs j on j.id = f.job_id
         where f.state = 'uploading' and case when j.id is null then f.created_at < now() - patience.unowned
           else j.finished_at < now() - patience.leftovers end
         """,
@@ -115,7 +115,7 @@ select a.id as asset_id, f.id as file_id, a.task_id, a.kind, a.number, f.key, f.
 from (
   select id, task_id, job_id, 'concept' as kind, number, status, file_id from {concepts}
   union all select id, task_id, job_id, kind, number, status, file_id from {models}
-) as a join files f on f.id = a.file_id
+) as a join makeit3d.files f on f.id = a.file_id
 where a.status = 'complete' and a.job_id is not null
 """
 
@@ -132,7 +132,8 @@ async def outputs(connection: Connection, database: Database) -> AsyncGenerator[
 async def manifest(connection: Connection, bucket: str) -> AsyncGenerator[ManifestRow]:
     """Every result in a bucket that is not removed, in the snapshot, a page in memory at a time."""
     statement = (
-        "select id, key, state, size, sha256 from files where bucket = $1 and state <> 'removed' and kind <> 'input'"
+        "select id, key, state, size, sha256 from makeit3d.files where bucket = $1"
+        " and state <> 'removed' and kind <> 'input'"
     )
     async for row in connection.cursor(statement, bucket, prefetch=_PAGE):
         yield ManifestRow(**dict(row))
@@ -141,7 +142,8 @@ async def manifest(connection: Connection, bucket: str) -> AsyncGenerator[Manife
 async def by_keys(database: Database, bucket: str, keys: Sequence[str]) -> dict[str, ManifestRow]:
     """The rows of these keys as they are now."""
     rows = await database.fetch(
-        "select id, key, state, size, sha256 from files where bucket = $1 and key = any($2) and state <> 'removed'",
+        "select id, key, state, size, sha256 from makeit3d.files where bucket = $1 and key = any($2)"
+        " and state <> 'removed'",
         bucket,
         list(keys),
     )

@@ -34,7 +34,7 @@ async def journal(database: Database, provider: str, *, since: datetime) -> list
             _row(row)
             async for row in connection.cursor(
                 "select id, job_id, kind, state, error_code, provider_task_id, provider_request_id, cost_micros,"
-                " cost_is_estimate, created_at, deadline from provider_calls"
+                " cost_is_estimate, created_at, deadline from makeit3d.provider_calls"
                 " where provider = $1 and created_at >= $2 order by created_at, id",
                 provider,
                 since,

@@ -170,11 +170,15 @@ class Code(Enum):
     )
 
     # schema
-    NOT_MIGRATED = Entry(
-        "not_migrated", _ERROR, "the database has none of our tables", "run `makeit3d migrate` (or `supabase db push`)"
-    )
+    NOT_MIGRATED = Entry("not_migrated", _ERROR, "the database has none of our tables", "run `makeit3d migrate`")
     MIGRATIONS_MISSING = Entry(
         "migrations_missing", _ERROR, "the schema is older than this code", "run `makeit3d migrate`"
+    )
+    MIGRATION_CHANGED = Entry(
+        "migration_changed",
+        _ERROR,
+        "a migration was edited after it was applied; the tables are not what the code expects",
+        "restore the file in app/migrations, and put the change into a new one",
     )
     SCHEMA_NEWER = Entry(
         "schema_newer",
@@ -192,25 +196,25 @@ class Code(Enum):
         "columns_wrong",
         _ERROR,
         "columns that the gateway writes are missing or of another type",
-        "add them as in supabase/migrations, or name a table that has them",
+        "add them as in app/migrations, or name a table that has them",
     )
     ROW_SECURITY_OFF = Entry(
         "row_security_off",
         _ERROR,
         "every signed-in user may read the rows of all",
-        "`alter table … enable row level security`, with the policies of supabase/migrations",
+        "`alter table … enable row level security`, with the policies of app/migrations",
     )
     BROWSERS_MAY_WRITE = Entry(
         "browsers_may_write",
         _ERROR,
         "browsers have rights that the gateway did not give them",
-        "revoke them from anon and authenticated, as in supabase/migrations",
+        "revoke them from anon and authenticated, as in app/migrations",
     )
     BROWSERS_MAY_NOT_READ = Entry(
         "browsers_may_not_read",
         _ERROR,
         "apps get “permission denied” for their own rows",
-        "`grant select … to authenticated`, as in supabase/migrations",
+        "`grant select … to authenticated`, as in app/migrations",
     )
     ROLE_LIMITED = Entry(
         "role_limited",

@@ -1,34 +1,34 @@
--- Who may do what. New objects in public carry no rights by themselves: every right is said here.
-set lock_timeout = '5s';
+-- Who may do what. Some projects give every new object to everybody: every right is said here.
 
-alter table public.tasks enable row level security;
-alter table public.requests enable row level security;
-alter table public.pools enable row level security;
-alter table public.workers enable row level security;
-alter table public.jobs enable row level security;
-alter table public.provider_calls enable row level security;
-alter table public.files enable row level security;
-alter table public.events enable row level security;
+-- Internal tables: nobody reaches into the schema but its owner and the service.
+revoke all on schema makeit3d from public, anon, authenticated;
+grant usage on schema makeit3d to service_role;
+do $$
+declare
+  t name;
+begin
+  for t in select tablename from pg_tables where schemaname = 'makeit3d' loop
+    execute format('alter table makeit3d.%I enable row level security', t);
+  end loop;
+end $$;
+revoke all on all tables in schema makeit3d from public, anon, authenticated;
+revoke all on all sequences in schema makeit3d from public, anon, authenticated;
+revoke all on all functions in schema makeit3d from public, anon, authenticated;
+grant select, insert, update, delete on all tables in schema makeit3d to service_role;
+revoke insert, update, delete on makeit3d.migrations from service_role;
+
+-- Browsers read their own assets; they insert, describe and delete their own inputs; nothing else.
 alter table public.input_assets enable row level security;
 alter table public.concept_images enable row level security;
 alter table public.models enable row level security;
-
-revoke all on public.tasks, public.requests, public.pools, public.workers, public.jobs, public.provider_calls,
-  public.files, public.events, public.input_assets, public.concept_images, public.models
-  from public, anon, authenticated;
-grant select, insert, update, delete on public.tasks, public.requests, public.pools, public.workers, public.jobs,
-  public.provider_calls, public.files, public.events, public.input_assets, public.concept_images, public.models
-  to service_role;
-
--- browsers: read their own rows; insert, describe and delete their own inputs; nothing else
-grant select on public.tasks, public.input_assets, public.concept_images, public.models to authenticated;
+revoke all on public.input_assets, public.concept_images, public.models from public, anon, authenticated;
+grant select, insert, update, delete on public.input_assets, public.concept_images, public.models to service_role;
+grant select on public.input_assets, public.concept_images, public.models to authenticated;
 grant insert (id, task_id, user_id, prompt, style, input_asset_type, asset_url, metadata)
   on public.input_assets to authenticated;
 grant update (prompt, style, metadata) on public.input_assets to authenticated;
 grant delete on public.input_assets to authenticated;
 
-create policy tasks_own_select on public.tasks for select to authenticated
-  using (user_id = (select auth.uid()));
 create policy concept_images_own_select on public.concept_images for select to authenticated
   using (user_id = (select auth.uid()));
 create policy models_own_select on public.models for select to authenticated
@@ -61,7 +61,7 @@ begin
 end $$;
 
 -- Uploads of signed-in users go under their own folder of the input bucket, where Storage exists.
--- With another INPUT_BUCKET_NAMES, copy these policies for your bucket. Who does not own Storage's table can not make
+-- With another INPUT_BUCKET_NAMES, copy these policies for your bucket. Who does not own Storage's table cannot make
 -- them: `makeit3d migrate` prints them then, and doctor finds that they are missing.
 do $$
 begin

@@ -1,5 +1,4 @@
--- The three asset tables that clients read and subscribe to.
-set lock_timeout = '5s';
+-- The three asset tables that clients read and subscribe to: with their rights, all that we have in schema public.
 
 create table public.input_assets (
   id uuid primary key default gen_random_uuid(),
@@ -13,7 +12,7 @@ create table public.input_assets (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   metadata jsonb,
-  file_id uuid references public.files (id) on delete set null,
+  file_id uuid references makeit3d.files (id) on delete set null,
   width integer,
   height integer,
   error_code text,
@@ -37,10 +36,10 @@ create table public.concept_images (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   metadata jsonb,
-  request_id uuid references public.requests (id) on delete set null,
-  job_id uuid references public.jobs (id) on delete set null,
+  request_id uuid references makeit3d.requests (id) on delete set null,
+  job_id uuid references makeit3d.jobs (id) on delete set null,
   number integer not null default 0,
-  file_id uuid references public.files (id) on delete set null,
+  file_id uuid references makeit3d.files (id) on delete set null,
   width integer,
   height integer,
   preview_url text,
@@ -71,11 +70,11 @@ create table public.models (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   metadata jsonb,
-  request_id uuid references public.requests (id) on delete set null,
-  job_id uuid references public.jobs (id) on delete set null,
+  request_id uuid references makeit3d.requests (id) on delete set null,
+  job_id uuid references makeit3d.jobs (id) on delete set null,
   kind text not null default 'model' check (kind in ('model', 'refined_model')),
   number integer not null default 0,
-  file_id uuid references public.files (id) on delete set null,
+  file_id uuid references makeit3d.files (id) on delete set null,
   preview_url text,
   error_code text,
   error_message text,
