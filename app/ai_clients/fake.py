@@ -40,8 +40,8 @@ from app.ai_clients.base import (
 )
 from app.ai_clients.departure import HeldBack, leave
 from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
-from app.ai_clients.openai_reply import NotAReply, read_reply
-from app.ai_clients.tripo_tasks import matches, missing
+from app.ai_clients.openai.reply import NotAReply, read_reply
+from app.ai_clients.tripo.tasks import matches, missing
 from app.domain.operations import Operation
 from app.domain.sniff import GLB, PNG
 from app.errors import ErrorCode

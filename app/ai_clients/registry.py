@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from app.ai_clients.base import ImageProvider, ModelProvider
-from app.ai_clients.http import shared_ssl_context
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.http.client import shared_ssl_context
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.tripo.client import TripoModels
 from app.config import Settings
 from app.domain.operations import Operation
 from app.errors import AppError, ErrorCode

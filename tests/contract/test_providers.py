@@ -28,9 +28,9 @@ from app.ai_clients.base import (
 from app.ai_clients.departure import HeldBack, watched
 from app.ai_clients.errors import OutcomeUnknown, Refused
 from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.http import shared_ssl_context
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.http.client import shared_ssl_context
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.tripo.client import TripoModels
 from app.config import SandboxSettings, Settings
 from app.domain.operations import ModelOptions, Operation, View
 from app.errors import ErrorCode

@@ -14,8 +14,8 @@ import httpx
 from app import urls
 from app.ai_clients.errors import ProviderError
 from app.ai_clients.registry import Providers, build_providers
+from app.ai_clients.tripo.prices import model_credits
 from app.config import Settings
-from app.domain.prices import tripo_model_credits
 from app.errors import ErrorCode
 from app.services.doctor.examination import Group, Seen
 from app.services.doctor.findings import Code, Finding
@@ -54,7 +54,7 @@ async def _open(settings: Settings) -> AsyncGenerator[_ProvidersPatient]:
 async def _balances(patient: _ProvidersPatient) -> Seen:
     seen: list[Finding | str] = []
     model = patient.settings.tripo_model_version
-    enough = _MODELS_LEFT * tripo_model_credits(model, from_text=False, textured=True, texture_quality=None)
+    enough = _MODELS_LEFT * model_credits(model, from_text=False, textured=True, texture_quality=None)
     for name, provider in patient.providers.all_models.items():
         try:
             balance = await provider.balance()

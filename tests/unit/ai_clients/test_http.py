@@ -13,9 +13,10 @@ import httpx
 import pytest
 from app.ai_clients.base import ImageRequest, ModelKind, ModelSpec
 from app.ai_clients.errors import OutcomeUnknown, Refused
-from app.ai_clients.http import BodyEmpty, BodyTooLarge, free_client, paid_client, save_body
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.http.bodies import BodyEmpty, BodyTooLarge, save_body
+from app.ai_clients.http.client import free_client, paid_client
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.tripo.client import TripoModels
 
 from tests.unit.ai_clients.support import b64, make_settings, picture_bytes
 

@@ -14,7 +14,7 @@ import pytest
 import respx
 from app.ai_clients.base import ImageProvider, ImageRequest
 from app.ai_clients.errors import OutcomeUnknown, Refused
-from app.ai_clients.openai_client import OpenAIImages
+from app.ai_clients.openai.client import OpenAIImages
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 

@@ -11,7 +11,7 @@ import pytest
 import respx
 from app.ai_clients.base import ImageRequest
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.openai_client import OpenAIImages
+from app.ai_clients.openai.client import OpenAIImages
 from app.errors import ErrorCode as E
 
 from tests.unit.ai_clients.support import OPENAI_BASE, OPENAI_KEY, assert_no_secrets

@@ -14,8 +14,8 @@ import pybase64
 import pytest
 from app.ai_clients.base import DecodedImage, ImageRequest, ImageResult
 from app.ai_clients.errors import OutcomeUnknown
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.openai_reply import read_reply
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.openai.reply import read_reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

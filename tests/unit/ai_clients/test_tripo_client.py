@@ -15,7 +15,7 @@ import pytest
 import respx
 from app.ai_clients.base import FileInput, ModelKind, ModelProvider, ModelSpec, PreparedCall, ProviderTaskState
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.tripo.client import TripoModels
 from app.domain.operations import ModelOptions, View
 from app.errors import ErrorCode
 

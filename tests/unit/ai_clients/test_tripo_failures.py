@@ -11,7 +11,7 @@ import pytest
 import respx
 from app.ai_clients.base import ModelKind, PreparedCall, ProviderTaskState
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.tripo.client import TripoModels
 from app.errors import ErrorCode as E
 
 from tests.unit.ai_clients.support import TRIPO_BASE, TRIPO_KEY, assert_no_secrets

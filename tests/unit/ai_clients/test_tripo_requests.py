@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from app.ai_clients.base import FileInput, ModelKind, ModelSpec
 from app.ai_clients.errors import Refused
-from app.ai_clients.tripo_requests import Versions, build, check, estimate, pictures_of, pool_of
+from app.ai_clients.tripo.requests import Versions, build, check, estimate, pictures_of, pool_of
 from app.domain.operations import ModelOptions, View
 
 VERSIONS = Versions("v3.1-20260211", "v3.5-20260815")

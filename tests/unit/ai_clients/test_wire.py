@@ -12,8 +12,8 @@ import pytest
 import respx
 from app.ai_clients.base import FileInput, ImageRequest, ModelKind, ModelSpec, PreparedCall, ProviderTaskState
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.tripo.client import TripoModels
 from app.errors import ErrorCode as E
 
 from tests.unit.ai_clients.support import OPENAI_BASE, TRIPO_BASE, file_input

@@ -11,7 +11,7 @@ from typing import Any, cast
 from openai import APIConnectionError, APIStatusError
 
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.http import identifier, retry_after_seconds, transport_failure
+from app.ai_clients.http.failures import identifier, retry_after_seconds, transport_failure
 from app.errors import ErrorCode
 
 

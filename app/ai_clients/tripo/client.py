@@ -15,7 +15,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
-from app.ai_clients import tripo_requests
 from app.ai_clients.base import (
     Balance,
     DownloadedFile,
@@ -27,12 +26,14 @@ from app.ai_clients.base import (
     RecordedCall,
 )
 from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
-from app.ai_clients.http import unreachable
-from app.ai_clients.tripo_downloads import Downloads, Hosts
-from app.ai_clients.tripo_errors import TripoReply, create_failure
-from app.ai_clients.tripo_http import Pace, TripoApi
-from app.ai_clients.tripo_requests import Versions
-from app.ai_clients.tripo_tasks import (
+from app.ai_clients.http.failures import unreachable
+from app.ai_clients.tripo import requests
+from app.ai_clients.tripo.api import Pace, TripoApi
+from app.ai_clients.tripo.downloads import Downloads, Hosts
+from app.ai_clients.tripo.errors import TripoReply, create_failure
+from app.ai_clients.tripo.prices import credits_to_micros
+from app.ai_clients.tripo.requests import Versions
+from app.ai_clients.tripo.tasks import (
     UsageRow,
     decimal_of,
     matches,
@@ -43,7 +44,6 @@ from app.ai_clients.tripo_tasks import (
 )
 from app.config import Settings
 from app.domain.operations import Operation
-from app.domain.prices import credits_to_micros
 from app.errors import ErrorCode
 
 _LIST = 100  # ids per listing request
@@ -80,22 +80,22 @@ class TripoModels:
         return self._poll_seconds
 
     def pool(self, spec: ModelSpec) -> str:
-        return tripo_requests.pool_of(spec, self._versions)
+        return requests.pool_of(spec, self._versions)
 
     def estimate(self, spec: ModelSpec) -> Estimate:
-        return tripo_requests.estimate(spec, self._versions)
+        return requests.estimate(spec, self._versions)
 
     async def prepare(self, spec: ModelSpec) -> PreparedCall:
         """Upload the inputs afresh and build the create. Raises Refused."""
-        tripo_requests.check(spec, self._versions)
-        pictures = tripo_requests.pictures_of(spec)
+        requests.check(spec, self._versions)
+        pictures = requests.pictures_of(spec)
         try:
             tokens = {str(view): await self._api.upload(file, is_model=False) for view, file in pictures.items()}
             if spec.model_file is not None:
                 tokens["model"] = await self._api.upload(spec.model_file, is_model=True)
         except OSError:
             raise Refused(ErrorCode.INTERNAL_ERROR, "An input file could not be read.", advice=Advice.RETRY) from None
-        return tripo_requests.build(spec, tokens, self._versions, self._chance)
+        return requests.build(spec, tokens, self._versions, self._chance)
 
     async def submit(self, call: PreparedCall) -> str:
         """Send the one paid POST; the task's id. Raises Refused, OutcomeUnknown."""

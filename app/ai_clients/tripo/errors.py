@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from app.ai_clients.base import ModelKind, ProviderTaskState
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.http import identifier, retry_after_seconds, unreachable
+from app.ai_clients.http.failures import identifier, retry_after_seconds, unreachable
 from app.errors import ErrorCode
 
 _EPOCH_FLOOR = 1_000_000_000  # a reset header larger than this is a time, not a number of seconds

@@ -18,17 +18,11 @@ import structlog
 
 from app.ai_clients.base import FileInput
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.http import (
-    BodyTooLarge,
-    free_client,
-    guarded_client,
-    paid_client,
-    read_body,
-    transport_failure,
-    unreachable,
-)
-from app.ai_clients.tripo_downloads import Hosts
-from app.ai_clients.tripo_errors import TripoReply, free_failure, parse_reply, request_id
+from app.ai_clients.http.bodies import BodyTooLarge, read_body
+from app.ai_clients.http.client import free_client, guarded_client, paid_client
+from app.ai_clients.http.failures import transport_failure, unreachable
+from app.ai_clients.tripo.downloads import Hosts
+from app.ai_clients.tripo.errors import TripoReply, free_failure, parse_reply, request_id
 from app.config import Settings
 from app.errors import ErrorCode
 

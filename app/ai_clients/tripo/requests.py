@@ -13,15 +13,15 @@ from typing import Any
 
 from app.ai_clients.base import Estimate, FileInput, ModelKind, ModelSpec, PreparedCall
 from app.ai_clients.errors import Refused
-from app.domain.operations import ModelOptions, View
-from app.domain.prices import (
+from app.ai_clients.tripo.prices import (
     PRICE_VERSION,
     credits_to_micros,
-    tripo_family,
-    tripo_model_credits,
-    tripo_sketch_credits,
-    tripo_texture_credits,
+    family_of,
+    model_credits,
+    sketch_credits,
+    texture_credits,
 )
+from app.domain.operations import ModelOptions, View
 from app.domain.prompts import TRIPO_PROMPT_LIMIT, TRIPO_SKETCH_PROMPT_LIMIT
 from app.errors import ErrorCode
 
@@ -192,7 +192,7 @@ def pool_of(spec: ModelSpec, versions: Versions) -> str:
             # an import is free and belongs to the refinement that follows it in the same job
             return "tripo_texture"
         case _:
-            return "tripo_h" if tripo_family(versions.model_of(spec.options)) == "H" else "tripo_p"
+            return "tripo_h" if family_of(versions.model_of(spec.options)) == "H" else "tripo_p"
 
 
 def estimate(spec: ModelSpec, versions: Versions) -> Estimate:
@@ -200,13 +200,13 @@ def estimate(spec: ModelSpec, versions: Versions) -> Estimate:
     options = spec.options
     match spec.kind:
         case ModelKind.SKETCH_TO_IMAGE:
-            credit = tripo_sketch_credits()
+            credit = sketch_credits()
         case ModelKind.IMPORT_MODEL:
             return Estimate(0, PRICE_VERSION)
         case ModelKind.TEXTURE_MODEL:
-            credit = tripo_texture_credits(options.texture_quality or _REFINED_QUALITY)
+            credit = texture_credits(options.texture_quality or _REFINED_QUALITY)
         case _:
-            credit = tripo_model_credits(
+            credit = model_credits(
                 versions.model_of(options),
                 from_text=spec.kind is ModelKind.TEXT_TO_MODEL,
                 textured=_is_textured(options),

@@ -16,7 +16,9 @@ import httpx
 
 from app.ai_clients.base import DownloadedFile
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.http import BodyEmpty, BodyTooLarge, SavedBody, guarded_client, save_body, unreachable
+from app.ai_clients.http.bodies import BodyEmpty, BodyTooLarge, SavedBody, save_body
+from app.ai_clients.http.client import guarded_client
+from app.ai_clients.http.failures import unreachable
 from app.config import LOOPBACK, Settings
 from app.domain.addresses import is_public, parse_address
 from app.domain.sniff import GLB, HEAD_BYTES, glb_declared_bytes, sniff, unwanted_format

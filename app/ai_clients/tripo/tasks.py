@@ -9,8 +9,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
 from app.ai_clients.base import ProviderTask, ProviderTaskState
-from app.ai_clients.tripo_errors import TASK_STATES, task_failure
-from app.domain.prices import credits_to_micros
+from app.ai_clients.tripo.errors import TASK_STATES, task_failure
+from app.ai_clients.tripo.prices import credits_to_micros
 
 _MODEL_KEYS = ("model_url", "pbr_model_url", "model", "pbr_model", "base_model")
 _PICTURE_KEYS = ("generated_image_url",)

@@ -15,11 +15,13 @@ import structlog
 
 from app.ai_clients.base import Estimate, FileInput, ImageReceipt, ImageRequest, ImageResult
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.http import BodyEmpty, BodyTooLarge, identifier, paid_client, save_body
-from app.ai_clients.openai_reply import NotAReply, read_reply
+from app.ai_clients.http.bodies import BodyEmpty, BodyTooLarge, save_body
+from app.ai_clients.http.client import paid_client
+from app.ai_clients.http.failures import identifier
+from app.ai_clients.openai.prices import PRICE_VERSION, estimate_micros, settled_micros
+from app.ai_clients.openai.reply import NotAReply, read_reply
 from app.config import Settings
 from app.domain.operations import Operation
-from app.domain.prices import PRICE_VERSION, openai_estimate_micros, openai_settled_micros
 from app.domain.prompts import OPENAI_PROMPT_LIMIT
 from app.errors import ErrorCode
 
@@ -64,7 +66,7 @@ class OpenAIImages:
         return "openai"
 
     def estimate(self, request: ImageRequest, *, inputs: int | None = None) -> Estimate:
-        micros = openai_estimate_micros(
+        micros = estimate_micros(
             request.model or self._model,
             prompt=request.prompt,
             n=request.n,
@@ -90,7 +92,7 @@ class OpenAIImages:
                 async with asyncio.timeout(self._timeout_seconds), call as response:
                     return await self._keep(response, request, reply)
             except (OpenAIError, httpx.HTTPError, httpx.InvalidURL) as error:
-                from app.ai_clients.openai_errors import openai_failure
+                from app.ai_clients.openai.errors import openai_failure
 
                 configured = request.model in (None, self._model)
                 failure = openai_failure(error, api_key=self._key, model_is_configured=configured)
@@ -163,7 +165,7 @@ class OpenAIImages:
             )
         except NotAReply as error:
             raise _unknown(f"The provider's reply could not be read: {error}.") from None
-        cost = openai_settled_micros(request.model or self._model, read.usage)
+        cost = settled_micros(request.model or self._model, read.usage)
         if cost is None:
             return ImageResult(
                 read.images, self.estimate(request).micros, PRICE_VERSION, read.usage, cost_is_estimate=True
