@@ -49,6 +49,8 @@ def _image_size(value: str) -> str:
 
 
 _Text = AfterValidator(_plain_text)
+# stripping empties a text of blanks; the document says so by a pattern, where U+0085 is no \s to every reader
+_NotBlank = Field(json_schema_extra={"pattern": r"[^\s\u0085]"})
 _Blank = BeforeValidator(_blank_is_absent)
 Whole = BeforeValidator(_whole)
 
@@ -60,8 +62,10 @@ TaskId = Annotated[
         " use it.",
     ),
 ]
-ImagePrompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=32_000), _Text]
-ModelPrompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_024), _Text]
+ImagePrompt = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=32_000), _Text, _NotBlank
+]
+ModelPrompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_024), _Text, _NotBlank]
 OptionalModelPrompt = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, max_length=1_024), _Text] | None, _Blank
 ]
