@@ -33,6 +33,7 @@ from app.tracing import Place, detached, span, span_id_of
 log = structlog.get_logger(__name__)
 
 CLAIMED = Counter("makeit3d_jobs_claimed_total", "Jobs that this process began to run", ["lane", "job_type"])
+CLAIMS = Counter("makeit3d_claims_total", "Times that this process asked the database for jobs")
 CLAIMS_LOST = Counter("makeit3d_claims_lost_total", "Runs whose job was canceled or taken away meanwhile")
 RUNNING = Gauge("makeit3d_jobs_running", "Jobs under way in this process")
 
@@ -118,20 +119,21 @@ class Engine:
                 if self._stopping:
                     return
                 self._wake.clear()
-                async with self._claiming:
-                    await self._claim_and_start()
+                if self._free_slots() > 0:  # else the end of a run wakes it
+                    async with self._claiming:
+                        await self._claim_and_start()
         finally:
             self._in_shift = False
 
     async def _claim_and_start(self) -> None:
-        free = self._free_slots()
+        CLAIMS.inc()
         try:
             with boundary(Boundary.CLAIM) as crossing:
                 result = await claims.claim(
                     self._database,
                     worker_id=self.identity.id,
                     lanes=self.identity.lanes,
-                    limit=free,
+                    limit=self._free_slots(),
                     types=self._handlers.keys(),
                     host=self.identity.host,
                     time_limits=self._time_limits,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 
 from app.ai_clients.errors import Advice, Refused
 from app.db import requests, tasks
+from app.db.pool import Database
 from app.domain.operations import Operation
 from app.errors import ErrorCode
+from prometheus_client import REGISTRY
 
-from tests.integration.workshop import PATIENCE, Workshop, workshop
+from tests.integration.workshop import PATIENCE, Workshop, open_workshop, workshop
 
 __all__ = ["Workshop", "workshop"]
 
@@ -205,3 +209,23 @@ async def test_two_workers_share_a_flood_and_pay_each_job_once(workshop: Worksho
     assert workshop.models.ledger.paid_calls == 25
     workers = await workshop.db.fetch("select distinct worker_id from makeit3d.provider_calls")
     assert len(workers) >= 1
+
+
+async def test_a_process_whose_slots_are_taken_asks_for_no_work(db: Database, database: str, tmp_path: Path) -> None:
+    async with open_workshop(db, database, tmp_path, workers=0) as shop:
+        worker = await shop.start(slots=1)
+        shop.models.polls = 1_000_000
+        first = await shop.ask(Operation.TEXT_TO_MODEL, "task-engine-16")
+        await shop.until(first, lambda status: status.jobs[0]["status"] == "running")
+        asked = REGISTRY.get_sample_value("makeit3d_claims_total")
+        second = await shop.ask(Operation.TEXT_TO_IMAGE, "task-engine-17")
+        for _ in range(20):
+            worker.engine.wake()
+            await asyncio.sleep(0.01)
+        assert REGISTRY.get_sample_value("makeit3d_claims_total") == asked
+        assert (await shop.status(second)).jobs[0]["status"] == "queued"
+        for task_id, task in shop.models.tasks.items():
+            shop.models.tasks[task_id] = replace(task, polls_left=0)
+        # nobody rings: the end of the run takes what waits
+        for task in (first, second):
+            assert (await shop.finished(task)).jobs[0]["status"] == "completed"

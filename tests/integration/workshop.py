@@ -60,10 +60,10 @@ class Workshop:
     user: UUID
     workers: list[WorkerContainer]
 
-    async def start(self, *, home: Path | None = None) -> WorkerContainer:
+    async def start(self, *, home: Path | None = None, slots: int = 20) -> WorkerContainer:
         """One more worker; with a ``home`` of its own it is one on another machine."""
         host = "localhost" if home is None else home.name
-        identity = WorkerIdentity(uuid4(), "test", host, 1, ("priority", "normal"), 20)
+        identity = WorkerIdentity(uuid4(), "test", host, 1, ("priority", "normal"), slots)
         providers = Providers(images=[self.images], models=[self.models])
         worker = await WorkerContainer.open(
             self.settings if home is None else self.settings.model_copy(update={"home": home}),
