@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import problems, tracing
 from app.config import Settings
@@ -33,6 +34,18 @@ _DESCRIPTION = """A gateway between apps on Supabase and paid AI media services:
 paid once, never lost. Errors are RFC 9457 problem documents; `GET /problems` lists their codes."""
 
 
+class _Application(FastAPI):
+    """Polls are answered outside of all that the framework puts around an application."""
+
+    polls: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.polls(scope, receive, send)
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
 def create_app(
     settings: Settings | None = None,
     *,
@@ -47,7 +60,7 @@ def create_app(
         settings = Settings.load()
         configure_logging(settings)
         tracing.configure(settings, "makeit3d-api")
-    app = FastAPI(
+    app = _Application(
         title="MakeIt3D (sandbox)" if settings.is_sandbox else "MakeIt3D",
         version=version("makeit3d-bff"),
         description=_DESCRIPTION,
@@ -78,7 +91,12 @@ def create_app(
         app.add_middleware(cors)
     app.add_middleware(RequestContext)
     app.add_middleware(TrailingSlash)
-    app.add_middleware(Polls, cors=cors if settings.cors_origins else None, origins=settings.cors_origins)
+    app.polls = Polls(
+        app.framework,
+        lambda: app.state.services,
+        cors=cors if settings.cors_origins else None,
+        origins=settings.cors_origins,
+    )
     _document_problems(app)
     return app
 

@@ -167,7 +167,8 @@ class Database:
     @asynccontextmanager
     async def _connection(self, *, for_transaction: bool = False) -> AsyncGenerator[Connection]:
         with WAITING.track_inprogress(), CONNECTION_WAIT.time():
-            connection: Connection = await self._pool.acquire(timeout=self._timeout)
+            async with asyncio.timeout(self._timeout):  # the driver's own would cost a task each time
+                connection: Connection = await self._pool.acquire()
         try:
             yield connection
         except TimeoutError:
