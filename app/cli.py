@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from app.config import ClientSettings, Settings
+from app.ai_clients.registry import load_settings
+from app.config import ClientSettings
 from app.embedded.process import ServerFailed
 from app.errors import AppError
 
@@ -117,7 +118,7 @@ def token() -> None:
     from app.cli_client import GatewayError
     from app.cli_sandbox import sign_in
 
-    settings = Settings.load()
+    settings = load_settings()
     if not settings.is_sandbox:
         fail("Only the sandbox has a demo user. Sign in with your app, and use its access token.")
     try:
@@ -193,7 +194,7 @@ def migrate() -> None:
     from app.db.migrate import policies_to_make
 
     require_database(migrated=False)
-    settings = Settings.load()
+    settings = load_settings()
     dsn = settings.database_url.get_secret_value()
     applied = asyncio.run(apply(dsn))
     for name in applied:
@@ -316,7 +317,7 @@ def breaker_list(as_json: AsJson = False) -> None:
 
 
 @breaker.command("close")
-def breaker_close(provider: Annotated[str, typer.Argument(help="openai or tripo")]) -> None:
+def breaker_close(provider: Annotated[str, typer.Argument(help="Its name, as makeit3d breaker shows it.")]) -> None:
     """Let a provider's jobs go on now, once the key, the credits or the model are mended."""
     from app.cli_breaker import close_breaker
     from app.cli_start import require_database

@@ -13,13 +13,15 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 from rich.table import Table
 
+from app.ai_clients.base import RecordKeeper
 from app.ai_clients.errors import ProviderError
-from app.ai_clients.registry import Providers, build_providers
+from app.ai_clients.registry import build_registry, load_settings
 from app.ai_clients.sandbox_record import SandboxRecord
-from app.config import SandboxAdminSettings, Settings
+from app.config import Settings
 from app.db.pool import Database
 from app.domain.audit import Findings, Invariant
 from app.errors import AppError
+from app.sandbox_settings import SandboxAdminSettings
 from app.services.audit import audit_rows
 from app.services.audit_files import BucketAudit
 from app.services.audit_ledger import ProviderRecord, audit_ledger
@@ -40,7 +42,7 @@ class AuditOptions:
 
 async def run_audit(console: Console, options: AuditOptions) -> bool:
     """Print the audit; True only when everything could be looked at and nothing differs. Raises AppError."""
-    settings = Settings.load()
+    settings = load_settings()
     async with AsyncExitStack() as stack:
         database = await Database.open(settings, application_name="makeit3d audit")
         stack.push_async_callback(database.close)
@@ -95,14 +97,16 @@ def _records(
     """Who can be asked what it was paid for, and a note about who can not."""
     sandbox = options.sandbox_ledger
     if sandbox is None and settings.is_sandbox:
-        sandbox = settings.openai_base_url.removesuffix("/openai/v1")
-    providers: Providers = build_providers(settings)
+        sandbox = settings.supabase_url.removesuffix("/supabase")
+    providers = build_registry().build(settings)
     stack.push_async_callback(providers.aclose)
     names = sorted(providers.names)
     if sandbox is not None:
         key = SandboxAdminSettings().admin_key  # pyright: ignore[reportCallIssue]
         return {name: SandboxRecord(sandbox, key, name) for name in names}, []
-    records: dict[str, ProviderRecord] = dict(providers.all_models)
+    records: dict[str, ProviderRecord] = {
+        name: found for name, found in providers.all.items() if isinstance(found, RecordKeeper)
+    }
     notes = [
         f"{name} has no listing of single calls: compare the sum of its costs with its own usage page"
         for name in names

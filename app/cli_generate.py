@@ -52,9 +52,9 @@ def caller_headers(caller: ClientSettings) -> dict[str, str]:
     """The authorisation of the shell's user: a token of theirs, or the service key and a user id."""
     if caller.token is not None:
         return {"Authorization": f"Bearer {caller.token.get_secret_value()}"}
-    from app.config import Settings
+    from app.ai_clients.registry import load_settings
 
-    settings = Settings.load()
+    settings = load_settings()
     if settings.is_sandbox and caller.user_id is None:
         from app.cli_sandbox import sandbox_user_headers
 

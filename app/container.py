@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from app.ai_clients.registry import Providers, build_providers, pools
+from app.ai_clients.registry import ProviderRegistry, Providers, build_registry
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
@@ -56,10 +56,12 @@ from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
 
 
-async def _open_database(settings: Settings, stack: AsyncExitStack, name: str) -> Database:
+async def _open_database(settings: Settings, registry: ProviderRegistry, stack: AsyncExitStack, name: str) -> Database:
     database = await Database.open(settings, application_name=name)
     stack.push_async_callback(database.close)
-    await pool_rows.ensure(database, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+    await pool_rows.ensure(
+        database, {name: (pool.provider, pool.slots) for name, pool in registry.pools(settings).items()}
+    )
     return database
 
 
@@ -105,20 +107,22 @@ class WorkerContainer:
         *,
         storage: ObjectStorage | None = None,
         providers: Providers | None = None,
+        registry: ProviderRegistry | None = None,
     ) -> WorkerContainer:
         """Open everything a worker needs; other ends than the configured ones may be handed in."""
+        registry = registry or build_registry()
         async with AsyncExitStack() as stack:
-            database = await _open_database(settings, stack, f"makeit3d worker {identity.name}")
+            database = await _open_database(settings, registry, stack, f"makeit3d worker {identity.name}")
             storage = storage or await SupabaseStorage.open(settings)
             stack.push_async_callback(storage.aclose)
-            providers = providers or build_providers(settings)
+            providers = providers or registry.build(settings)
             stack.push_async_callback(providers.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings, host=identity.host)
             identity = replace(identity, host=spool.host)
             vacancies = Vacancies(database, bells, notifier, user_limits(settings))
-            reconciler = Reconciler(database, vacancies, providers.all_models, settings)
+            reconciler = Reconciler(database, vacancies, providers.polled, settings)
             stack.push_async_callback(reconciler.aclose)
             breakers = Breakers(database, bells, settings)
             posts = Posts(database, spool, breakers, RetryPolicy.of(settings))
@@ -127,7 +131,7 @@ class WorkerContainer:
                 name: Poller(
                     database, provider, vacancies, notifier, breakers, give_up_seconds=settings.call_give_up_seconds
                 )
-                for name, provider in providers.all_models.items()
+                for name, provider in providers.polled.items()
             }
             for poller in pollers.values():
                 stack.push_async_callback(poller.aclose)
@@ -223,11 +227,12 @@ class ApiContainer:
     @classmethod
     async def open(cls, settings: Settings, bells: OwnedBells) -> ApiContainer:
         """Open everything an API process needs; the bells are closed with it. Raises what opening raises."""
+        registry = build_registry()
         async with AsyncExitStack() as stack:
-            database = await _open_database(settings, stack, "makeit3d api")
+            database = await _open_database(settings, registry, stack, "makeit3d api")
             storage = await SupabaseStorage.open(settings)
             stack.push_async_callback(storage.aclose)
-            providers = build_providers(settings)
+            providers = registry.build(settings)
             stack.push_async_callback(providers.aclose)
             stack.push_async_callback(bells.aclose)
             polls = PollCache[PollAnswer]()
@@ -236,10 +241,7 @@ class ApiContainer:
             redis_url = settings.redis_url.get_secret_value()
             user = user_limits(settings)
             vacancies = Vacancies(database, bells, notifier, user)
-            limits = RateLimits(
-                redis_url,
-                {"openai": settings.openai_requests_per_minute, "tripo": settings.tripo_requests_per_minute},
-            )
+            limits = RateLimits(redis_url, registry.requests_per_minute(settings))
             stack.push_async_callback(limits.aclose)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
             decoders = Decoders(settings)
@@ -252,9 +254,9 @@ class ApiContainer:
             stack.push_async_callback(health.aclose)
             events.start()
             paces = {
-                name: providers.all_models[pool.provider].poll_seconds
-                for name, pool in pools(settings).items()
-                if pool.provider in providers.all_models
+                name: providers.polled[pool.provider].poll_seconds
+                for name, pool in registry.pools(settings).items()
+                if pool.provider in providers.polled
             }
             return cls(
                 settings=settings,

@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import problems, tracing
+from app.ai_clients.registry import load_settings
 from app.config import Settings
 from app.container import ApiContainer
 from app.deps import authenticate
@@ -57,7 +58,7 @@ def create_app(
     Raises ConfigurationError.
     """
     if settings is None:
-        settings = Settings.load()
+        settings = load_settings()
         configure_logging(settings)
         tracing.configure(settings, "makeit3d-api")
     app = _Application(

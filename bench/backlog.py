@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import uvloop
-from app.ai_clients.registry import pools
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
@@ -47,7 +47,9 @@ async def open_database(dsn: str, home: Path) -> AsyncGenerator[Database]:
     settings = queue_settings(dsn, home)
     database = await Database.open(settings, application_name="makeit3d bench")
     try:
-        await pool_rows.ensure(database, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+        await pool_rows.ensure(
+            database, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
+        )
         yield database
     finally:
         await database.close()

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import httpx
+
 from app.errors import ErrorCode
 
 
@@ -48,3 +50,7 @@ class Refused(ProviderError):
 @dataclass
 class OutcomeUnknown(ProviderError):
     pass
+
+
+class SendRevoked(httpx.ConnectError):
+    """The call may not be sent any more, and no byte of it was: for a transport the same as no connection."""

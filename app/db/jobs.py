@@ -47,8 +47,8 @@ class FailedRequest:
     kept_is_in_reach: bool = False  # its time is not over, and a worker runs on its host
 
 
-# Calls of a job and of those whose place it took. The newest may still be good for something: Tripo's are, whose result
-# can be fetched again; an image call's result went with its reply, unless storage refused it and it is kept.
+# Calls of a job and of those whose place it took. The newest may still be good for something: a polled provider's
+# are, whose result can be fetched again; what a reply brought went with the reply, unless storage refused it.
 _FAILED = """
 select r.id as request_id, j.id as job_id, r.task_id, r.user_id, r.operation, j.step, j.type, j.provider,
   coalesce(j.error_code, (select min(a.error_code) from {concepts} a where a.job_id = j.id and a.status = 'failed'

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from app.ai_clients.base import DecodedImage, ImageProvider, ImageRequest, ImageResult
+from app.ai_clients.base import ImageRequest, Result, ResultFile, SynchronousProvider
 from app.ai_clients.errors import OutcomeUnknown
 from app.ai_clients.registry import Providers
 from app.db.pool import UNREACHABLE
@@ -21,7 +21,7 @@ from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import AssetSlot, Completed, Failed, KeptResult, Missing, Outcome, StoredFile
 from app.domain.params import ImageJob
 from app.domain.statuses import CallState
-from app.errors import ErrorCode
+from app.errors import AppError, ErrorCode
 from app.services.input_files import InputFiles
 from app.services.job_run import ClaimLost, JobRun
 from app.services.journal import Journal
@@ -56,7 +56,9 @@ class GenerateImages:
 
     async def run(self, run: JobRun) -> Outcome:
         job = ImageJob.from_json(run.job.params)
-        provider = self._providers.image_provider(run.job.provider)
+        provider = self._providers.named(run.job.provider)
+        if not isinstance(provider, SynchronousProvider):
+            raise AppError(ErrorCode.PROVIDER_NOT_AVAILABLE, "The job's provider answers with no result.")
         request = ImageRequest(
             prompt=job.prompt,
             n=job.n,
@@ -94,13 +96,13 @@ class GenerateImages:
                 return await self._store(run, provider, request, call, directory)
 
     async def _store(
-        self, run: JobRun, provider: ImageProvider, request: ImageRequest, call: Call, directory: Path
+        self, run: JobRun, provider: SynchronousProvider, request: ImageRequest, call: Call, directory: Path
     ) -> Outcome:
         try:
             with boundary(Boundary.DECODE):
                 result = await provider.decode(self._spool.reply(call.id), request, directory=directory)
         except OutcomeUnknown:
-            await self._journal.reply_useless(run, call)
+            await self._journal.reply_useless(run, provider, call)
             raise
         try:
             stored = await self._upload(run, result, range(len(run.assets)))
@@ -112,7 +114,7 @@ class GenerateImages:
         return stored.outcome(call.provider_request_id)
 
     async def _store_kept(
-        self, run: JobRun, provider: ImageProvider, request: ImageRequest, kept: KeptResult, directory: Path
+        self, run: JobRun, provider: SynchronousProvider, request: ImageRequest, kept: KeptResult, directory: Path
     ) -> Outcome:
         """Store what storage refused when the job whose place this one takes had paid it."""
         call = await self._journal.kept_call(kept)
@@ -126,13 +128,13 @@ class GenerateImages:
         stored.keep(self._spool, call.id)
         return stored.outcome(call.provider_request_id)
 
-    async def _upload(self, run: JobRun, result: ImageResult, pictures: Sequence[int]) -> _Stored:
+    async def _upload(self, run: JobRun, result: Result, pictures: Sequence[int]) -> _Stored:
         """Store these pictures of the reply, one for each row. One that storage refuses does not hold up the others."""
         stored = _Stored(tuple(pictures))
         for slot, number in zip(run.assets, pictures, strict=False):
-            image = result.images[number] if number < len(result.images) else None
+            image = result.files[number] if number < len(result.files) else None
             if image is None:
-                few = number >= len(result.images)
+                few = number >= len(result.files)
                 error = ErrorCode.PROVIDER_RESULT_MISSING if few else ErrorCode.PROVIDER_RESULT_INVALID
                 stored.missing[slot.id] = Missing(error, error.title)
                 continue
@@ -142,7 +144,7 @@ class GenerateImages:
                 stored.refuse(slot, number, refusal)
         return stored
 
-    async def _put(self, run: JobRun, slot: AssetSlot, image: DecodedImage) -> StoredFile:
+    async def _put(self, run: JobRun, slot: AssetSlot, image: ResultFile) -> StoredFile:
         """Store one picture, however long storage is away: another machine does not have the reply. Raises ClaimLost,
         ResultRefused, and during a stop what went wrong."""
         pause = _FIRST_PAUSE_SECONDS

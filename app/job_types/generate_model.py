@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from app.ai_clients.base import FileInput, ModelKind, ModelSpec
+from app.ai_clients.base import Capability, FileInput, ModelRequest
 from app.config import Settings
 from app.db import assets, provider_calls
 from app.db.pool import Database
@@ -158,12 +158,12 @@ class GenerateModel:
             return stored
         async with AsyncExitStack() as stack:
 
-            async def prepare() -> ModelSpec:
+            async def prepare() -> ModelRequest:
                 views = await work.fetch_views(run, job, stack)
                 source_task_id = job.source_task_id
                 if job.source_step is not None:
                     source_task_id = await work.task_of_step(run, job.source_step)
-                return ModelSpec(
+                return ModelRequest(
                     kind, prompt=job.prompt or None, views=views, source_task_id=source_task_id, options=job.options
                 )
 
@@ -186,30 +186,30 @@ class RefineModel:
             if job.model is not None:
                 source_task_id = await self._imported(run, job.model, stack)
 
-            async def prepare() -> ModelSpec:
-                return ModelSpec(
-                    ModelKind.TEXTURE_MODEL,
+            async def prepare() -> ModelRequest:
+                return ModelRequest(
+                    Capability.TEXTURE_MODEL,
                     prompt=job.prompt or None,
                     source_task_id=source_task_id,
                     options=job.options,
                 )
 
-            return await work.store(run, await work.calls.finished(run, ModelKind.TEXTURE_MODEL, prepare))
+            return await work.store(run, await work.calls.finished(run, Capability.TEXTURE_MODEL, prepare))
 
     async def _imported(self, run: JobRun, model: ObjectRef, stack: AsyncExitStack) -> str:
         work = self._work
 
-        async def prepare() -> ModelSpec:
+        async def prepare() -> ModelRequest:
             async with work.preparation.of(run):
                 file = await stack.enter_async_context(work.inputs.fetch_model(model))
-            return ModelSpec(ModelKind.IMPORT_MODEL, model_file=file)
+            return ModelRequest(Capability.IMPORT_MODEL, model_file=file)
 
-        return (await work.calls.finished(run, ModelKind.IMPORT_MODEL, prepare, last=False)).task.id
+        return (await work.calls.finished(run, Capability.IMPORT_MODEL, prepare, last=False)).task.id
 
 
-def _kind(job: ModelJob) -> ModelKind:
+def _kind(job: ModelJob) -> Capability:
     if len(job.views) > 1:
-        return ModelKind.MULTIVIEW_TO_MODEL
+        return Capability.MULTIVIEW_TO_MODEL
     if job.views or job.source_task_id is not None or job.source_step is not None:
-        return ModelKind.IMAGE_TO_MODEL
-    return ModelKind.TEXT_TO_MODEL
+        return Capability.IMAGE_TO_MODEL
+    return Capability.TEXT_TO_MODEL

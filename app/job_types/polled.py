@@ -9,7 +9,14 @@ from uuid import UUID
 
 import structlog
 
-from app.ai_clients.base import DownloadedFile, ModelKind, ModelProvider, ModelSpec, ProviderTask, ProviderTaskState
+from app.ai_clients.base import (
+    Capability,
+    DownloadedFile,
+    ModelRequest,
+    PolledProvider,
+    ProviderTask,
+    ProviderTaskState,
+)
 from app.ai_clients.errors import Advice, ProviderError, Refused
 from app.ai_clients.registry import Providers
 from app.domain.crash_points import Boundary, boundary
@@ -42,11 +49,15 @@ class PolledCalls:
         self._pollers = pollers
         self._retry = retry
 
-    def provider(self, run: JobRun) -> ModelProvider:
-        return self._providers.model_provider(run.job.provider)
+    def provider(self, run: JobRun) -> PolledProvider:
+        """Raises AppError(PROVIDER_NOT_AVAILABLE)."""
+        provider = self._providers.named(run.job.provider)
+        if not isinstance(provider, PolledProvider):
+            raise AppError(ErrorCode.PROVIDER_NOT_AVAILABLE, "The job's provider cannot be polled.")
+        return provider
 
     async def finished(
-        self, run: JobRun, kind: ModelKind, prepare: Callable[[], Awaitable[ModelSpec]], *, last: bool = True
+        self, run: JobRun, kind: Capability, prepare: Callable[[], Awaitable[ModelRequest]], *, last: bool = True
     ) -> FinishedCall:
         """The successful call of this kind for the job, submitted at most once.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from app.ai_clients.base import ModelKind, ModelSpec
+from app.ai_clients.base import Capability, ModelRequest
 from app.config import Settings
 from app.domain.jobs import Failed, Outcome
 from app.domain.params import ModelJob
@@ -29,11 +29,11 @@ class RenderSketch:
             return stored
         async with AsyncExitStack() as stack:
 
-            async def prepare() -> ModelSpec:
+            async def prepare() -> ModelRequest:
                 views = await work.fetch_views(run, job, stack)
-                return ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt=job.prompt, views=views)
+                return ModelRequest(Capability.SKETCH_TO_IMAGE, prompt=job.prompt, views=views)
 
-            call = await work.calls.finished(run, ModelKind.SKETCH_TO_IMAGE, prepare)
+            call = await work.calls.finished(run, Capability.SKETCH_TO_IMAGE, prepare)
             workspace = work.spool.workspace(expected_bytes=_EXPECTED_BYTES)
             directory = await stack.enter_async_context(workspace)
             picture = await work.calls.download(run, call.task, directory / "result", max_bytes=self._max_image_bytes)

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from app.ai_clients.base import Capability
 from app.ai_clients.registry import Providers
 from app.db import assets, provider_calls, requests
 from app.db.pool import Database
@@ -178,7 +179,7 @@ class Generation:
         draft = command.tripo_draft_task_id
         if draft is None:
             raise AppError(ErrorCode.VALIDATION_ERROR, "Name a draft or a model to refine.")
-        provider = self._providers.models(command.provider, command.operation)
+        provider = self._providers.offering(command.provider, Capability.TEXTURE_MODEL, wanted=command.operation.value)
         call = await provider_calls.owned_task(
             self._database, provider=provider.name, provider_task_id=draft, user_id=user_id
         )

@@ -13,15 +13,16 @@ import orjson
 import structlog
 
 from app.ai_clients.base import (
+    BeforeFirstByte,
+    Capability,
     Estimate,
-    ImageProvider,
-    ImageReceipt,
     ImageRequest,
-    ImageResult,
-    ModelKind,
-    ModelProvider,
-    ModelSpec,
+    ModelRequest,
+    PolledProvider,
     PreparedCall,
+    Reply,
+    Result,
+    SynchronousProvider,
 )
 from app.ai_clients.errors import OutcomeUnknown, ProviderError
 from app.config import Settings
@@ -52,18 +53,17 @@ class Journal:
         self._reconciler = reconciler
         self._posts = posts
         self._first_look = settings.reconcile_first_seconds
-        self._paid_retry = settings.openai_paid_retry
 
     # --- a reply that is the result -------------------------------------------------------------------------
 
     async def reply_for(
-        self, run: JobRun, provider: ImageProvider, prepare: Callable[[], Awaitable[ImageRequest]]
+        self, run: JobRun, provider: SynchronousProvider, prepare: Callable[[], Awaitable[ImageRequest]]
     ) -> Call:
         """The job's accepted image call: an earlier run's, or a new one, which ``prepare`` readies and is paid now.
 
         Its reply lies at ``spool.reply(call.id)``, unless the call is settled: then ``result`` has the stored files.
         """
-        earlier = await self._replied_earlier(run)
+        earlier = await self._replied_earlier(run, provider)
         if earlier is not None:
             return earlier
         request = await prepare()
@@ -77,21 +77,22 @@ class Journal:
             provider.timeout_seconds,
         )
 
-        async def send() -> ImageReceipt:
+        async def send(before_first_byte: BeforeFirstByte) -> Reply:
             with boundary(Boundary.SEND):
-                return await provider.generate(request, reply=self._spool.reply(intent.id))
+                reply = self._spool.reply(intent.id)
+                return await provider.send(request, reply=reply, before_first_byte=before_first_byte)
 
-        async def record(receipt: ImageReceipt) -> None:
+        async def record(receipt: Reply) -> None:
             await self._replied(intent.id, receipt.provider_request_id)
 
         try:
             await self._posts.make(run, Post(intent, send, record))
         except OutcomeUnknown:
-            await self._give_up(run, await self._current(run, intent.id))
+            await self._give_up(run, provider, await self._current(run, intent.id))
             return await self.reply_for(run, provider, prepare)
         return await self._current(run, intent.id)
 
-    async def _replied_earlier(self, run: JobRun) -> Call | None:
+    async def _replied_earlier(self, run: JobRun, provider: SynchronousProvider) -> Call | None:
         """An earlier run's call; None when one may be paid now. Raises JobEnded."""
         latest = await self._latest(run)
         if latest is None:
@@ -108,21 +109,21 @@ class Journal:
                 # the process that sent it may still answer, or another machine has the reply on disk
                 raise JobEnded(Deferred(None, None, _seconds_left(latest)))
             case CallState.INTENT | CallState.SUBMITTED | CallState.UNKNOWN:
-                await self._give_up(run, latest)
+                await self._give_up(run, provider, latest)
             case CallState.SETTLED:
                 # given up by a run that died before it could end the job
-                await self._end_or_pay_again(run)
+                await self._end_or_pay_again(run, provider)
             case _:
                 pass
         return None
 
-    async def result_unwanted(self, call: Call, result: ImageResult) -> None:
+    async def result_unwanted(self, call: Call, result: Result) -> None:
         """The run lost its claim. Where the job is over the reply may go; elsewhere its next run needs it."""
         if await provider_calls.job_is_over(self._database, call.id):
             await self.result_stored(call, result, stored=None)
 
     async def result_stored(
-        self, call: Call, result: ImageResult, *, stored: Mapping[str, Any] | None, keep: bool = False
+        self, call: Call, result: Result, *, stored: Mapping[str, Any] | None, keep: bool = False
     ) -> None:
         """The reply's pictures lie in the bucket (or nobody wants them: not ``stored``), and the reply may go, unless
         it is kept for what storage refused."""
@@ -144,9 +145,9 @@ class Journal:
             raise AppError(ErrorCode.PAID_RESULT_GONE)
         return call
 
-    async def reply_useless(self, run: JobRun, call: Call) -> None:
+    async def reply_useless(self, run: JobRun, provider: SynchronousProvider, call: Call) -> None:
         """The reply is not one: it was paid, perhaps, and can not be asked for again."""
-        await self._give_up(run, call)
+        await self._give_up(run, provider, call)
         raise JobEnded(Retry(ErrorCode.PROVIDER_RESULT_INVALID, "The reply could not be read.", 1.0, start_over=True))
 
     async def _replied(self, call_id: UUID, provider_request_id: str | None) -> None:
@@ -159,15 +160,15 @@ class Journal:
                 result={"reply": "on disk"},
             )
 
-    async def _give_up(self, run: JobRun, call: Call) -> None:
+    async def _give_up(self, run: JobRun, provider: SynchronousProvider, call: Call) -> None:
         """Nobody can look a synchronous call up. Returns only where one paid retry is allowed and left."""
         await bookings.give_up_unknown(self._database, call)
-        await self._end_or_pay_again(run)
+        await self._end_or_pay_again(run, provider)
 
-    async def _end_or_pay_again(self, run: JobRun) -> None:
+    async def _end_or_pay_again(self, run: JobRun, provider: SynchronousProvider) -> None:
         """Raises JobEnded, unless one paid retry is allowed and left."""
         earlier = [c for c in await self._calls(run) if c.error_code == ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code]
-        if not self._paid_retry or len(earlier) > 1:
+        if not provider.paid_retry or len(earlier) > 1:
             raise JobEnded(Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, UNKNOWN_DETAIL))
         # an upload of what the first call brought may still be on its way to its keys
         with boundary(Boundary.GIVE_UP):
@@ -181,9 +182,9 @@ class Journal:
     async def submission_for(
         self,
         run: JobRun,
-        provider: ModelProvider,
-        kind: ModelKind,
-        prepare: Callable[[], Awaitable[ModelSpec]],
+        provider: PolledProvider,
+        kind: Capability,
+        prepare: Callable[[], Awaitable[ModelRequest]],
         *,
         last: bool = True,
     ) -> Call:
@@ -200,16 +201,16 @@ class Journal:
         intent = self._intent(
             provider.name,
             provider.pool(spec),
-            spec.kind.value,
+            spec.capability.value,
             {"path": prepared.path, "body": dict(prepared.body)},
             provider.estimate(spec),
             provider.timeout_seconds,
             prepared.fingerprint,
         )
 
-        async def send() -> str:
+        async def send(before_first_byte: BeforeFirstByte) -> str:
             with boundary(Boundary.SEND):
-                return await provider.submit(prepared)
+                return await provider.send(prepared, before_first_byte=before_first_byte)
 
         async def record(task_id: str) -> None:
             with boundary(Boundary.SUBMITTED):
@@ -222,7 +223,7 @@ class Journal:
         return await self._current(run, intent.id)
 
     async def _submitted_earlier(
-        self, run: JobRun, provider: ModelProvider, kind: ModelKind, *, last: bool
+        self, run: JobRun, provider: PolledProvider, kind: Capability, *, last: bool
     ) -> Call | None:
         """An earlier run's call; None when one may be paid now. Raises JobEnded."""
         latest = await self._latest(run, kind.value)
@@ -248,7 +249,7 @@ class Journal:
                 pass
         return None
 
-    async def _prepared(self, run: JobRun, provider: ModelProvider, spec: ModelSpec) -> PreparedCall:
+    async def _prepared(self, run: JobRun, provider: PolledProvider, spec: ModelRequest) -> PreparedCall:
         try:
             with boundary(Boundary.PREPARE):
                 return await provider.prepare(spec)
@@ -256,7 +257,7 @@ class Journal:
             await self._posts.not_taken(run.job, provider.name, error)
             raise
 
-    async def _reconcile(self, run: JobRun, provider: ModelProvider, call: Call, *, last: bool) -> Call | None:
+    async def _reconcile(self, run: JobRun, provider: PolledProvider, call: Call, *, last: bool) -> Call | None:
         """One look into the provider's listing for an unknown call: adopted, proven absent (None), or later again."""
         sighting = await self._reconciler.look(provider, call)
         match sighting:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from app.ai_clients.base import ImageRequest, ModelKind, ModelSpec
+from app.ai_clients.base import Capability, ImageRequest, ModelRequest, PolledProvider, Provider
 from app.ai_clients.registry import Providers
 from app.config import Settings
 from app.db.assets import Sources
@@ -15,7 +15,7 @@ from app.domain.commands import GenerateCommand
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
 from app.domain.operations import Operation, View
 from app.domain.params import ImageJob, ModelJob, ObjectRef, Source, StepOutput
-from app.domain.prompts import OPENAI_PROMPT_LIMIT, TRIPO_PROMPT_LIMIT, TRIPO_SKETCH_PROMPT_LIMIT, compose
+from app.domain.prompts import compose
 from app.errors import AppError, ErrorCode
 
 _GENERATE_PRIORITY = 50
@@ -66,7 +66,9 @@ class Planner:
                 return self._refine(command, inputs)
 
     def _images(self, command: GenerateCommand, inputs: PlanInputs, user_id: UUID) -> Plan:
-        job = self._image_job(command, inputs, user_id, n=command.n, sketch=False)
+        capability = Capability.IMAGE_TO_IMAGE if inputs.pictures else Capability.TEXT_TO_IMAGE
+        provider = self._providers.offering(command.provider, capability, wanted=command.operation.value)
+        job = self._image_job(command, inputs, user_id, provider, n=command.n, sketch=False)
         concepts = tuple(self._asset(command, inputs, AssetKind.CONCEPT, job.id) for _ in range(command.n))
         return Plan((job,), concepts)
 
@@ -78,25 +80,30 @@ class Planner:
         if self._sketch_renderer == "none":
             views: dict[View, Source] = {"front": inputs.pictures[0]}
             return self._one_model(command, inputs, self._model_job(command, views=views))
-        if self._sketch_renderer == "openai":
-            concept_job = self._image_job(command, inputs, user_id, n=1, sketch=True)
-            model_job = self._model_job(command, step=2, views={"front": StepOutput(1)})
+        renderer = self._providers.offering(
+            self._sketch_renderer, Capability.SKETCH_TO_IMAGE, wanted=command.operation.value
+        )
+        if isinstance(renderer, PolledProvider):
+            concept_job = self._rendered_sketch_job(command, inputs, renderer)
         else:
-            concept_job = self._rendered_sketch_job(command, inputs)
+            concept_job = self._image_job(command, inputs, user_id, renderer, n=1, sketch=True)
+        model_job = self._model_job(command, step=2, views={"front": StepOutput(1)})
+        if isinstance(renderer, PolledProvider) and model_job.provider == renderer.name:
             model_job = self._model_job(command, step=2, source_step=1)
         concept = self._asset(command, inputs, AssetKind.CONCEPT, concept_job.id)
         model = self._asset(command, inputs, AssetKind.MODEL, model_job.id, concept_id=concept.id)
         return Plan((concept_job, model_job), (concept, model))
 
     def _refine(self, command: GenerateCommand, inputs: PlanInputs) -> Plan:
-        provider = self._providers.models(command.provider, command.operation)
+        capability = Capability.TEXTURE_MODEL  # the import before it is free
+        provider = self._providers.offering(command.provider, capability, wanted=command.operation.value)
         params = ModelJob(
-            prompt=_prompt(command, TRIPO_PROMPT_LIMIT),
+            prompt=_prompt(command, provider, capability),
             source_task_id=command.tripo_draft_task_id,
             model=inputs.model,
             options=command.options,
         )
-        spec = ModelSpec(ModelKind.TEXTURE_MODEL, options=command.options)  # the import before it is free
+        spec = ModelRequest(capability, options=command.options)
         job = JobPlan(
             id=uuid4(),
             step=1,
@@ -113,12 +120,18 @@ class Planner:
     # --- jobs -----------------------------------------------------------------------------------------------
 
     def _image_job(
-        self, command: GenerateCommand, inputs: PlanInputs, user_id: UUID, *, n: int, sketch: bool
+        self,
+        command: GenerateCommand,
+        inputs: PlanInputs,
+        user_id: UUID,
+        provider: Provider,
+        *,
+        n: int,
+        sketch: bool,
     ) -> JobPlan:
-        # for a sketch the client's provider names who makes the model
-        provider = self._providers.images(None if sketch else command.provider, command.operation)
+        drawn = Capability.IMAGE_TO_IMAGE if inputs.pictures else Capability.TEXT_TO_IMAGE
         params = ImageJob(
-            prompt=_prompt(command, OPENAI_PROMPT_LIMIT),
+            prompt=_prompt(command, provider, Capability.SKETCH_TO_IMAGE if sketch else drawn),
             n=n,
             size=command.size,
             quality=command.quality,
@@ -141,10 +154,10 @@ class Planner:
             estimate_micros=provider.estimate(request, inputs=len(params.inputs)).micros,
         )
 
-    def _rendered_sketch_job(self, command: GenerateCommand, inputs: PlanInputs) -> JobPlan:
-        provider = self._providers.models(command.provider, command.operation)
-        params = ModelJob(prompt=_prompt(command, TRIPO_SKETCH_PROMPT_LIMIT), views={"front": inputs.pictures[0]})
-        spec = ModelSpec(ModelKind.SKETCH_TO_IMAGE)
+    def _rendered_sketch_job(self, command: GenerateCommand, inputs: PlanInputs, provider: Provider) -> JobPlan:
+        capability = Capability.SKETCH_TO_IMAGE
+        params = ModelJob(prompt=_prompt(command, provider, capability), views={"front": inputs.pictures[0]})
+        spec = ModelRequest(capability)
         return JobPlan(
             id=uuid4(),
             step=1,
@@ -165,15 +178,16 @@ class Planner:
         views: dict[View, Source] | None = None,
         source_step: int | None = None,
     ) -> JobPlan:
-        provider = self._providers.models(command.provider, command.operation)
         text_only = command.operation is Operation.TEXT_TO_MODEL
+        capability = Capability.TEXT_TO_MODEL if text_only else Capability.IMAGE_TO_MODEL
+        provider = self._providers.offering(command.provider, capability, wanted=command.operation.value)
         params = ModelJob(
-            prompt=_prompt(command, TRIPO_PROMPT_LIMIT) if text_only else "",
+            prompt=_prompt(command, provider, capability) if text_only else "",
             views=views or {},
             source_step=source_step,
             options=command.options,
         )
-        spec = ModelSpec(ModelKind.TEXT_TO_MODEL if text_only else ModelKind.IMAGE_TO_MODEL, options=command.options)
+        spec = ModelRequest(capability, options=command.options)
         return JobPlan(
             id=uuid4(),
             step=step,
@@ -206,10 +220,11 @@ class Planner:
         )
 
 
-def _prompt(command: GenerateCommand, limit: int) -> str:
+def _prompt(command: GenerateCommand, provider: Provider, capability: Capability) -> str:
     """Prompt and style as the provider gets them. Raises AppError(VALIDATION_ERROR) beyond the provider's limit."""
     text = compose(command.operation, command.prompt, command.style)
-    if len(text) > limit:
+    limit = provider.capabilities[capability].prompt_characters
+    if limit is not None and len(text) > limit:
         detail = f"Prompt and style together have {len(text)} characters; the provider takes {limit}."
         fault = {"field": "prompt", "code": "too_long", "message": detail}
         raise AppError(ErrorCode.VALIDATION_ERROR, detail, extra={"errors": [fault]})

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 
-from app.ai_clients.base import ModelProvider, ProviderTask, ProviderTaskState
+from app.ai_clients.base import PolledProvider, ProviderTask, ProviderTaskState
 from app.ai_clients.errors import Advice, ProviderError, Refused
 from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
@@ -51,7 +51,7 @@ class Poller:
     def __init__(
         self,
         database: Database,
-        provider: ModelProvider,
+        provider: PolledProvider,
         vacancies: Vacancies,
         notifier: Notifier,
         breakers: Breakers,

@@ -10,14 +10,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import structlog
 from prometheus_client import Histogram
 
-from app.ai_clients.departure import HeldBack, watched
-from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
+from app.ai_clients.base import BeforeFirstByte
+from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused, SendRevoked
 from app.db import provider_calls
 from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import CallIntent
@@ -50,7 +51,7 @@ class Post(Generic[T]):
     """What is paid for: ``send`` makes the request under the intent, ``record`` writes down its answer."""
 
     intent: CallIntent
-    send: Callable[[], Awaitable[T]]
+    send: Callable[[BeforeFirstByte], Awaitable[T]]
     record: Callable[[T], Awaitable[None]]
 
 
@@ -95,7 +96,7 @@ class Posts:
         try:
             await self._spool.depart(call_id)
         except OSError as error:
-            raise HeldBack("the call was held back") from error
+            raise SendRevoked("the call was held back") from error
 
     async def _send_and_record(self, job: ClaimedJob, post: Post[T]) -> None:
         try:
@@ -111,17 +112,14 @@ class Posts:
         begun = time.perf_counter()
         outcome = "unknown"
         try:
-            with (
-                span(
-                    "provider_call",
-                    Kind.CLIENT,
-                    provider=intent.provider,
-                    operation=intent.kind,
-                    call_id=str(intent.id),
-                ),
-                watched(lambda: self._leave(intent.id)),
+            with span(
+                "provider_call",
+                Kind.CLIENT,
+                provider=intent.provider,
+                operation=intent.kind,
+                call_id=str(intent.id),
             ):
-                answer = await post.send()
+                answer = await post.send(partial(self._leave, intent.id))
             outcome = "accepted"
             return answer
         except Refused as error:

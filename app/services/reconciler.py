@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from app.ai_clients.base import ModelProvider
+from app.ai_clients.base import PolledProvider
 from app.ai_clients.errors import ProviderError
 from app.config import Settings
 from app.db import orphaned_calls, provider_calls
@@ -60,7 +60,7 @@ Sighting = Found | NotYet | Absent | Ambiguous
 
 class Reconciler:
     def __init__(
-        self, database: Database, vacancies: Vacancies, providers: Mapping[str, ModelProvider], settings: Settings
+        self, database: Database, vacancies: Vacancies, providers: Mapping[str, PolledProvider], settings: Settings
     ) -> None:
         self._database = database
         self._vacancies = vacancies
@@ -71,7 +71,7 @@ class Reconciler:
         self._next_look: dict[UUID, float] = {}
         self._round: asyncio.Task[None] | None = None
 
-    async def look(self, provider: ModelProvider, call: Call) -> Sighting:
+    async def look(self, provider: PolledProvider, call: Call) -> Sighting:
         """One look for an unknown call, or one whose sender is gone. Raises ProviderError."""
         if call.state is CallState.INTENT:
             with boundary(Boundary.UNKNOWN, [call.task_id]):

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-from app.ai_clients.registry import build_providers, pools
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.container import WorkerContainer, user_limits
 from app.db import pools as pool_rows
@@ -90,7 +90,7 @@ class Bench:
     async def ask(self, operation: Operation, prompt: str, *, n: int = 1, picture: ObjectRef | None = None) -> str:
         """Accept what a client would ask for; the task id. Models are bare, which is the least work."""
         task_id = str(uuid4())
-        planner = Planner(build_providers(self.settings), self.settings)
+        planner = Planner(build_registry().build(self.settings), self.settings)
         fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else {"options": BARE}
         command = GenerateCommand(operation, task_id, prompt=prompt, **fields)
         request = planned(planner, command, () if picture is None else (picture,), self.user)
@@ -196,7 +196,9 @@ async def open_bench(
         "shutdown_grace_seconds": 20,
     }
     settings = settings_for(dsn, home, **(quick | changes))
-    await pool_rows.ensure(db, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+    await pool_rows.ensure(
+        db, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
+    )
     objects = home / "objects"
     objects.mkdir()
     storage = MemoryStorage(objects, {BUCKET: True, INPUTS: False})

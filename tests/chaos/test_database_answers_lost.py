@@ -11,9 +11,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from app.ai_clients.base import ImageReceipt, ImageRequest
+from app.ai_clients.base import BeforeFirstByte, Reply, Request
 from app.ai_clients.errors import Refused
-from app.ai_clients.fake import FakeImages, FakeModels
 from app.config import Settings
 from app.db import workers
 from app.db.pool import Database
@@ -25,6 +24,7 @@ from structlog.testing import capture_logs
 
 from tests.chaos.databases import tcp_dsn
 from tests.chaos.proxy import Proxy
+from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.factories import make_user, settings_for
 from tests.integration.workshop import BUCKET, PATIENCE, Workshop
 
@@ -41,8 +41,8 @@ class HeldImages(FakeImages):
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
-        receipt = await super().generate(request, reply=reply)
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
+        receipt = await super().send(request, reply=reply, before_first_byte=before_first_byte)
         await self.may_answer.wait()
         return receipt
 

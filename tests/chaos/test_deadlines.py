@@ -10,6 +10,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from app.ai_clients.registry import build_registry
 from app.db import claims, provider_calls, workers
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
@@ -254,6 +255,7 @@ async def test_a_crash_takes_no_time_from_the_job(db: Database) -> None:
 def test_every_job_type_has_a_limit_above_what_its_provider_may_take(tmp_path: Path) -> None:
     settings = settings_for("postgresql://x", tmp_path)
     assert set(settings.time_limits) == set(JobType)
-    slowest = max(settings.openai_timeout_seconds, settings.tripo_timeout_seconds, settings.reconcile_window_seconds)
+    timeouts = [spec.settings.of(settings).timeout_seconds for spec in build_registry().specs]
+    slowest = max(*timeouts, settings.reconcile_window_seconds)
     assert min(settings.time_limits.values()) > slowest
     assert settings.call_give_up_seconds > max(settings.time_limits.values())

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from app.ai_clients.fake import FakeImages, FakeModels
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.storage.base import StorageUnavailable
@@ -17,6 +16,7 @@ from app.storage.memory import MemoryStorage
 from tests.chaos.databases import tcp_dsn
 from tests.chaos.gates import GatedStorage
 from tests.chaos.proxy import Proxy
+from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.factories import make_user, settings_for
 from tests.integration.workshop import BUCKET, PATIENCE, Workshop, open_workshop
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from app.ai_clients.registry import pools
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
@@ -65,7 +65,7 @@ class World:
         return self.settings.database_url.get_secret_value()
 
     def changed(self, **changes: Any) -> Settings:  # noqa: ANN401 - values of any field
-        return Settings.model_validate(self.settings.model_dump() | changes)
+        return type(self.settings).model_validate(self.settings.model_dump() | changes)
 
     def at(self, dsn: str) -> Settings:
         """With another database."""
@@ -165,7 +165,9 @@ async def _move_in(settings: Settings) -> None:
     """What running processes leave in the database: pools, and a worker per lane that is good for a day."""
     database = await Database.open(settings, application_name="makeit3d test")
     try:
-        await pool_rows.ensure(database, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+        await pool_rows.ensure(
+            database, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()}
+        )
         for lane, lanes in LANES_OF.items():
             worker = WorkerIdentity(uuid4(), lane, "here", 1, lanes, 5, version("makeit3d-bff"), tuple(JobType))
             await renew(database, worker, stopping=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.db import requests
 from app.db.pool import Database
@@ -33,7 +34,7 @@ def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN
         "openai_api_key": SecretStr("sk-test"),
         "tripo_api_key": SecretStr("tsk_test"),
     }
-    return Settings(**(values | changes))
+    return build_registry().settings(**(values | changes))
 
 
 async def make_user(database: Database) -> UUID:

@@ -12,8 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import uvicorn
-from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.registry import Providers, pools
+from app.ai_clients.registry import Providers, build_registry
 from app.config import Settings
 from app.container import ApiContainer, user_limits
 from app.db import pools as pool_rows
@@ -42,13 +41,17 @@ from app.services.uploads import Uploads
 from app.services.vacancies import Vacancies
 from app.storage.memory import MemoryStorage
 
+from tests.fake_providers import FakeImages, FakeModels
+
 
 async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage) -> ApiContainer:
     """As ``ApiContainer.open``, but for storage and bells."""
     async with AsyncExitStack() as stack:
         database = await Database.open(settings, application_name="makeit3d http test")
         stack.push_async_callback(database.close)
-        await pool_rows.ensure(database, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+        await pool_rows.ensure(
+            database, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()}
+        )
         directory = settings.home / "objects"
         directory.mkdir(parents=True, exist_ok=True)
         storage = storage_kind(
@@ -62,7 +65,7 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         redis_url = settings.redis_url.get_secret_value()
         limits = RateLimits(redis_url, {"openai": None, "tripo": None})
         stack.push_async_callback(limits.aclose)
-        providers = Providers(images=[FakeImages()], models=[FakeModels()])
+        providers = Providers([FakeImages(), FakeModels()])
         stack.push_async_callback(providers.aclose)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
         spool = Spool(settings.spool_directory, max_bytes=settings.spool_bytes)

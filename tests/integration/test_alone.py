@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.ai_clients.base import ImageReceipt, ImageRequest
-from app.ai_clients.fake import FakeImages
+from app.ai_clients.base import BeforeFirstByte, Reply, Request
 from app.db import claims, workers
 from app.db.pool import Database
 from app.domain.operations import Operation
 
+from tests.fake_providers import FakeImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan
 from tests.integration.workshop import open_workshop
 
@@ -26,14 +26,15 @@ class WatchedImages(FakeImages):
         self.under_way: list[str] = []
         self.seen: list[list[str]] = []
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
-        self.under_way.append(request.prompt)
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
+        prompt = request.prompt or ""
+        self.under_way.append(prompt)
         self.seen.append(list(self.under_way))
         try:
             await asyncio.sleep(_WORK_SECONDS)
-            return await super().generate(request, reply=reply)
+            return await super().send(request, reply=reply, before_first_byte=before_first_byte)
         finally:
-            self.under_way.remove(request.prompt)
+            self.under_way.remove(prompt)
 
 
 async def make_alone(db: Database, *task_ids: str) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.registry import pools
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.container import user_limits
 from app.db import claims, requests, tasks
@@ -79,7 +79,7 @@ async def _live(dsn: str, home: Path) -> UUID:
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncGenerator[Database]:
     db = await Database.open(settings, application_name="makeit3d test")
-    await pool_rows.ensure(db, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+    await pool_rows.ensure(db, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()})
     try:
         yield db
     finally:

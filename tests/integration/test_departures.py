@@ -8,14 +8,14 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from app.ai_clients.base import ImageReceipt, ImageRequest
-from app.ai_clients.fake import FakeImages
+from app.ai_clients.base import BeforeFirstByte, ImageRequest, Reply, Request
 from app.db import claims, provider_calls
 from app.db.provider_calls import CallIntent
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 from app.services.spool import Spool
 
+from tests.fake_providers import FakeImages, unwatched
 from tests.integration.workshop import PATIENCE, Workshop, workshop
 
 __all__ = ["workshop"]
@@ -29,11 +29,11 @@ class Hesitant(FakeImages):
         self.at_the_door = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
         if not self.go.is_set():
             self.at_the_door.set()
             await self.go.wait()
-        return await super().generate(request, reply=reply)
+        return await super().send(request, reply=reply, before_first_byte=before_first_byte)
 
 
 class Clumsy(FakeImages):
@@ -41,11 +41,11 @@ class Clumsy(FakeImages):
 
     stumbled = False
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
         if not self.stumbled:
             self.stumbled = True
             raise RuntimeError("a defect before the first byte")
-        return await super().generate(request, reply=reply)
+        return await super().send(request, reply=reply, before_first_byte=before_first_byte)
 
 
 def spool_of(workshop: Workshop) -> Spool:
@@ -95,7 +95,9 @@ async def test_the_proof_outlives_who_found_it(workshop: Workshop) -> None:
 async def test_a_reply_on_this_host_is_not_waited_for(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-6", deadline_seconds=3600)
     await spool_of(workshop).depart(call_id)
-    await FakeImages().generate(ImageRequest(prompt="a fox", n=1), reply=spool_of(workshop).reply(call_id))
+    await FakeImages().send(
+        ImageRequest(prompt="a fox", n=1), reply=spool_of(workshop).reply(call_id), before_first_byte=unwatched
+    )
     await workshop.start()
     status = await workshop.finished("task-departure-6")
     assert status.jobs[0]["status"] == "completed"
@@ -106,7 +108,9 @@ async def test_a_reply_on_this_host_is_not_waited_for(workshop: Workshop) -> Non
 async def test_a_reply_on_another_host_is_used_when_its_worker_is_back(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-8", deadline_seconds=3600)
     await spool_of(workshop).depart(call_id)
-    await FakeImages().generate(ImageRequest(prompt="a fox", n=1), reply=spool_of(workshop).reply(call_id))
+    await FakeImages().send(
+        ImageRequest(prompt="a fox", n=1), reply=spool_of(workshop).reply(call_id), before_first_byte=unwatched
+    )
     await workshop.start(home=workshop.settings.home / "another-host")
     status = await workshop.until("task-departure-8", lambda s: s.jobs[0]["waiting_for"] == "retry")
     assert status.jobs[0]["status"] == "queued"

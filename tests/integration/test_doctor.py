@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis
+from app.ai_clients.openai.settings import OpenAISettings
 from app.config import Settings, child_environment
 from app.domain.broker_url import redis_py_url
 from app.embedded.valkey import EmbeddedValkey
@@ -183,7 +184,7 @@ def openai_says(status: int, code: str) -> Plant:
     @contextlib.contextmanager
     def plant(outside: Outside) -> Generator[Settings]:
         error = {"error": {"message": "…", "type": "invalid_request_error", "param": None, "code": code}}
-        with answering({f"/models/{outside.settings.openai_image_model}": (status, error)}) as url:
+        with answering({f"/models/{OpenAISettings.of(outside.settings).image_model}": (status, error)}) as url:
             yield outside.world.changed(openai_base_url=url)
 
     return plant

@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from app.ai_clients.base import ImageRequest
-from app.ai_clients.fake import FakeImages
 from app.db import claims, provider_calls, requests, user_limits, workers
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
@@ -19,6 +18,7 @@ from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import ErrorCode
 
+from tests.fake_providers import FakeImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply, sketch_plan
 from tests.integration.workshop import PATIENCE, open_workshop
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from app.ai_clients.base import ImageRequest
-from app.ai_clients.fake import FakeImages
 
+from tests.fake_providers import FakeImages
 from tests.integration.factories import settings_for
 from tests.integration.http_gateway import Gateway, gateway
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from app.ai_clients.base import ProviderTask, ProviderTaskState
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.fake import FakeModels
 from app.db import provider_calls
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 
+from tests.fake_providers import FakeModels
 from tests.integration.workshop import PATIENCE, Workshop, workshop
 
 __all__ = ["workshop"]

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from app.ai_clients.base import ImageReceipt, ImageRequest
+from app.ai_clients.base import BeforeFirstByte, ImageRequest, Reply, Request
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.fake import FakeImages
 from app.db import breakers, claims, slots
 from app.db.pool import Database
 from app.db.settle import settle
@@ -24,6 +23,7 @@ from app.services.preparation import MOST_PREPARING, come_back_seconds
 from app.storage.base import ObjectInfo
 from app.storage.memory import MemoryStorage
 
+from tests.fake_providers import FakeImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop, workshop
 
@@ -58,12 +58,12 @@ class CountedImages(FakeImages):
         self.most = 0
         self._open = 0
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
         self._open += 1
         self.most = max(self.most, self._open)
         try:
             await asyncio.sleep(0)
-            return await super().generate(request, reply=reply)
+            return await super().send(request, reply=reply, before_first_byte=before_first_byte)
         finally:
             self._open -= 1
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from app.ai_clients.base import ImageRequest, ImageResult, PreparedCall
-from app.ai_clients.fake import FakeImages, FakeModels
+from app.ai_clients.base import BeforeFirstByte, PreparedCall, Request, Result
 from app.domain.operations import Operation
 
+from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.workshop import PATIENCE, Workshop, workshop
 
 __all__ = ["workshop"]
@@ -26,7 +26,7 @@ class SlowDecoder(FakeImages):
         super().__init__()
         self.decoding, self.go = asyncio.Event(), asyncio.Event()
 
-    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
+    async def decode(self, reply: Path, request: Request, *, directory: Path) -> Result:
         self.decoding.set()
         await self.go.wait()
         return await super().decode(reply, request, directory=directory)
@@ -39,7 +39,7 @@ class TwoDecoders(FakeImages):
         super().__init__()
         self.decoding: list[asyncio.Event] = []
 
-    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
+    async def decode(self, reply: Path, request: Request, *, directory: Path) -> Result:
         go = asyncio.Event()
         self.decoding.append(go)
         await go.wait()
@@ -53,8 +53,8 @@ class SlowAnswer(FakeModels):
         super().__init__()
         self.accepted, self.go = asyncio.Event(), asyncio.Event()
 
-    async def submit(self, call: PreparedCall) -> str:
-        task_id = await super().submit(call)
+    async def send(self, call: PreparedCall, *, before_first_byte: BeforeFirstByte) -> str:
+        task_id = await super().send(call, before_first_byte=before_first_byte)
         self.accepted.set()
         await self.go.wait()
         return task_id

@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from app.ai_clients.fake import FakeModels
 from app.db import claims, provider_calls, requests, tasks, user_limits
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
@@ -19,6 +18,7 @@ from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
 
 from tests.chaos.gates import GatedImages
+from tests.fake_providers import FakeModels
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
 from tests.integration.majors import database
 from tests.integration.workshop import PATIENCE, open_workshop

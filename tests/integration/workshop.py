@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.registry import Providers, pools
+from app.ai_clients.openai.settings import OpenAISettings
+from app.ai_clients.registry import Providers, build_registry
 from app.config import Settings
 from app.container import WorkerContainer, user_limits
 from app.db import pools as pool_rows
@@ -30,6 +30,7 @@ from app.services.retries import Retries
 from app.storage.memory import MemoryStorage
 from PIL import Image
 
+from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.factories import make_user, planned, settings_for
 
 PATIENCE = 20.0
@@ -64,7 +65,7 @@ class Workshop:
         """One more worker; with a ``home`` of its own it is one on another machine."""
         host = "localhost" if home is None else home.name
         identity = WorkerIdentity(uuid4(), "test", host, 1, ("priority", "normal"), slots)
-        providers = Providers(images=[self.images], models=[self.models])
+        providers = Providers([self.images, self.models])
         worker = await WorkerContainer.open(
             self.settings if home is None else self.settings.model_copy(update={"home": home}),
             identity,
@@ -108,7 +109,7 @@ class Workshop:
         **fields: Any,  # noqa: ANN401 - fields of a command
     ) -> RequestPlan:
         """What accepting it would write."""
-        planner = Planner(Providers(images=[self.images], models=[self.models]), self.settings)
+        planner = Planner(Providers([self.images, self.models]), self.settings)
         command = GenerateCommand(operation, task_id, prompt=fields.pop("prompt", "a fox"), **fields)
         return planned(planner, command, pictures, self.user)
 
@@ -161,13 +162,15 @@ async def open_workshop(
         "shutdown_grace_seconds": 5,
     }
     settings = settings_for(dsn, home, **(quick | changes))
-    await pool_rows.ensure(db, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+    await pool_rows.ensure(
+        db, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
+    )
     objects = home / "objects"
     objects.mkdir()
     shop = Workshop(
         settings,
         db,
-        images or FakeImages(),
+        images or FakeImages(paid_retry=OpenAISettings.of(settings).paid_retry),
         models or FakeModels(),
         storage(objects, {BUCKET: True, INPUTS: False}),
         await make_user(db),

@@ -1,9 +1,10 @@
 """HTTP for provider clients: paid, free and guarded.
 
-Paid clients keep no connection alive: a stale pooled connection would turn a harmless reset into an outcome nobody
-knows. Free clients (upload, poll, download) keep connections. Neither follows redirects, keeps cookies of its own
-accord between hosts, reads proxy settings from the environment, or asks for compressed bodies: the length that is
-declared is the length that is received. A client for links that somebody else chose connects to public addresses only.
+A paid client is made for one call and keeps no connection alive: a stale pooled connection would turn a harmless reset
+into an outcome nobody knows. Free clients (upload, poll, download) keep connections. Neither follows redirects, keeps
+cookies of its own accord between hosts, reads proxy settings from the environment, or asks for compressed bodies: the
+length that is declared is the length that is received. A client for links that somebody else chose connects to public
+addresses only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from app.ai_clients.departure import leave
+from app.ai_clients.base import BeforeFirstByte
 from app.ai_clients.http.connect import PublicAddresses
 
 _CONNECT_SECONDS = 5.0
@@ -76,26 +77,36 @@ class _Guarded(_Bounded):
         )
 
 
-class _Departing(_Bounded):
-    """Tells the moment between an open connection and the first byte of a request."""
+class _Paid(_Bounded):
+    """Awaits ``before_first_byte`` once, between an open connection and the first byte of the request."""
+
+    def __init__(self, context: ssl.SSLContext, before_first_byte: BeforeFirstByte) -> None:
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
+        super().__init__(verify=context, limits=limits, retries=0, trust_env=False)
+        self._before_first_byte = before_first_byte
+        self._sent = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.extensions = {**request.extensions, "trace": _before_the_first_byte}
+        request.extensions = {**request.extensions, "trace": self._trace}
         response = await super().handle_async_request(request)
-        await leave()  # it has left, whatever the transport told
+        await self._send()  # it has left, whatever the transport told
         return response
 
+    async def _trace(self, event: str, _: Mapping[str, Any]) -> None:
+        if event.endswith(".send_request_headers.started"):
+            await self._send()
 
-async def _before_the_first_byte(event: str, _: Mapping[str, Any]) -> None:
-    if event.endswith(".send_request_headers.started"):
-        await leave()
+    async def _send(self) -> None:
+        if not self._sent:
+            await self._before_first_byte()
+            self._sent = True
 
 
-def paid_client(context: ssl.SSLContext, *, timeout_seconds: float) -> httpx.AsyncClient:
-    """A client for paid POSTs: every request on a fresh connection, sent once."""
-    limits = httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=0)
-    transport = _Departing(verify=context, limits=limits, retries=0, trust_env=False)
-    return _client(transport, timeout_seconds, {"Connection": "close"})
+def paid_client(
+    context: ssl.SSLContext, *, timeout_seconds: float, before_first_byte: BeforeFirstByte
+) -> httpx.AsyncClient:
+    """A client for one paid POST, sent once on a connection of its own."""
+    return _client(_Paid(context, before_first_byte), timeout_seconds, {"Connection": "close"})
 
 
 def free_client(context: ssl.SSLContext, *, timeout_seconds: float) -> httpx.AsyncClient:

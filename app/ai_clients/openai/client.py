@@ -1,9 +1,10 @@
-"""OpenAI Images: the paid POST answers with the pictures. Source: OpenAI's SDK 3.x and API reference."""
+"""OpenAI Images: the reply of the paid POST is the pictures. Source: OpenAI's SDK 3.x and API reference."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import ssl
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -13,16 +14,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import httpx
 import structlog
 
-from app.ai_clients.base import Estimate, FileInput, ImageReceipt, ImageRequest, ImageResult
+from app.ai_clients.base import BeforeFirstByte, Estimate, FileInput, ImageRequest, Reply, Request, Result
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.ai_clients.http.bodies import BodyEmpty, BodyTooLarge, save_body
 from app.ai_clients.http.client import paid_client
 from app.ai_clients.http.failures import identifier
+from app.ai_clients.openai.limits import CAPABILITIES, PROMPT_CHARACTERS
 from app.ai_clients.openai.prices import PRICE_VERSION, estimate_micros, settled_micros
 from app.ai_clients.openai.reply import NotAReply, read_reply
+from app.ai_clients.openai.settings import OpenAISettings
 from app.config import Settings
-from app.domain.operations import Operation
-from app.domain.prompts import OPENAI_PROMPT_LIMIT
 from app.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -40,32 +41,30 @@ _ALPHA_FORMATS = (None, "png", "webp")
 
 
 class OpenAIImages:
-    """An ImageProvider. Owns its HTTP client; ``aclose`` closes it.
+    """A SynchronousProvider of pictures. Each call has an HTTP client of its own.
 
     The vendor's SDK takes longer to load than all else, so that only a process that calls it does.
     """
 
     name = "openai"
-    operations = frozenset({Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.SKETCH_TO_MODEL})
+    capabilities = CAPABILITIES
 
     def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
-        self._key = settings.openai_api_key.get_secret_value()
-        self._model = settings.openai_image_model
-        self._timeout_seconds = settings.openai_timeout_seconds
+        own = OpenAISettings.of(settings)
+        self.timeout_seconds = own.timeout_seconds
+        self.paid_retry = own.paid_retry
+        self._key = own.api_key.get_secret_value()
+        self._base_url = own.base_url
+        self._model = own.image_model
         self._max_image_bytes = settings.max_image_bytes
         self._max_pixels = settings.max_input_pixels
-        self._http = paid_client(context, timeout_seconds=self._timeout_seconds)
-        self._base_url = settings.openai_base_url
-        self._client: AsyncOpenAI | None = None
+        self._context = context
 
-    @property
-    def timeout_seconds(self) -> float:
-        return self._timeout_seconds
-
-    def pool(self, request: ImageRequest) -> str:  # noqa: ARG002 - one limit for all of the account's image calls
+    def pool(self, request: Request) -> str:  # noqa: ARG002 - one limit for all of the account's image calls
         return "openai"
 
-    def estimate(self, request: ImageRequest, *, inputs: int | None = None) -> Estimate:
+    def estimate(self, request: Request, *, inputs: int | None = None) -> Estimate:
+        request = _pictures(request)
         micros = estimate_micros(
             request.model or self._model,
             prompt=request.prompt,
@@ -76,20 +75,23 @@ class OpenAIImages:
         )
         return Estimate(micros, PRICE_VERSION)
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
         """Send the one paid POST; its reply's body lies at ``reply``, synced, when this returns.
 
         Raises Refused, OutcomeUnknown. A body that does not arrive whole leaves no file.
         """
+        request = _pictures(request)
         _check(request)
-        client = await self._sdk()
+        await asyncio.to_thread(importlib.import_module, "openai")
         from openai import OpenAIError
 
         failure: ProviderError
         async with AsyncExitStack() as stack:
-            call = self._call(client, request, await _open_inputs(request, stack))
+            inputs = await _open_inputs(request, stack)
+            http = paid_client(self._context, timeout_seconds=self.timeout_seconds, before_first_byte=before_first_byte)
+            call = self._call(self._sdk(await stack.enter_async_context(http)), request, inputs)
             try:
-                async with asyncio.timeout(self._timeout_seconds), call as response:
+                async with asyncio.timeout(self.timeout_seconds), call as response:
                     return await self._keep(response, request, reply)
             except (OpenAIError, httpx.HTTPError, httpx.InvalidURL) as error:
                 from app.ai_clients.openai.errors import openai_failure
@@ -109,21 +111,19 @@ class OpenAIImages:
         # raised out here, so that the SDK's exception (with request headers and an echoed prompt) is not its context
         raise failure
 
-    async def _sdk(self) -> AsyncOpenAI:
-        if self._client is None:
-            openai = await asyncio.to_thread(importlib.import_module, "openai")
-            client: AsyncOpenAI = openai.AsyncOpenAI(
-                api_key=self._key,
-                base_url=self._base_url,
-                max_retries=0,
-                timeout=self._http.timeout,  # the SDK converts httpx's
-                http_client=self._http,  # and takes httpx's clients as well
-            )
-            # the SDK would take these from its own environment variables
-            client.organization = None
-            client.project = None
-            self._client = client
-        return self._client
+    def _sdk(self, http: httpx.AsyncClient) -> AsyncOpenAI:
+        from openai import AsyncOpenAI
+
+        logging.getLogger("openai").setLevel(logging.WARNING)  # it logs URLs and bodies
+        taken: Any = http  # the SDK has a client library of its own, and takes httpx's clients as well
+        timeout: Any = http.timeout
+        client = AsyncOpenAI(
+            api_key=self._key, base_url=self._base_url, max_retries=0, timeout=timeout, http_client=taken
+        )
+        # the SDK would take these from its own environment variables
+        client.organization = None
+        client.project = None
+        return client
 
     def _call(
         self, client: AsyncOpenAI, request: ImageRequest, inputs: Mapping[str, Any]
@@ -131,14 +131,12 @@ class OpenAIImages:
         images = client.images.with_streaming_response
         return (images.edit if inputs else images.generate)(**self._fields(request), **inputs)
 
-    async def _keep(
-        self, response: AsyncAPIResponse[ImagesResponse], request: ImageRequest, reply: Path
-    ) -> ImageReceipt:
+    async def _keep(self, response: AsyncAPIResponse[ImagesResponse], request: ImageRequest, reply: Path) -> Reply:
         limit = request.n * (self._max_image_bytes * 4 // 3 + 4) + _MAX_REST_BYTES
         await save_body(response.iter_bytes(), reply, max_bytes=limit, head_bytes=0, durable=True)
         request_id = identifier(response.headers.get("x-request-id"), secret=self._key)
         log.info("openai_exchange", status=response.status_code, openai_request_id=request_id)
-        return ImageReceipt(reply, request_id)
+        return Reply(reply, request_id)
 
     def _fields(self, request: ImageRequest) -> dict[str, Any]:
         """Only what was set: the API refuses parameters that a model does not know, even at their default."""
@@ -152,8 +150,9 @@ class OpenAIImages:
         fields: dict[str, Any] = {"model": request.model or self._model, "prompt": request.prompt, "n": request.n}
         return fields | {name: value for name, value in optional.items() if value is not None}
 
-    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
+    async def decode(self, reply: Path, request: Request, *, directory: Path) -> Result:
         """The pictures of a stored reply, and what it cost by its ``usage``. Raises OutcomeUnknown."""
+        request = _pictures(request)
         try:
             read = await asyncio.to_thread(
                 read_reply,
@@ -167,13 +166,18 @@ class OpenAIImages:
             raise _unknown(f"The provider's reply could not be read: {error}.") from None
         cost = settled_micros(request.model or self._model, read.usage)
         if cost is None:
-            return ImageResult(
-                read.images, self.estimate(request).micros, PRICE_VERSION, read.usage, cost_is_estimate=True
-            )
-        return ImageResult(read.images, cost, PRICE_VERSION, read.usage)
+            return Result(read.images, self.estimate(request).micros, PRICE_VERSION, read.usage, cost_is_estimate=True)
+        return Result(read.images, cost, PRICE_VERSION, read.usage)
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        return None
+
+
+def _pictures(request: Request) -> ImageRequest:
+    """Raises Refused for what this provider cannot make: nobody planned that."""
+    if isinstance(request, ImageRequest):
+        return request
+    raise _refused("This provider makes pictures only.")
 
 
 def _unknown(detail: str) -> OutcomeUnknown:
@@ -184,8 +188,8 @@ def _check(request: ImageRequest) -> None:
     """What the API would refuse is refused here, before money is in the air. Raises Refused."""
     if not 1 <= request.n <= _MAX_IMAGES:
         raise _refused(f"Between 1 and {_MAX_IMAGES} pictures can be asked for at once.")
-    if not 1 <= len(request.prompt) <= OPENAI_PROMPT_LIMIT:
-        raise _refused(f"The prompt must have between 1 and {OPENAI_PROMPT_LIMIT} characters.")
+    if not 1 <= len(request.prompt) <= PROMPT_CHARACTERS:
+        raise _refused(f"The prompt must have between 1 and {PROMPT_CHARACTERS} characters.")
     if request.background == "transparent" and request.output_format not in _ALPHA_FORMATS:
         raise _refused("A transparent background needs PNG or WebP.")
     if len(request.inputs) > _MAX_INPUTS:

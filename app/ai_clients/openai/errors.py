@@ -12,6 +12,7 @@ from openai import APIConnectionError, APIStatusError
 
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.ai_clients.http.failures import identifier, retry_after_seconds, transport_failure
+from app.ai_clients.openai.codes import NO_MONEY
 from app.errors import ErrorCode
 
 
@@ -66,10 +67,7 @@ _TABLE: Mapping[int, Mapping[str, _Row]] = {
     415: {"": _PICTURE},
     422: {"": _PARAMETER},
     429: {
-        "insufficient_quota": _MONEY,
-        "credit_balance_exhausted": _MONEY,
-        "organization_spend_limit_exceeded": _MONEY,
-        "project_spend_limit_exceeded": _MONEY,
+        **dict.fromkeys(NO_MONEY, _MONEY),
         "": _RATE,
     },
     503: {"server_is_overloaded": _BUSY},

@@ -17,7 +17,7 @@ import orjson
 import pybase64
 from PIL import Image
 
-from app.ai_clients.base import DecodedImage
+from app.ai_clients.base import ResultFile
 from app.domain.picture_guard import check_structure_of
 from app.domain.sniff import HEAD_BYTES, IMAGE_TYPES, extension_of, sniff
 from app.errors import AppError
@@ -37,7 +37,7 @@ class NotAReply(Exception):
 class Reply:
     """The pictures in their order (None: broken), and the provider's ``usage`` if it sent one."""
 
-    images: tuple[DecodedImage | None, ...]
+    images: tuple[ResultFile | None, ...]
     usage: Mapping[str, Any]
 
 
@@ -70,7 +70,7 @@ def _picture_of(entry: object, pictures: Mapping[int, Path]) -> Path | None:
     return pictures.get(int(mark)) if isinstance(mark, str) and mark.isdecimal() else None
 
 
-def _checked(path: Path, max_pixels: int) -> DecodedImage | None:
+def _checked(path: Path, max_pixels: int) -> ResultFile | None:
     """The picture named by what it is, or None when it is none."""
     with path.open("rb") as file:
         content_type = sniff(file.read(HEAD_BYTES))
@@ -87,7 +87,7 @@ def _checked(path: Path, max_pixels: int) -> DecodedImage | None:
         return None
     extension = extension_of(content_type)
     named = path.rename(path.with_suffix(f".{extension}"))
-    return DecodedImage(named, content_type, extension, width, height, named.stat().st_size)
+    return ResultFile(named, content_type, extension, named.stat().st_size, width, height)
 
 
 class _Scan:

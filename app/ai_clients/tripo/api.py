@@ -16,13 +16,14 @@ from uuid import uuid4
 import httpx
 import structlog
 
-from app.ai_clients.base import FileInput
+from app.ai_clients.base import BeforeFirstByte, FileInput
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.ai_clients.http.bodies import BodyTooLarge, read_body
 from app.ai_clients.http.client import free_client, guarded_client, paid_client
 from app.ai_clients.http.failures import transport_failure, unreachable
 from app.ai_clients.tripo.downloads import Hosts
 from app.ai_clients.tripo.errors import TripoReply, free_failure, parse_reply, request_id
+from app.ai_clients.tripo.settings import TripoSettings
 from app.config import Settings
 from app.errors import ErrorCode
 
@@ -54,22 +55,24 @@ class Pace:
 
 class TripoApi:
     def __init__(self, settings: Settings, context: ssl.SSLContext, hosts: Hosts, pace: Pace) -> None:
-        self.key = settings.tripo_api_key.get_secret_value()
-        self._base = settings.tripo_base_url
-        self._timeout = settings.tripo_timeout_seconds
+        own = TripoSettings.of(settings)
+        self.key = own.api_key.get_secret_value()
+        self._base = own.base_url
+        self._timeout = own.timeout_seconds
+        self._context = context
         self._hosts = hosts
         self._pace = pace
-        self._paid = paid_client(context, timeout_seconds=self._timeout)
         self._free = free_client(context, timeout_seconds=min(_READ_SECONDS, self._timeout))
         # uploads by signed link go to hosts that are not the API's: a client that never had its key or cookies
         self._elsewhere = guarded_client(context, timeout_seconds=self._timeout, loopback_too=hosts.are_local)
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> TripoReply:
+    async def create(self, path: str, body: Mapping[str, Any], *, before_first_byte: BeforeFirstByte) -> TripoReply:
         """Send one paid POST; whatever reply comes. Raises Refused or OutcomeUnknown when none comes."""
         failure: ProviderError
+        paid = paid_client(self._context, timeout_seconds=self._timeout, before_first_byte=before_first_byte)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._exchange(self._paid, "POST", path, json=dict(body))
+            async with asyncio.timeout(self._timeout), paid:
+                return await self._exchange(paid, "POST", path, json=dict(body))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             failure = transport_failure(error)
         except (TimeoutError, BodyTooLarge):
@@ -164,7 +167,7 @@ class TripoApi:
             return reply
         finally:
             # also of an exchange that broke: by this id the provider finds what became of it
-            write = log.info if client is self._paid else log.debug
+            write = log.debug if client is self._free else log.info
             write(
                 "tripo_exchange",
                 path=path,
@@ -175,7 +178,7 @@ class TripoApi:
             )
 
     async def aclose(self) -> None:
-        for client in (self._paid, self._free, self._elsewhere):
+        for client in (self._free, self._elsewhere):
             await client.aclose()
 
 

@@ -17,13 +17,15 @@ from typing import Any, cast
 
 from app.ai_clients.base import (
     Balance,
+    BeforeFirstByte,
+    Capability,
     DownloadedFile,
     Estimate,
-    ModelKind,
-    ModelSpec,
+    ModelRequest,
     PreparedCall,
     ProviderTask,
     RecordedCall,
+    Request,
 )
 from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
 from app.ai_clients.http.failures import unreachable
@@ -31,8 +33,10 @@ from app.ai_clients.tripo import requests
 from app.ai_clients.tripo.api import Pace, TripoApi
 from app.ai_clients.tripo.downloads import Downloads, Hosts
 from app.ai_clients.tripo.errors import TripoReply, create_failure
+from app.ai_clients.tripo.limits import CAPABILITIES
 from app.ai_clients.tripo.prices import credits_to_micros
 from app.ai_clients.tripo.requests import Versions
+from app.ai_clients.tripo.settings import TripoSettings
 from app.ai_clients.tripo.tasks import (
     UsageRow,
     decimal_of,
@@ -43,7 +47,6 @@ from app.ai_clients.tripo.tasks import (
     parse_usage,
 )
 from app.config import Settings
-from app.domain.operations import Operation
 from app.errors import ErrorCode
 
 _LIST = 100  # ids per listing request
@@ -55,38 +58,30 @@ _MAX_TASK_ID = 200
 
 
 class TripoModels:
-    """A ModelProvider. Owns its HTTP clients; ``aclose`` closes them."""
+    """A PolledProvider of models and rendered sketches. Owns its HTTP clients; ``aclose`` closes them."""
 
     name = "tripo"
-    operations = frozenset(
-        {Operation.TEXT_TO_MODEL, Operation.IMAGE_TO_MODEL, Operation.SKETCH_TO_MODEL, Operation.REFINE_MODEL}
-    )
+    capabilities = CAPABILITIES
 
     def __init__(self, settings: Settings, context: ssl.SSLContext, *, pace: Pace | None = None) -> None:
-        self._versions = Versions(settings.tripo_model_version, settings.tripo_texture_version)
-        self._timeout_seconds = settings.tripo_timeout_seconds
-        self._poll_seconds = settings.tripo_poll_seconds
+        own = TripoSettings.of(settings)
+        self.timeout_seconds = own.timeout_seconds
+        self.poll_seconds = own.poll_seconds
+        self._versions = Versions(own.model_version, own.texture_version)
         self._chance = random.SystemRandom()
         hosts = Hosts(settings)
         self._api = TripoApi(settings, context, hosts, pace or Pace())
         self._downloads = Downloads(context, hosts)
 
-    @property
-    def timeout_seconds(self) -> float:
-        return self._timeout_seconds
+    def pool(self, request: Request) -> str:
+        return requests.pool_of(_ours(request), self._versions)
 
-    @property
-    def poll_seconds(self) -> float:
-        return self._poll_seconds
+    def estimate(self, request: Request, *, inputs: int | None = None) -> Estimate:  # noqa: ARG002 - all cost the same
+        return requests.estimate(_ours(request), self._versions)
 
-    def pool(self, spec: ModelSpec) -> str:
-        return requests.pool_of(spec, self._versions)
-
-    def estimate(self, spec: ModelSpec) -> Estimate:
-        return requests.estimate(spec, self._versions)
-
-    async def prepare(self, spec: ModelSpec) -> PreparedCall:
+    async def prepare(self, request: Request) -> PreparedCall:
         """Upload the inputs afresh and build the create. Raises Refused."""
+        spec = _ours(request)
         requests.check(spec, self._versions)
         pictures = requests.pictures_of(spec)
         try:
@@ -97,20 +92,20 @@ class TripoModels:
             raise Refused(ErrorCode.INTERNAL_ERROR, "An input file could not be read.", advice=Advice.RETRY) from None
         return requests.build(spec, tokens, self._versions, self._chance)
 
-    async def submit(self, call: PreparedCall) -> str:
+    async def send(self, call: PreparedCall, *, before_first_byte: BeforeFirstByte) -> str:
         """Send the one paid POST; the task's id. Raises Refused, OutcomeUnknown."""
         try:
-            reply = await self._api.create(call.path, call.body)
+            reply = await self._api.create(call.path, call.body, before_first_byte=before_first_byte)
             if reply.succeeded:
                 return _task_id(reply)
             raise create_failure(
                 reply,
                 api_key=self._api.key,
-                kind=call.kind,
+                capability=call.capability,
                 model_is_configured=self._versions.is_configured(call.body),
             )
         except OutcomeUnknown:
-            if call.kind is ModelKind.IMPORT_MODEL:
+            if call.capability is Capability.IMPORT_MODEL:
                 # an import costs nothing: a second one is only a second copy
                 raise unreachable() from None
             raise
@@ -178,6 +173,13 @@ class TripoModels:
 
     async def aclose(self) -> None:
         await asyncio.gather(self._api.aclose(), self._downloads.aclose())
+
+
+def _ours(request: Request) -> ModelRequest:
+    """Raises Refused for what this provider cannot make: nobody planned that."""
+    if isinstance(request, ModelRequest):
+        return request
+    raise Refused(ErrorCode.PROVIDER_REQUEST_REFUSED, "This provider makes models only.")
 
 
 def _task_id(reply: TripoReply) -> str:

@@ -19,6 +19,7 @@ from app.ai_clients.errors import Advice, Refused
 from app.ai_clients.http.bodies import BodyEmpty, BodyTooLarge, SavedBody, save_body
 from app.ai_clients.http.client import guarded_client
 from app.ai_clients.http.failures import unreachable
+from app.ai_clients.tripo.settings import TripoSettings
 from app.config import LOOPBACK, Settings
 from app.domain.addresses import is_public, parse_address
 from app.domain.sniff import GLB, HEAD_BYTES, glb_declared_bytes, sniff, unwanted_format
@@ -37,10 +38,11 @@ class Hosts:
     """Which addresses a link may have."""
 
     def __init__(self, settings: Settings) -> None:
-        base = httpx.URL(settings.tripo_base_url)
+        own = TripoSettings.of(settings)
+        base = httpx.URL(own.base_url)
         # a stand-in on this machine answers with links to itself
         self.are_local = base.scheme == "http" and base.host in LOOPBACK
-        self._allowed = tuple(host.lower() for host in settings.tripo_download_hosts)
+        self._allowed = tuple(host.lower() for host in own.download_hosts)
 
     def check_download(self, link: str) -> httpx.URL:
         """The link, if it leads to the provider. Raises Refused(PROVIDER_RESULT_INVALID)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
 
-from app.ai_clients.base import ModelKind, ProviderTaskState
+from app.ai_clients.base import Capability, ProviderTaskState
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
 from app.ai_clients.http.failures import identifier, retry_after_seconds, unreachable
 from app.errors import ErrorCode
@@ -127,7 +127,7 @@ _DRAFT: Mapping[int, _Row] = {2001: _DRAFT_MISSING, 2005: _DRAFT_UNFIT, 2006: _D
 
 
 def create_failure(
-    reply: TripoReply, *, api_key: str, kind: ModelKind, model_is_configured: bool = True
+    reply: TripoReply, *, api_key: str, capability: Capability, model_is_configured: bool = True
 ) -> ProviderError:
     """What a create that did not succeed means.
 
@@ -142,7 +142,7 @@ def create_failure(
             http_status=reply.status,
             provider_request_id=request_id(reply, api_key=api_key),
         )
-    if kind is ModelKind.TEXTURE_MODEL:
+    if capability is Capability.TEXTURE_MODEL:
         row = _DRAFT.get(reply.code or 0, row)
     if row is _VERSION and not model_is_configured:
         row = _VERSION_ASKED_FOR

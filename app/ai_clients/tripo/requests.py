@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.ai_clients.base import Estimate, FileInput, ModelKind, ModelSpec, PreparedCall
+from app.ai_clients.base import Capability, Estimate, FileInput, ModelRequest, PreparedCall
 from app.ai_clients.errors import Refused
+from app.ai_clients.tripo.limits import PROMPT_CHARACTERS, SKETCH_PROMPT_CHARACTERS
 from app.ai_clients.tripo.prices import (
     PRICE_VERSION,
     credits_to_micros,
@@ -22,16 +23,15 @@ from app.ai_clients.tripo.prices import (
     texture_credits,
 )
 from app.domain.operations import ModelOptions, View
-from app.domain.prompts import TRIPO_PROMPT_LIMIT, TRIPO_SKETCH_PROMPT_LIMIT
 from app.errors import ErrorCode
 
-PATHS: Mapping[ModelKind, str] = {
-    ModelKind.TEXT_TO_MODEL: "/generation/text-to-model",
-    ModelKind.IMAGE_TO_MODEL: "/generation/image-to-model",
-    ModelKind.MULTIVIEW_TO_MODEL: "/generation/multiview-to-model",
-    ModelKind.SKETCH_TO_IMAGE: "/generation/image-to-image",
-    ModelKind.IMPORT_MODEL: "/models/import",
-    ModelKind.TEXTURE_MODEL: "/models/texture",
+PATHS: Mapping[Capability, str] = {
+    Capability.TEXT_TO_MODEL: "/generation/text-to-model",
+    Capability.IMAGE_TO_MODEL: "/generation/image-to-model",
+    Capability.MULTIVIEW_TO_MODEL: "/generation/multiview-to-model",
+    Capability.SKETCH_TO_IMAGE: "/generation/image-to-image",
+    Capability.IMPORT_MODEL: "/models/import",
+    Capability.TEXTURE_MODEL: "/models/texture",
 }
 
 _VIEWS: tuple[View, ...] = ("front", "left", "back", "right")
@@ -64,13 +64,15 @@ class Versions:
         return body.get("model") in (None, self.model, self.texture)
 
 
-def check(spec: ModelSpec, versions: Versions) -> None:
+def check(spec: ModelRequest, versions: Versions) -> None:
     """Refuse what Tripo would, before anything is uploaded. Raises Refused."""
+    if spec.capability not in PATHS:
+        raise _refused("This provider makes no such pictures.")
     prompt = spec.prompt or ""
-    limit = TRIPO_SKETCH_PROMPT_LIMIT if spec.kind is ModelKind.SKETCH_TO_IMAGE else TRIPO_PROMPT_LIMIT
+    limit = SKETCH_PROMPT_CHARACTERS if spec.capability is Capability.SKETCH_TO_IMAGE else PROMPT_CHARACTERS
     if len(prompt) > limit:
         raise _refused(f"The prompt, with its style, must have at most {limit} characters.")
-    if spec.kind in (ModelKind.TEXT_TO_MODEL, ModelKind.SKETCH_TO_IMAGE) and not prompt:
+    if spec.capability in (Capability.TEXT_TO_MODEL, Capability.SKETCH_TO_IMAGE) and not prompt:
         raise _refused("A prompt is needed.")
     _check_sources(spec)
     least, most = _face_limits(versions.model_of(spec.options))
@@ -78,21 +80,21 @@ def check(spec: ModelSpec, versions: Versions) -> None:
         raise _refused(f"This model takes a face_limit between {least} and {most}.")
 
 
-def _check_sources(spec: ModelSpec) -> None:
-    match spec.kind:
-        case ModelKind.IMAGE_TO_MODEL | ModelKind.SKETCH_TO_IMAGE:
+def _check_sources(spec: ModelRequest) -> None:
+    match spec.capability:
+        case Capability.IMAGE_TO_MODEL | Capability.SKETCH_TO_IMAGE:
             if spec.source_task_id is None and "front" not in spec.views:
                 raise _refused("A picture is needed.")
-        case ModelKind.MULTIVIEW_TO_MODEL:
+        case Capability.MULTIVIEW_TO_MODEL:
             if "front" not in spec.views or len(spec.views) < _MIN_VIEWS:
                 raise _refused("The front and at least one more view are needed.")
-        case ModelKind.IMPORT_MODEL:
+        case Capability.IMPORT_MODEL:
             if spec.model_file is None:
                 raise _refused("A model file is needed.")
-        case ModelKind.TEXTURE_MODEL:
+        case Capability.TEXTURE_MODEL:
             if spec.source_task_id is None:
                 raise _refused("A draft is needed.")
-        case ModelKind.TEXT_TO_MODEL:
+        case _:
             pass
 
 
@@ -100,33 +102,35 @@ def _face_limits(model: str) -> tuple[int, int]:
     return next((limits for prefix, limits in _FACE_LIMITS if model.startswith(prefix)), (1, 2_000_000))
 
 
-def pictures_of(spec: ModelSpec) -> Mapping[View, FileInput]:
+def pictures_of(spec: ModelRequest) -> Mapping[View, FileInput]:
     """The pictures that the create will name: none where a task of Tripo's, or for a texture a text, says it all."""
-    if spec.source_task_id is None or (spec.kind is ModelKind.TEXTURE_MODEL and not spec.prompt):
+    if spec.source_task_id is None or (spec.capability is Capability.TEXTURE_MODEL and not spec.prompt):
         return spec.views
     return {}
 
 
-def build(spec: ModelSpec, tokens: Mapping[str, str], versions: Versions, chance: random.Random) -> PreparedCall:
+def build(spec: ModelRequest, tokens: Mapping[str, str], versions: Versions, chance: random.Random) -> PreparedCall:
     """The create for a checked spec. ``tokens`` are fresh uploads by view name, or ``model`` for a mesh."""
     body: dict[str, Any]
-    match spec.kind:
-        case ModelKind.TEXT_TO_MODEL:
+    match spec.capability:
+        case Capability.TEXT_TO_MODEL:
             body = {"prompt": spec.prompt, **_model_fields(spec.options, versions, chance, from_image=False)}
-        case ModelKind.IMAGE_TO_MODEL:
+        case Capability.IMAGE_TO_MODEL:
             source = spec.source_task_id or tokens["front"]
             body = {"input": source, **_model_fields(spec.options, versions, chance, from_image=True)}
-        case ModelKind.MULTIVIEW_TO_MODEL:
+        case Capability.MULTIVIEW_TO_MODEL:
             inputs = [{view: tokens[view]} for view in _VIEWS if view in tokens]
             body = {"inputs": inputs, **_model_fields(spec.options, versions, chance, from_image=True)}
-        case ModelKind.SKETCH_TO_IMAGE:
+        case Capability.SKETCH_TO_IMAGE:
             source = spec.source_task_id or tokens["front"]
             body = {"input": source, "sketch_to_render": True, "prompt": spec.prompt, "output_format": "png"}
-        case ModelKind.IMPORT_MODEL:
+        case Capability.IMPORT_MODEL:
             body = {"input": tokens["model"]}
-        case ModelKind.TEXTURE_MODEL:
+        case Capability.TEXTURE_MODEL:
             body = _texture_fields(spec, tokens, versions, chance)
-    return PreparedCall(spec.kind, PATHS[spec.kind], body, _fingerprint(spec, body, tokens))
+        case Capability.TEXT_TO_IMAGE | Capability.IMAGE_TO_IMAGE:
+            raise _refused("This provider makes no such pictures.")
+    return PreparedCall(spec.capability, PATHS[spec.capability], body, _fingerprint(spec, body, tokens))
 
 
 def _model_fields(
@@ -152,7 +156,7 @@ def _model_fields(
 
 
 def _texture_fields(
-    spec: ModelSpec, tokens: Mapping[str, str], versions: Versions, chance: random.Random
+    spec: ModelRequest, tokens: Mapping[str, str], versions: Versions, chance: random.Random
 ) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "input": spec.source_task_id,
@@ -178,37 +182,37 @@ def _seed(chance: random.Random) -> int:
     return chance.randint(-(2**31), 2**31 - 1)
 
 
-def _fingerprint(spec: ModelSpec, body: Mapping[str, Any], tokens: Mapping[str, str]) -> dict[str, Any]:
+def _fingerprint(spec: ModelRequest, body: Mapping[str, Any], tokens: Mapping[str, str]) -> dict[str, Any]:
     seeds = {name: body[name] for name in ("model_seed", "texture_seed") if name in body}
-    return {"kind": spec.kind.value, "tokens": sorted(tokens.values()), **seeds}
+    return {"kind": spec.capability.value, "tokens": sorted(tokens.values()), **seeds}
 
 
-def pool_of(spec: ModelSpec, versions: Versions) -> str:
+def pool_of(spec: ModelRequest, versions: Versions) -> str:
     """The group of Tripo's concurrency limits that a call counts in."""
-    match spec.kind:
-        case ModelKind.SKETCH_TO_IMAGE:
+    match spec.capability:
+        case Capability.SKETCH_TO_IMAGE:
             return "tripo_image"
-        case ModelKind.TEXTURE_MODEL | ModelKind.IMPORT_MODEL:
+        case Capability.TEXTURE_MODEL | Capability.IMPORT_MODEL:
             # an import is free and belongs to the refinement that follows it in the same job
             return "tripo_texture"
         case _:
             return "tripo_h" if family_of(versions.model_of(spec.options)) == "H" else "tripo_p"
 
 
-def estimate(spec: ModelSpec, versions: Versions) -> Estimate:
+def estimate(spec: ModelRequest, versions: Versions) -> Estimate:
     """What a call will take if it succeeds, by the price table."""
     options = spec.options
-    match spec.kind:
-        case ModelKind.SKETCH_TO_IMAGE:
+    match spec.capability:
+        case Capability.SKETCH_TO_IMAGE:
             credit = sketch_credits()
-        case ModelKind.IMPORT_MODEL:
+        case Capability.IMPORT_MODEL:
             return Estimate(0, PRICE_VERSION)
-        case ModelKind.TEXTURE_MODEL:
+        case Capability.TEXTURE_MODEL:
             credit = texture_credits(options.texture_quality or _REFINED_QUALITY)
         case _:
             credit = model_credits(
                 versions.model_of(options),
-                from_text=spec.kind is ModelKind.TEXT_TO_MODEL,
+                from_text=spec.capability is Capability.TEXT_TO_MODEL,
                 textured=_is_textured(options),
                 texture_quality=options.texture_quality,
             )

@@ -29,11 +29,12 @@ def parse_task(task_id: str, value: Mapping[str, Any]) -> ProviderTask:
     echoed = _mapping(value.get("input"))
     credit = decimal_of(value.get("credits_consumed")) if over else None
     error, detail = task_failure(word, value.get("error_code")) if state is ProviderTaskState.FAILED else (None, None)
+    made = _url(output, _MODEL_KEYS) or (None if _makes_model(echoed) else _url(output, _PICTURE_KEYS))
     return ProviderTask(
         id=task_id,
         state=state,
         progress=_progress(value.get("progress")),
-        output_url=_url(output, _MODEL_KEYS) or (None if _makes_model(echoed) else _url(output, _PICTURE_KEYS)),
+        output_urls=() if made is None else (made,),
         preview_url=_url(output, _PREVIEW_KEYS),
         cost_micros=None if credit is None else credits_to_micros(credit),
         credits=credit,

@@ -88,13 +88,16 @@ class Code(Enum):
         "lower the setting named, or ignore this if your account has more",
     )
     POLLING_FAST = Entry(
-        "polling_fast", _WARNING, "Tripo is asked more often than it likes", "set BFF_TRIPO_POLL_SECONDS to 2 or more"
+        "polling_fast",
+        _WARNING,
+        "a provider is polled more often than it likes",
+        "set the pace that is named to 2 or more",
     )
     MODEL_UNKNOWN = Entry(
         "model_unknown",
         _WARNING,
-        "a Tripo version is not one this gateway knows; Tripo refuses undated and retired names",
-        "set TRIPO_MODEL_VERSION or TRIPO_TEXTURE_VERSION to a dated version",
+        "a version is not one this gateway knows; the provider refuses undated and retired names",
+        "set the variable that is named to a dated version",
     )
     POOLER_CACHE = Entry(
         "pooler_cache",
@@ -334,13 +337,13 @@ class Code(Enum):
         "provider_unreachable",
         _ERROR,
         "a provider does not answer properly; its jobs wait",
-        "look at its status page, at the network, and at OPENAI_BASE_URL or TRIPO_BASE_URL",
+        "look at its status page, at the network, and at the address that is set for it",
     )
     PROVIDER_KEY_REFUSED = Entry(
         "provider_key_refused",
         _ERROR,
         "a provider refuses the key; its jobs wait",
-        "set OPENAI_API_KEY or TRIPO_API_KEY; a Tripo key works in one region only (TRIPO_BASE_URL)",
+        "set the provider's key; some keys work at the address of one region only",
     )
     PROVIDER_FORBIDS = Entry(
         "provider_forbids",
@@ -352,7 +355,7 @@ class Code(Enum):
         "model_unavailable",
         _ERROR,
         "the provider does not offer the configured model to this account",
-        "set OPENAI_IMAGE_MODEL to one that it has",
+        "set the provider's model to one that it has",
     )
     BALANCE_EMPTY = Entry("balance_empty", _ERROR, "a provider's account is out of credits", "top it up")
     BALANCE_LOW = Entry("balance_low", _WARNING, "a provider's credits are soon used up", "top it up")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.services.doctor.api import API
@@ -24,6 +25,6 @@ GROUPS: tuple[Group[Any], ...] = (SETTINGS, DATABASE, SCHEMA, BROKER, STORAGE, I
 def read_settings() -> Settings | Examined:
     """The settings, or, where they can not be read, all that can be said."""
     try:
-        return Settings.read()
+        return build_registry().settings.read()
     except ConfigurationError as error:
         return Examined(SETTINGS.name, (Finding(Code.SETTINGS_INVALID, error.detail or ""),))

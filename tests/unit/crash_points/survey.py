@@ -25,7 +25,7 @@ _WRITING = re.compile(
 
 # what goes over a network, by whom it is asked of and how
 _TRANSFERS = {
-    "provider": {"generate", "submit", "prepare", "poll", "download", "find_submitted", "decode"},
+    "provider": {"send", "prepare", "poll", "download", "find_submitted", "decode"},
     "storage": {"upload", "remove"},
 }
 

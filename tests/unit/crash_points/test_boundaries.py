@@ -62,7 +62,7 @@ def test_the_survey_knows_who_writes() -> None:
     [
         ("await provider_calls.settled(database, call_id)", "provider_calls.settled"),
         ("await settle(database, [])", "settle.settle"),
-        ("await self._provider.submit(prepared)", "provider.submit"),
+        ("await self._provider.send(prepared)", "provider.send"),
         ("await self._storage.upload(bucket, key, path)", "storage.upload"),
         ("await self._database.execute('delete from jobs')", "self._database.execute"),
     ],

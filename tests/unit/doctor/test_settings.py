@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.services.doctor.examination import examine
 from app.services.doctor.findings import Finding
@@ -123,7 +124,7 @@ async def test_a_home_that_is_no_directory(tmp_path: Path) -> None:
 
 def test_settings_that_can_not_be_read_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for field in Settings.model_fields.values():
+    for field in build_registry().settings.model_fields.values():
         monkeypatch.delenv(str(field.alias), raising=False)
     monkeypatch.setenv("SUPABASE_URL", "https://ref.supabase.co")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{SECRET}#@db/postgres")

@@ -22,40 +22,42 @@ from uuid import uuid4
 
 import orjson
 import pybase64
-from PIL import Image, ImageDraw
-
 from app.ai_clients.base import (
     Balance,
+    BeforeFirstByte,
+    Capability,
     DownloadedFile,
     Estimate,
-    ImageReceipt,
     ImageRequest,
-    ImageResult,
-    ModelKind,
-    ModelSpec,
+    ModelRequest,
     PreparedCall,
     ProviderTask,
     ProviderTaskState,
     RecordedCall,
+    Reply,
+    Request,
+    Result,
 )
-from app.ai_clients.departure import HeldBack, leave
-from app.ai_clients.errors import Advice, OutcomeUnknown, Refused
+from app.ai_clients.errors import Advice, OutcomeUnknown, Refused, SendRevoked
+from app.ai_clients.limits import Limits
+from app.ai_clients.openai import limits as openai_limits
 from app.ai_clients.openai.reply import NotAReply, read_reply
+from app.ai_clients.tripo import limits as tripo_limits
 from app.ai_clients.tripo.tasks import matches, missing
-from app.domain.operations import Operation
 from app.domain.sniff import GLB, PNG
 from app.errors import ErrorCode
+from PIL import Image, ImageDraw
 
 _PRICE_VERSION = "fake"
 _IMAGE_MICROS = 40_000
 _MODEL_MICROS = 200_000
 _SIDE = 256
 _MAX_BYTES = 8 * 1024 * 1024
-_IMAGE_OPERATIONS = frozenset({Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.SKETCH_TO_MODEL})
-_MODEL_OPERATIONS = frozenset(
-    {Operation.TEXT_TO_MODEL, Operation.IMAGE_TO_MODEL, Operation.SKETCH_TO_MODEL, Operation.REFINE_MODEL}
-)
 _LINKS = "https://sandbox.invalid/"
+
+
+async def unwatched() -> None:
+    """For a send that nobody wants to revoke."""
 
 
 class Ledger:
@@ -99,10 +101,10 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-async def _leave() -> None:
+async def _leave(before_first_byte: BeforeFirstByte) -> None:
     try:
-        await leave()
-    except HeldBack as error:
+        await before_first_byte()
+    except SendRevoked as error:
         raise Refused(ErrorCode.PROVIDER_UNAVAILABLE, "The request did not leave.", advice=Advice.RETRY) from error
 
 
@@ -111,12 +113,13 @@ def _unknown() -> OutcomeUnknown:
 
 
 class FakeImages:
-    """An ImageProvider whose pictures are plain and differ by prompt and number."""
+    """A SynchronousProvider whose pictures are plain and differ by prompt and number."""
 
-    operations = _IMAGE_OPERATIONS
+    capabilities = openai_limits.CAPABILITIES
 
-    def __init__(self, name: str = "openai", *, timeout_seconds: float = 5.0) -> None:
+    def __init__(self, name: str = "openai", *, timeout_seconds: float = 5.0, paid_retry: bool = False) -> None:
         self.name = name
+        self.paid_retry = paid_retry
         self.ledger = Ledger()
         self._timeout_seconds = timeout_seconds
 
@@ -124,20 +127,22 @@ class FakeImages:
     def timeout_seconds(self) -> float:
         return self._timeout_seconds
 
-    def pool(self, request: ImageRequest) -> str:  # noqa: ARG002 - the protocol's signature
+    def pool(self, request: Request) -> str:  # noqa: ARG002 - the protocol's signature
         return self.name
 
-    def estimate(self, request: ImageRequest, *, inputs: int | None = None) -> Estimate:  # noqa: ARG002
-        return Estimate(request.n * _IMAGE_MICROS, _PRICE_VERSION)
+    def estimate(self, request: Request, *, inputs: int | None = None) -> Estimate:  # noqa: ARG002
+        return Estimate(_pictures(request).n * _IMAGE_MICROS, _PRICE_VERSION)
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
-        await _leave()
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
+        request = _pictures(request)
+        await _leave(before_first_byte)
         self.ledger.post(request)
         pictures = [{"b64_json": pybase64.b64encode(_picture(request.prompt, k)).decode()} for k in range(request.n)]
         await asyncio.to_thread(reply.write_bytes, orjson.dumps({"data": pictures}))
-        return ImageReceipt(reply, f"req_fake_{self.ledger.posts}")
+        return Reply(reply, f"req_fake_{self.ledger.posts}")
 
-    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
+    async def decode(self, reply: Path, request: Request, *, directory: Path) -> Result:
+        request = _pictures(request)
         try:
             read = await asyncio.to_thread(
                 read_reply,
@@ -149,15 +154,25 @@ class FakeImages:
             )
         except NotAReply:
             raise _unknown() from None
-        return ImageResult(read.images, self.estimate(request).micros, _PRICE_VERSION)
+        return Result(read.images, self.estimate(request).micros, _PRICE_VERSION)
 
     async def aclose(self) -> None:
         return None
 
 
+def _pictures(request: Request) -> ImageRequest:
+    assert isinstance(request, ImageRequest)
+    return request
+
+
+def _work(request: Request) -> ModelRequest:
+    assert isinstance(request, ModelRequest)
+    return request
+
+
 @dataclass(frozen=True, slots=True)
 class _FakeTask:
-    kind: ModelKind
+    capability: Capability
     echoed: Mapping[str, Any]
     polls_left: int
     created_at: datetime
@@ -166,7 +181,7 @@ class _FakeTask:
 
 @dataclass(slots=True)
 class FakeModels:
-    """A ModelProvider whose tasks take ``polls`` polls each and then succeed, unless told otherwise."""
+    """A PolledProvider whose tasks take ``polls`` polls each and then succeed, unless told otherwise."""
 
     name: str = "tripo"
     polls: int = 1
@@ -176,36 +191,38 @@ class FakeModels:
     tasks: dict[str, _FakeTask] = field(default_factory=dict[str, _FakeTask])
     fail_next_task: ErrorCode | None = None
     links_expired: bool = False
-    operations: frozenset[Operation] = _MODEL_OPERATIONS
+    capabilities: Mapping[Capability, Limits] = field(default_factory=lambda: tripo_limits.CAPABILITIES)
 
-    def pool(self, spec: ModelSpec) -> str:
-        match spec.kind:
-            case ModelKind.SKETCH_TO_IMAGE:
+    def pool(self, request: Request) -> str:
+        match _work(request).capability:
+            case Capability.SKETCH_TO_IMAGE:
                 return f"{self.name}_image"
-            case ModelKind.TEXTURE_MODEL | ModelKind.IMPORT_MODEL:
+            case Capability.TEXTURE_MODEL | Capability.IMPORT_MODEL:
                 return f"{self.name}_texture"
             case _:
                 return f"{self.name}_h"
 
-    def estimate(self, spec: ModelSpec) -> Estimate:
-        return Estimate(0 if spec.kind is ModelKind.IMPORT_MODEL else _MODEL_MICROS, _PRICE_VERSION)
+    def estimate(self, request: Request, *, inputs: int | None = None) -> Estimate:  # noqa: ARG002
+        return Estimate(0 if _work(request).capability is Capability.IMPORT_MODEL else _MODEL_MICROS, _PRICE_VERSION)
 
-    async def prepare(self, spec: ModelSpec) -> PreparedCall:
+    async def prepare(self, request: Request) -> PreparedCall:
+        spec = _work(request)
         seed = random.randint(-(2**31), 2**31 - 1)
         body = {"prompt": spec.prompt, "input": spec.source_task_id, "views": list(spec.views), "model_seed": seed}
-        return PreparedCall(spec.kind, f"/{spec.kind.value}", body, {"kind": spec.kind.value, "model_seed": seed})
+        kind = spec.capability
+        return PreparedCall(kind, f"/{kind.value}", body, {"kind": kind.value, "model_seed": seed})
 
-    async def submit(self, call: PreparedCall) -> str:
+    async def send(self, call: PreparedCall, *, before_first_byte: BeforeFirstByte) -> str:
         # a lost reply must leave a task behind, so the task is booked where the payment is
         before = self.ledger.paid_calls
         task_id = str(uuid4())
-        await _leave()
+        await _leave(before_first_byte)
         try:
             self.ledger.post(call)
         finally:
             if self.ledger.paid_calls > before:
                 self.tasks[task_id] = _FakeTask(
-                    call.kind, call.body, self.polls, datetime.now(UTC), self.fail_next_task
+                    call.capability, call.body, self.polls, datetime.now(UTC), self.fail_next_task
                 )
                 self.fail_next_task = None
         return task_id
@@ -239,13 +256,13 @@ class FakeModels:
                 created_at=task.created_at,
                 echoed_input=task.echoed,
             )
-        extension = "png" if task.kind is ModelKind.SKETCH_TO_IMAGE else "glb"
-        cost = 0 if task.kind is ModelKind.IMPORT_MODEL else _MODEL_MICROS
+        extension = "png" if task.capability is Capability.SKETCH_TO_IMAGE else "glb"
+        cost = 0 if task.capability is Capability.IMPORT_MODEL else _MODEL_MICROS
         return ProviderTask(
             task_id,
             ProviderTaskState.SUCCEEDED,
             progress=100,
-            output_url=f"{_LINKS}{task_id}.{extension}",
+            output_urls=(f"{_LINKS}{task_id}.{extension}",),
             preview_url=f"{_LINKS}{task_id}.preview.png",
             cost_micros=cost,
             credits=Decimal(cost) / 10_000,
@@ -276,7 +293,7 @@ class FakeModels:
 
     async def recorded_calls(self, *, since: datetime) -> Sequence[RecordedCall]:
         return [
-            RecordedCall(task_id, task.kind.value, task.created_at, _charge(task))
+            RecordedCall(task_id, task.capability.value, task.created_at, _charge(task))
             for task_id, task in self.tasks.items()
             if task.created_at >= since
         ]
@@ -289,7 +306,7 @@ class FakeModels:
 
 
 def _charge(task: _FakeTask) -> int:
-    return 0 if task.error is not None or task.kind is ModelKind.IMPORT_MODEL else _MODEL_MICROS
+    return 0 if task.error is not None or task.capability is Capability.IMPORT_MODEL else _MODEL_MICROS
 
 
 def _picture(words: str, number: int) -> bytes:
