@@ -46,6 +46,8 @@ PAYING = (Boundary.PREPARE, Boundary.INTENT, Boundary.SEND, Boundary.SUBMITTED, 
 AGAIN = (
     dict.fromkeys(IMAGES, (*EVERY_JOB, *IMAGE_JOB)) | dict.fromkeys(MODELS, PAYING) | dict.fromkeys(BOTH, FIRST_STEP)
 )
+# in part, a request of two jobs meets those that its second one makes different; the rest is as with one job
+SECOND_STEP = (Boundary.SETTLE, *MODEL_JOB, *FIRST_STEP)
 API = (Boundary.ACCEPT, Boundary.RING)
 
 # cases of their own, among the tests
@@ -135,20 +137,35 @@ def ways(operation: Operation) -> list[tuple[CrashPoint, Trouble | None]]:
 
 
 def cases(operations: Sequence[Operation], *, full: bool) -> list[Case]:
-    """Each point with each operation, once and three times in a row; of the latter, in part, each point with one
-    operation, in turn, and only where the provider or the number of jobs makes a difference."""
+    """Each point with each operation that comes to it, once and three times in a row. In part, each point with one
+    operation, in turn, and three times with the next one, where that makes a difference."""
+    able: dict[tuple[CrashPoint, Trouble | None], list[Operation]] = {}
+    for operation in operations:
+        for way in ways(operation):
+            able.setdefault(way, []).append(operation)
     found: list[Case] = []
-    for turn, operation in enumerate(operations):
-        for index, (point, trouble) in enumerate(ways(operation)):
-            found.append(Case(operation, point, 1, trouble))
-            if full or (index % len(operations) == turn and point.boundary in AGAIN[operation]):
-                found.append(Case(operation, point, 3, trouble))
+    for turn, ((point, trouble), whose) in enumerate(able.items()):
+        once, again = ([whose[at % len(whose)]] for at in (turn, turn + 1))
+        if full:
+            once = again = whose
+        found += [Case(operation, point, 1, trouble) for operation in once if full or is_in_part(operation, point)]
+        found += [Case(operation, point, 3, trouble) for operation in again if full or dies_again(operation, point)]
     return found
+
+
+def is_in_part(operation: Operation, point: CrashPoint) -> bool:
+    return operation not in BOTH or point.boundary in SECOND_STEP
+
+
+def dies_again(operation: Operation, point: CrashPoint) -> bool:
+    return point.boundary in AGAIN[operation]
 
 
 def api_cases(*, full: bool) -> list[Case]:
     """What is committed is not committed again: after it, a process dies once."""
     before, after = points([Boundary.ACCEPT])
+    once = list(Operation) if full else [Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_MODEL, Operation.SKETCH_TO_MODEL]
     again = list(Operation) if full else [Operation.SKETCH_TO_MODEL]
-    once = [Case(operation, point, 1) for operation in Operation for point in (before, after)]
-    return once + [Case(operation, before, 3) for operation in again]
+    return [Case(operation, point, 1) for operation in once for point in (before, after)] + [
+        Case(operation, before, 3) for operation in again
+    ]
