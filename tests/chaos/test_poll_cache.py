@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from app.config import Settings, child_environment
+from app.ai_clients.registry import pools
+from app.config import child_environment
 from app.db import claims, events
+from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.settle import settle
 from app.domain.jobs import Settlement
@@ -32,15 +34,16 @@ from pydantic import SecretStr
 
 from tests.chaos.databases import socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
-from tests.e2e.gateway import REPOSITORY
-from tests.integration.factories import make_worker, settings_for
+from tests.e2e.gateway import REPOSITORY, wait_for
+from tests.integration.factories import make_user, make_worker, settings_for
 from tests.integration.test_http_tasks import complete
-from tests.servers import free_port
+from tests.loopback import loopback
+from tests.servers import PostgresServer, free_port
 
 pytestmark = pytest.mark.chaos
 
 ENDED = ("complete", "failed", "canceled")
-STEPS = 120
+STEPS = 80
 POLLERS = 4
 TASKS = 3
 PATIENCE = 60.0
@@ -48,11 +51,18 @@ PATIENCE = 60.0
 
 @dataclass
 class Api:
-    """A process, and the proxies before its listening connection and before its others."""
+    """A client of a process."""
 
     http: httpx.AsyncClient
-    listener: Proxy
-    database: Proxy
+    process: Process
+
+    @property
+    def listener(self) -> Proxy:
+        return self.process.listener
+
+    @property
+    def database(self) -> Proxy:
+        return self.process.database
 
     async def metric(self, name: str) -> float:
         lines = (await self.http.get("/metrics")).text.splitlines()
@@ -101,8 +111,8 @@ class World:
         answer = await api.http.post(f"/tasks/{task}/cancel", headers=self.headers(self.owner[task]))
         assert answer.status_code in (200, 409), answer.text
 
-    async def work(self, *, hint: bool) -> None:
-        """As a worker in another process; without a hint it died before it sent one."""
+    async def work(self, *, hint: bool) -> int:
+        """As a worker in another process; without a hint it died before it sent one. How many jobs it ended."""
         worker = await make_worker(self.db)
         claimed = await claims.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=2)
         if hint:
@@ -111,6 +121,7 @@ class World:
             done = await settle(self.db, [Settlement(job, await complete(job, self.db))])
             if hint:
                 self.notifier.changed(done.tasks)
+        return len(claimed.jobs)
 
     # --- readers --------------------------------------------------------------------------------------------
 
@@ -192,88 +203,120 @@ class World:
         assert self.polls > self.finals
 
 
-@asynccontextmanager
-async def api(settings: Settings, home: Path, name: str, *, listener: Proxy, database: Proxy) -> AsyncGenerator[Api]:
-    child = Child(
-        name=name,
-        command=[sys.executable, "-m", "app.cli", "api"],
-        log=home / f"{name}.log",
-        environment=child_environment(settings),
-        cwd=str(REPOSITORY),
-    )
-    child.launch()
-    try:
-        async with httpx.AsyncClient(base_url=settings.public_base_url, timeout=30, trust_env=False) as http:
-            async with asyncio.timeout(PATIENCE):
-                while not await _is_alive(http):
-                    assert child.exit_code() is None, (home / f"{name}.log").read_text()[-3000:]
-                    await asyncio.sleep(0.1)
-            yield Api(http, listener, database)
-    finally:
-        child.kill()
+@dataclass(frozen=True, slots=True)
+class Process:
+    """An API, with the proxies before its listening connection and before its others."""
+
+    url: str
+    child: Child
+    listener: Proxy
+    database: Proxy
+
+    @classmethod
+    @contextmanager
+    def running(cls, dsn: str, home: Path, name: str) -> Generator[Process]:
+        with Proxy.to(socket_of(dsn)) as listener, Proxy.to(socket_of(dsn)) as database:
+            port = free_port()
+            settings = settings_for(
+                tcp_dsn(dsn, database.port),
+                home,
+                api_port=port,
+                public_base_url=f"http://127.0.0.1:{port}",
+                database_listen_url=SecretStr(tcp_dsn(dsn, listener.port)),
+                log_format="json",
+            )
+            child = Child(
+                name=name,
+                command=[sys.executable, "-m", "app.cli", "api"],
+                log=home / f"{name}.log",
+                environment=child_environment(settings),
+                cwd=str(REPOSITORY),
+            )
+            child.launch()
+            try:
+                yield cls(settings.public_base_url, child, listener, database)
+            finally:
+                child.kill()
+
+    def is_alive(self) -> bool | None:
+        assert self.child.exit_code() is None, self.child.log.read_text()[-3000:]
+        with suppress(httpx.TransportError):
+            return loopback.get(f"{self.url}/health/live").is_success or None
+        return None
 
 
-async def _is_alive(http: httpx.AsyncClient) -> bool:
-    try:
-        return (await http.get("/health/live")).is_success
-    except httpx.TransportError:
-        return False
+@pytest.fixture(scope="module")
+def shared(
+    postgres18: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[tuple[str, list[Process]]]:
+    """A database and two processes for all tests of the module."""
+    home = tmp_path_factory.mktemp("polls")
+    with ExitStack() as stack:
+        dsn = stack.enter_context(postgres18.fresh_database())
+        processes = [stack.enter_context(Process.running(dsn, home, f"api{number}")) for number in range(2)]
+        for process in processes:
+            wait_for(process.is_alive)
+        yield dsn, processes
 
 
 @pytest.fixture
-async def world(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[World]:
+async def world(shared: tuple[str, list[Process]], tmp_path: Path) -> AsyncGenerator[World]:
+    dsn, processes = shared
+    settings = settings_for(dsn, tmp_path)
     async with AsyncExitStack() as stack:
-        apis: list[Api] = []
-        for number in range(2):
-            listener, plain = (stack.enter_context(Proxy.to(socket_of(database))) for _ in range(2))
-            port = free_port()
-            settings = settings_for(
-                tcp_dsn(database, plain.port),
-                tmp_path,
-                api_port=port,
-                public_base_url=f"http://127.0.0.1:{port}",
-                database_listen_url=SecretStr(tcp_dsn(database, listener.port)),
-                log_format="json",
+        apis = [
+            Api(
+                await stack.enter_async_context(httpx.AsyncClient(base_url=found.url, timeout=30, trust_env=False)),
+                found,
             )
-            opened = api(settings, tmp_path, f"api{number}", listener=listener, database=plain)
-            apis.append(await stack.enter_async_context(opened))
-        key = settings_for(database, tmp_path).supabase_service_key.get_secret_value()
-        users = [uuid4(), uuid4()]
-        for user in users:
-            await db.execute("insert into auth.users (id) values ($1)", user)
+            for found in processes
+        ]
+        db = await Database.open(settings, application_name="makeit3d test")
+        stack.push_async_callback(db.close)
+        await pool_rows.ensure(db, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+        users = [await make_user(db) for _ in range(2)]
         notifier = Notifier(db)
+        stack.push_async_callback(notifier.aclose)
+        key = settings.supabase_service_key.get_secret_value()
         found = World(db, apis, key, users, notifier, random.Random(8))
         for number in range(TASKS):
-            task = f"task-polled-{number}"
+            task = f"task-polled-{uuid4()}"
             found.told[task], found.owner[task] = Told(), users[number % 2]
             await found.accept(task)
         yield found
-        await notifier.aclose()
+        for process in processes:
+            process.listener.heal()
+            process.database.heal()
+        while await found.work(hint=True):
+            pass
 
 
 async def from_cache(world: World) -> list[float]:
     return [await api.metric('makeit3d_polls_total{source="cache"}') for api in world.apis]
 
 
-async def served(world: World) -> None:
-    """Until each process has answered from its cache."""
+async def served(world: World) -> list[float]:
+    """Until each process has answered from its cache; how often they did."""
     task = next(iter(world.told))
     await world.accept(task)
+    before = await from_cache(world)
     async with asyncio.timeout(PATIENCE):
-        while min(await from_cache(world)) == 0:
+        while not all(now > then for now, then in zip(await from_cache(world), before, strict=True)):
             for api in world.apis:
                 await api.http.get(f"/tasks/{task}/status", headers=world.headers(world.owner[task]))
             await asyncio.sleep(0.05)
+    return await from_cache(world)
 
 
 async def test_answers_are_true_while_tasks_change(world: World) -> None:
-    await served(world)
+    before = await served(world)
     await world.run(lambda _: None)
-    assert min(await from_cache(world)) > 0
+    assert all(now > then for now, then in zip(await from_cache(world), before, strict=True))
 
 
 async def test_answers_are_true_while_the_listener_is_killed(world: World) -> None:
     await served(world)
+    lost = sum([await api.metric("makeit3d_listener_lost_total") for api in world.apis])
     killed: list[asyncio.Task[int]] = []
     kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'makeit3d listener'"
 
@@ -283,7 +326,7 @@ async def test_answers_are_true_while_the_listener_is_killed(world: World) -> No
 
     await world.run(disturb)
     assert sum([await task for task in killed]) > 0
-    assert sum([await api.metric("makeit3d_listener_lost_total") for api in world.apis]) > 0
+    assert sum([await api.metric("makeit3d_listener_lost_total") for api in world.apis]) > lost
 
 
 async def test_answers_are_true_while_the_listener_hears_nothing(world: World) -> None:
