@@ -229,14 +229,44 @@ class Missing:
     message: str
 
 
+ItemStatus = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEnd:
+    """How one of the things that a job works through ended. A bad item fails no job."""
+
+    key: str
+    status: ItemStatus
+    error: ErrorCode | None = None
+    message: str | None = None
+    output: Mapping[str, Any] = field(default_factory=dict[str, Any])  # goes into the item's event
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """Work that a job found to do: planned by the task type and accepted in the transaction that finishes the job.
+    ``key`` tells it apart from the other follow-ups of the job; without a task id it joins the job's own task."""
+
+    task_type: str
+    params: Mapping[str, Any]
+    key: str
+    task_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The job did its work. ``missing`` are asset rows that got no file; ``kept`` has what storage refused of them."""
+    """The job did its work. ``output`` is what later steps may read (``jobs.output``); ``missing`` are asset rows that
+    got no file; ``kept`` has what storage refused of them; ``usage`` counts what the job used, by unit."""
 
-    files: tuple[StoredFile, ...]
+    files: tuple[StoredFile, ...] = ()
     provider_task_id: str | None = None
     missing: Mapping[UUID, Missing] = field(default_factory=dict[UUID, Missing])
     kept: KeptResult | None = None
+    output: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    items: tuple[ItemEnd, ...] = ()
+    usage: Mapping[str, Any] | None = None
+    follow_ups: tuple[FollowUp, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
