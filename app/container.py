@@ -18,6 +18,9 @@ from app.job_types.generate_images import GenerateImages
 from app.job_types.generate_model import GenerateModel, ModelWork, RefineModel
 from app.job_types.polled import PolledCalls
 from app.job_types.render_sketch import RenderSketch
+from app.outputs.kinds import KINDS
+from app.queue.contracts import AssetKinds, Participants
+from app.queue.transitions import Queue
 from app.services.asset_content import AssetContent
 from app.services.bells import Bells, OwnedBells
 from app.services.breaker import Breakers
@@ -42,6 +45,7 @@ from app.services.poller import Poller
 from app.services.posts import Posts
 from app.services.preparation import Preparation
 from app.services.principals import PrincipalVerifier
+from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
 from app.services.reconciler import Reconciler
 from app.services.retries import Retries
@@ -51,7 +55,6 @@ from app.services.sweeper import Sweeper
 from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
-from app.services.vacancies import Vacancies
 from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
 
@@ -63,6 +66,11 @@ async def _open_database(settings: Settings, registry: ProviderRegistry, stack: 
         database, {name: (pool.provider, pool.slots) for name, pool in registry.pools(settings).items()}
     )
     return database
+
+
+def open_queue(database: Database) -> Queue:
+    """The queue with everything that is registered."""
+    return Queue(database, AssetKinds(KINDS), Participants())
 
 
 def user_limits(settings: Settings) -> UserLimits:
@@ -121,44 +129,42 @@ class WorkerContainer:
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings, host=identity.host)
             identity = replace(identity, host=spool.host)
-            vacancies = Vacancies(database, bells, notifier, user_limits(settings))
-            reconciler = Reconciler(database, vacancies, providers.polled, settings)
+            publisher = Publisher(database, bells, notifier, user_limits(settings))
+            stack.push_async_callback(publisher.aclose)
+            queue = open_queue(database)
+            reconciler = Reconciler(database, publisher, providers.polled, settings)
             stack.push_async_callback(reconciler.aclose)
             breakers = Breakers(database, bells, settings)
             posts = Posts(database, spool, breakers, RetryPolicy.of(settings))
             journal = Journal(database, settings, spool, reconciler, posts)
             pollers = {
-                name: Poller(
-                    database, provider, vacancies, notifier, breakers, give_up_seconds=settings.call_give_up_seconds
-                )
+                name: Poller(database, provider, publisher, breakers, give_up_seconds=settings.call_give_up_seconds)
                 for name, provider in providers.polled.items()
             }
             for poller in pollers.values():
                 stack.push_async_callback(poller.aclose)
-            settler = Settler(database, bells, vacancies, notifier, window_seconds=settings.settle_window_ms / 1000)
+            settler = Settler(queue, publisher, window_seconds=settings.settle_window_ms / 1000)
             leftovers = Leftovers(database, storage, settings)
             decoders = Decoders(settings)
             stack.push_async_callback(decoders.aclose)
             engine = Engine(
-                database,
+                queue,
                 identity,
-                _handlers(settings, database, storage, providers, journal, pollers, spool, decoders, vacancies),
+                _handlers(settings, database, storage, providers, journal, pollers, spool, decoders, publisher),
                 posts=posts,
                 settler=settler,
-                vacancies=vacancies,
+                publisher=publisher,
                 leftovers=leftovers,
                 bells=bells,
-                notifier=notifier,
                 settings=settings,
             )
             sweeper = Sweeper(
-                database,
+                queue,
                 bells,
-                notifier,
                 list(pollers.values()),
                 leftovers,
                 reconciler,
-                vacancies,
+                publisher,
                 posts=posts,
                 worker_id=identity.id,
                 settings=settings,
@@ -195,8 +201,13 @@ class OperatorContainer:
             stack.push_async_callback(bells.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
+            publisher = Publisher(database, bells, notifier, user_limits(settings))
+            stack.push_async_callback(publisher.aclose)
             return cls(
-                database, Retries(database, bells, notifier), Breakers(database, bells, settings), stack.pop_all()
+                database,
+                Retries(open_queue(database), publisher),
+                Breakers(database, bells, settings),
+                stack.pop_all(),
             )
 
     async def aclose(self) -> None:
@@ -240,7 +251,9 @@ class ApiContainer:
             stack.push_async_callback(notifier.aclose)
             redis_url = settings.redis_url.get_secret_value()
             user = user_limits(settings)
-            vacancies = Vacancies(database, bells, notifier, user)
+            publisher = Publisher(database, bells, notifier, user)
+            stack.push_async_callback(publisher.aclose)
+            queue = open_queue(database)
             limits = RateLimits(redis_url, registry.requests_per_minute(settings))
             stack.push_async_callback(limits.aclose)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
@@ -264,17 +277,15 @@ class ApiContainer:
                 storage=storage,
                 verifier=PrincipalVerifier(settings, http),
                 generation=Generation(
-                    database,
+                    queue,
                     InputResolver(database, inputs, settings),
                     providers,
                     Planner(providers, settings),
                     limits,
                     user,
-                    bells,
-                    vacancies,
-                    notifier,
+                    publisher,
                 ),
-                cancellation=Cancellation(database, vacancies, notifier),
+                cancellation=Cancellation(queue, publisher),
                 notifier=notifier,
                 events=events,
                 uploads=Uploads(database, storage, inputs, _open_spool(settings), notifier, settings),
@@ -300,12 +311,12 @@ def _handlers(
     pollers: dict[str, Poller],
     spool: Spool,
     decoders: Decoders,
-    vacancies: Vacancies,
+    publisher: Publisher,
 ) -> dict[JobType, JobHandler]:
     inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
     outputs = Outputs(database, storage, settings)
     calls = PolledCalls(providers, journal, pollers, RetryPolicy.of(settings))
-    preparation = Preparation(database, vacancies)
+    preparation = Preparation(database, publisher)
     work = ModelWork(database, calls, inputs, preparation, spool, outputs, settings)
     return {
         JobType.GENERATE_IMAGES: GenerateImages(providers, inputs, preparation, journal, spool, outputs),

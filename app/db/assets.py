@@ -10,8 +10,11 @@ from uuid import UUID
 import asyncpg
 
 from app.db.pool import Database
-from app.db.requests import UnknownUser
 from app.domain.jobs import AssetKind, AssetSlot, Claim
+
+
+class UnknownUser(Exception):
+    """The user does not exist (any more); nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,11 @@ with mine as (
   select id, row_number() over (order by number) - 1 as position from {concepts}
   where job_id = $1 and status in ('pending', 'processing')
 ), reserved as (
-  update makeit3d.tasks t set concepts_reserved = t.concepts_reserved + (select count(*) from mine)
+  update makeit3d.tasks t set reserved = makeit3d.add_counts(t.reserved,
+    jsonb_build_object('concept', (select count(*) from mine)))
   from makeit3d.jobs j where j.id = $1 and j.worker_id = $2 and j.attempt = $3 and j.status = 'running'
     and t.id = j.task_id
-  returning t.concepts_reserved - (select count(*) from mine) as first
+  returning (t.reserved ->> 'concept')::integer - (select count(*) from mine) as first
 )
 update {concepts} c set number = reserved.first + mine.position from mine, reserved where c.id = mine.id
 """

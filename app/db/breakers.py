@@ -6,29 +6,13 @@ waits. Lock order: pools, then providers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 
-from app.db.events import job_columns, job_updates
-from app.db.pool import Connection, Database
-from app.db.rollup import lock_tasks, roll_up
-from app.db.settle import FailedJob, fail_what_hangs_on
+from app.db.pool import Database
 from app.domain.breakers import BreakerState
-from app.errors import ErrorCode
-
-_OUTAGE_MESSAGE = "The provider took no work for too long. Nothing was sent for this job since, and nothing paid."
-_STRANDED_PER_ROUND = 500
-
-# How much of a provider's (v) new work may be claimed: all, one (as the probe) or none.
-GATE = """case
-    when v.state is null or v.state = 'closed' then 'all'
-    when v.state = 'open' and v.probe_at > clock_timestamp() then 'none'
-    when v.state = 'half_open' and exists (select from makeit3d.jobs q
-      where q.id = v.probe_job and q.status = 'running' and q.attempt = v.probe_attempt) then 'none'
-    else 'one' end"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,42 +39,6 @@ from makeit3d.providers where name in (select provider from makeit3d.pools) and 
 async def read_all(database: Database) -> list[Breaker]:
     """Of every provider that is paid."""
     return [_breaker(row) for row in await database.fetch(_READ)]
-
-
-async def gates(connection: Connection, providers: Sequence[str]) -> dict[str, str]:
-    """The gate of each provider as it is now. The row of one that is not all open stays locked until the claim commits:
-    one job is the probe."""
-    found = dict.fromkeys(providers, "all")
-    if not providers:
-        return found
-    found |= await _gates(connection, providers)
-    narrow = [name for name in providers if found[name] != "all"]
-    if narrow:
-        await connection.execute(
-            "select from makeit3d.providers where name = any($1) order by name for no key update", narrow
-        )
-        # a statement of its own: its snapshot must be younger than the lock
-        found |= await _gates(connection, narrow)
-    return found
-
-
-async def _gates(connection: Connection, providers: Sequence[str]) -> dict[str, str]:
-    rows = await connection.fetch(
-        f"select v.name, {GATE} as gate from makeit3d.providers v where v.name = any($1)",  # noqa: S608 - constants
-        providers,
-    )
-    return {row["name"]: row["gate"] for row in rows}
-
-
-async def begin_probe(connection: Connection, provider: str, *, job_id: UUID, attempt: int) -> None:
-    """The claim is the provider's probe; its row is locked by ``gates``."""
-    await connection.execute(
-        "update makeit3d.providers set state = 'half_open', probe_job = $2, probe_attempt = $3, updated_at = now()"
-        " where name = $1 and state <> 'closed'",
-        provider,
-        job_id,
-        attempt,
-    )
 
 
 # In half_open only the probe's own failure counts: others were under way before.
@@ -187,52 +135,6 @@ async def next_probe_seconds(database: Database) -> float | None:
         "select extract(epoch from min(probe_at) - clock_timestamp())::float8 from makeit3d.providers"
         " where state = 'open' and probe_at > clock_timestamp()"
     )
-
-
-_STRANDED = """
-select j.id, j.task_id, v.error_code
-from makeit3d.providers v join makeit3d.pools p on p.provider = v.name
-join makeit3d.jobs j on j.pool = p.name and j.status = 'queued' and not j.resume
-  and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
-where v.state <> 'closed' and v.opened_at < now() - make_interval(secs => $1)
-  and j.created_at < now() - make_interval(secs => $1)
-limit $2
-"""
-
-_FAIL = f"""
-with o as (
-  select * from unnest($1::uuid[], $2::text[]) as o(id, error_code)
-), ended as (
-  update makeit3d.jobs j set status = 'failed', waiting_for = null, run_after = null, error_code = o.error_code,
-    error_message = $3, finished_at = now()
-  from o where j.id = o.id and j.status = 'queued' and not j.resume
-  returning {job_columns("j")}
-), event as (
-  {job_updates("ended")}
-)
-select id, task_id, request_id, user_id, error_code from ended
-"""  # noqa: S608 - constants
-
-
-async def fail_stranded(database: Database, *, max_wait_seconds: float) -> list[tuple[str, UUID | None]]:
-    """Fail jobs that an open breaker has kept waiting for longer than that, with its reason; a batch of them, as
-    (task id, user id)."""
-    async with database.transaction() as connection:
-        stranded = await connection.fetch(_STRANDED, max_wait_seconds, _STRANDED_PER_ROUND)
-        if not stranded:
-            return []
-        task_ids = sorted({row["task_id"] for row in stranded})
-        await lock_tasks(connection, task_ids)
-        rows = await connection.fetch(
-            _FAIL, [row["id"] for row in stranded], [row["error_code"] for row in stranded], _OUTAGE_MESSAGE
-        )
-        failed = [
-            FailedJob(row["id"], row["request_id"], ErrorCode.of(row["error_code"]), _OUTAGE_MESSAGE) for row in rows
-        ]
-        if failed:
-            await fail_what_hangs_on(connection, database, failed)
-            await roll_up(connection, request_ids=[job.request_id for job in failed], task_ids=task_ids)
-    return [(row["task_id"], row["user_id"]) for row in rows]
 
 
 def _breaker(row: asyncpg.Record) -> Breaker:

@@ -13,30 +13,6 @@ from app.domain.cursors import Cursor
 
 CHANNEL = "makeit3d_events"
 
-_JOB_COLUMNS = (
-    "id", "task_id", "request_id", "user_id", "type", "step", "status", "progress", "waiting_for", "error_code"
-)  # fmt: skip
-
-
-def job_columns(table: str) -> str:
-    """What ``job_updates`` tells of a job, to be returned by the statement that changes it."""
-    return ", ".join(f"{table}.{column}" for column in _JOB_COLUMNS)
-
-
-def job_updates(rows: str, *, error_code: str = "error_code") -> str:
-    """A statement that tells of changed jobs, one event for each of ``rows``, which has the columns of a job. Where an
-    error of an earlier attempt no longer counts, ``error_code`` is ``null``."""
-    told = select_job_updates(rows, error_code=error_code)
-    return f"insert into makeit3d.events (type, user_id, task_id, payload)\n  {told}"
-
-
-def select_job_updates(rows: str, *, error_code: str = "error_code") -> str:
-    """Its select alone, for a statement that tells of other things too."""
-    return f"""select 'job_update', user_id, task_id, jsonb_build_object('task_id', task_id, 'job_id', id,
-    'request_id', request_id, 'type', type, 'step', step, 'status', status, 'progress', progress,
-    'waiting_for', waiting_for, 'error_code', {error_code})
-  from {rows}"""  # noqa: S608 - constants
-
 
 @dataclass(frozen=True, slots=True)
 class Event:

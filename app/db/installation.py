@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from app.db.claims import USED
 from app.db.pool import Database
-from app.db.waits import reason, slots_used
+from app.db.waits import reason
 from app.domain.statuses import WaitingFor
 
 
@@ -61,7 +60,7 @@ _KIND = (  # as the index has it
 _REASON = reason(stored="s.word", resume="r.resume", held="state.held", full="state.full_up")
 QUEUES = f"""
 with state as materialized (
-  select p.name, v.name is not null as held, {slots_used("p.name")} >= p.slots as full_up
+  select p.name, v.name is not null as held, makeit3d.slots_used(p.name) >= p.slots as full_up
   from makeit3d.pools p left join makeit3d.providers v on v.name = p.provider and v.state <> 'closed'
 ), kinds as materialized (
   select lane.name as lane, state.name as pool, {_REASON} as reason, lane.name || '/' || state.name || '/'
@@ -109,13 +108,14 @@ async def read(database: Database, *, worker_ttl_seconds: float) -> Installation
         await connection.execute(NO_BITMAP)
         queues = [_queue(row) for row in await connection.fetch(QUEUES, STORED)]
         await connection.execute("reset enable_bitmapscan")
-        slots = {row["name"]: row["slots"] for row in await connection.fetch("select name, slots from makeit3d.pools")}
-        used = {row["name"]: row["used"] for row in await connection.fetch(USED, sorted(slots))}
+        pools = await connection.fetch(
+            "select name, slots, makeit3d.slots_used(name) as used from makeit3d.pools order by name"
+        )
         calls = await connection.fetch(CALLS)
         workers = await connection.fetch(WORKERS, worker_ttl_seconds)
     return Installation(
         queues=tuple(queues),
-        pools=tuple(PoolUse(name, used[name], slots[name]) for name in sorted(slots)),
+        pools=tuple(PoolUse(row["name"], row["used"], row["slots"]) for row in pools),
         calls=tuple(OpenCalls(row["provider"], row["state"], row["calls"], row["oldest_seconds"]) for row in calls),
         workers={row["lane"]: row["workers"] for row in workers},
     )

@@ -10,7 +10,6 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db.events import job_columns, job_updates
 from app.db.pool import Database
 from app.domain.jobs import Claim, Lane
 from app.domain.statuses import CallState
@@ -305,20 +304,17 @@ async def settled(
     )
 
 
-_PROGRESS = f"""
+_PROGRESS = """
 with p as (
   select * from unnest($1::uuid[], $2::smallint[]) as p(id, progress)
 ), c as (
   update makeit3d.provider_calls set progress = p.progress from p
   where provider_calls.id = p.id and coalesce(provider_calls.progress, -1) < p.progress
   returning provider_calls.job_id, p.progress
-), j as (
-  update makeit3d.jobs set progress = c.progress from c
-  where jobs.id = c.job_id and jobs.status = 'running' and jobs.progress < c.progress
-  returning {job_columns("jobs")}
 )
-{job_updates("j", error_code="null")}
-"""  # noqa: S608 - constants
+update makeit3d.jobs set progress = c.progress from c
+where jobs.id = c.job_id and jobs.status = 'running' and jobs.progress < c.progress
+"""
 
 
 async def record_progress(database: Database, progress: Sequence[tuple[UUID, int]]) -> None:

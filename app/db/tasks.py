@@ -1,4 +1,4 @@
-"""Reading tasks and ending them on request. Everything here is scoped to the owner: what is not theirs is absent."""
+"""Reading tasks. Everything here is scoped to the owner: what is not theirs is absent."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db.events import job_columns, job_updates
 from app.db.pool import AssetTables, Database
-from app.db.rollup import lock_tasks, roll_up
-from app.db.settle import end_assets, ended_by
 from app.db.waits import WAIT
 from app.domain.tasks import TaskRow
-from app.errors import ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,39 +158,6 @@ async def requests_of(database: Database, task_id: str) -> list[dict[str, Any]]:
         task_id,
     )
     return [dict(row) for row in rows]
-
-
-_CANCEL_JOBS = f"""
-with ended as (
-  update makeit3d.jobs set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
-    error_code = $2, finished_at = now()
-  where task_id = $1 and status in ('queued', 'running')
-  returning {job_columns("jobs")}, pool
-), event as (
-  {job_updates("ended")}
-)
-select id as job_id, request_id, pool, error_code from ended
-"""  # noqa: S608 - constants
-
-
-async def cancel(database: Database, task_id: str, user_id: UUID) -> list[str] | None:
-    """End all unfinished jobs and assets of the task at once. Open provider calls stay open: they are polled on and
-    their cost is booked. Returns the pools of the ended jobs, or None when the task is not the user's."""
-    async with database.transaction() as connection:
-        await lock_tasks(connection, [task_id])
-        if (
-            await connection.fetchval(
-                "select true from makeit3d.tasks where id = $1 and user_id = $2", task_id, user_id
-            )
-            is None
-        ):
-            return None
-        rows = await connection.fetch(_CANCEL_JOBS, task_id, ErrorCode.CANCELED.code)
-        if rows:
-            ended = [ended_by(row["job_id"], row["error_code"], None) for row in rows]
-            await end_assets(connection, database, ended, status="canceled")
-            await roll_up(connection, request_ids=[row["request_id"] for row in rows], task_ids=[task_id])
-    return sorted({row["pool"] for row in rows})
 
 
 def _task(row: asyncpg.Record) -> TaskRow:

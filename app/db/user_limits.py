@@ -12,7 +12,6 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db.events import job_columns, job_updates
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.domain.jobs import Lane
@@ -54,9 +53,7 @@ select
 
 _WAKE_READY = f"""{tagging("ready")}, woken as (
   update makeit3d.jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-  returning {job_columns("j")}, j.lane
-), told as (
-  {job_updates("woken")}
+  returning j.lane, j.task_id, j.user_id
 )
 select lane, task_id, user_id from woken"""  # noqa: S608 - constants
 

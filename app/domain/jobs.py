@@ -88,6 +88,9 @@ class JobPlan:
     retry_of: UUID | None = None  # the failed job whose place it takes
     keeps_paid_work: bool = False  # it goes on with the provider's work that the failed job paid for
     kept: KeptResult | None = None  # and stores this one
+    chunk: int = 0
+    participants: tuple[str, ...] = ()  # names of those who take part when it is accepted and ends
+    price: Mapping[str, Any] | None = None  # what it costs its user, frozen
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,8 @@ create table makeit3d.tasks (
   source text not null default 'user' check (source in ('user', 'maintenance')),
   user_relevant boolean not null default true,
   status text not null default 'queued' check (status in ('queued', 'running', 'completed', 'failed', 'canceled')),
-  -- numbers of output files handed out so far; never reused
-  concepts_reserved integer not null default 0,
-  models_reserved integer not null default 0,
-  refined_models_reserved integer not null default 0,
+  -- how many numbers of output files were handed out so far, by kind; they are never reused
+  reserved jsonb not null default '{}',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   finished_at timestamptz
@@ -34,6 +32,8 @@ create table makeit3d.requests (
   status text not null default 'queued' check (status in ('queued', 'running', 'completed', 'failed', 'canceled')),
   -- the job that makes what was asked for
   job_id uuid not null,
+  -- the steps as they were planned, so that no deploy changes the way of a request under way
+  steps jsonb not null default '[]',
   -- an operator's retry of a failed request is a new request of the same task: final states stay final
   retry_of uuid references makeit3d.requests (id) on delete set null,
   error_code text,
@@ -126,6 +126,13 @@ create table makeit3d.jobs (
   seconds_left double precision,
   params jsonb not null,
   output jsonb,
+  -- who takes part in the transactions in which it is accepted and ends
+  participants text[] not null default '{}',
+  -- what it costs its user, frozen when it was accepted, and what it used of that
+  price jsonb,
+  usage jsonb,
+  -- later steps of its request wait for it
+  has_next boolean not null default false,
   progress smallint not null default 0 check (progress between 0 and 100),
   -- what the paid calls of the job may cost, said when it was accepted
   estimate_micros bigint not null default 0,
@@ -152,8 +159,9 @@ create table makeit3d.jobs (
   check (run_after is null or waiting_for is not null),
   constraint jobs_kept check (num_nonnulls(kept_call, kept_host, kept_until) in (0, 3))
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.02);
--- exactly the claimable rows, in claim order: a claim is a scan of the head whatever waits behind
-create index jobs_claimable on makeit3d.jobs (lane, pool, priority desc, fair_tag, id)
+-- exactly the claimable rows, in claim order: a claim is a scan of the head of each type that it handles, whatever waits
+-- behind it and of whatever other types
+create index jobs_claimable on makeit3d.jobs (lane, pool, type, priority desc, fair_tag, id)
   where status = 'queued' and waiting_for is null and not resume;
 create index jobs_resumable on makeit3d.jobs (lane, priority desc, fair_tag, id)
   where status = 'queued' and waiting_for is null and resume;

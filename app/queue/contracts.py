@@ -121,8 +121,47 @@ class Changed:
     finished_at: datetime | None
     error_code: str | None
     usage: Mapping[str, Any] | None  # what the handler counted, see ``Completed.usage``
-    price: Mapping[str, Any] | None = None  # frozen at accept
-    participants: tuple[str, ...] = ()
+    price: Mapping[str, Any] | None  # frozen at accept
+    participants: tuple[str, ...]
+    step: int
+    has_next: bool  # later steps of its request wait for it
+    lane: Lane
+    pool: str
+    waiting_for: str | None
+    error_message: str | None
+    trace_id: str | None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], by: Transition) -> Changed:
+        """From what ``makeit3d.changed`` makes of a job's row."""
+
+        def moment(name: str) -> datetime | None:
+            return None if value[name] is None else datetime.fromisoformat(value[name])
+
+        return cls(
+            job_id=UUID(value["job_id"]),
+            task_id=value["task_id"],
+            request_id=UUID(value["request_id"]),
+            user_id=None if value["user_id"] is None else UUID(value["user_id"]),
+            type=value["type"],
+            by=by,
+            old=None if value["old"] is None else JobStatus(value["old"]),
+            new=JobStatus(value["new"]),
+            attempt=value["attempt"],
+            started_at=moment("started_at"),
+            finished_at=moment("finished_at"),
+            error_code=value["error_code"],
+            usage=value["usage"],
+            price=value["price"],
+            participants=tuple(value["participants"]),
+            step=value["step"],
+            has_next=value["has_next"],
+            lane=value["lane"],
+            pool=value["pool"],
+            waiting_for=value["waiting_for"],
+            error_message=value["error_message"],
+            trace_id=value["trace_id"],
+        )
 
     @property
     def ended(self) -> bool:
@@ -145,6 +184,12 @@ class Committed:
     users: set[UUID] = field(default_factory=set[UUID])  # may have a permit free
     tasks: set[tuple[str, UUID | None]] = field(default_factory=set[tuple[str, UUID | None]])  # have readers
     capacity: set[str] = field(default_factory=set[str])  # pools that may have a slot free
+
+    def free(self, pool: str, user_id: UUID | None) -> None:
+        """A job or a paid call of the pool ended."""
+        self.capacity.add(pool)
+        if user_id is not None:
+            self.users.add(user_id)
 
     def add(self, other: Committed) -> None:
         self.lanes |= other.lanes

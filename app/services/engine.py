@@ -13,21 +13,21 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from app.config import Settings
-from app.db import assets, claims, workers
-from app.db.deadlines import OVERDUE_MESSAGE
-from app.db.pool import UNREACHABLE, Database
+from app.db import workers
+from app.db.pool import UNREACHABLE
 from app.db.workers import WorkerIdentity
 from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import ClaimedJob, Failed, HandedBack, JobType, Outcome, Settlement
 from app.errors import ErrorCode
+from app.queue.contracts import Committed
+from app.queue.transitions import OVERDUE_MESSAGE, Queue
 from app.services.bells import Bells
 from app.services.job_run import ClaimLost, HandBack, JobEnded, JobHandler, JobRun
 from app.services.leftovers import Leftovers
-from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
 from app.services.posts import Posts
+from app.services.publisher import Publisher
 from app.services.settler import Settler, code, word
-from app.services.vacancies import Vacancies
 from app.tracing import Place, detached, span, span_id_of
 
 log = structlog.get_logger(__name__)
@@ -46,27 +46,26 @@ class Engine:
 
     def __init__(
         self,
-        database: Database,
+        queue: Queue,
         identity: WorkerIdentity,
         handlers: Mapping[JobType, JobHandler],
         *,
         posts: Posts,
         settler: Settler,
-        vacancies: Vacancies,
+        publisher: Publisher,
         leftovers: Leftovers,
         bells: Bells,
-        notifier: Notifier,
         settings: Settings,
     ) -> None:
         self.identity = replace(identity, job_types=tuple(sorted(handlers)))
-        self._database = database
+        self._queue = queue
+        self._database = queue.database
         self._handlers = handlers
         self._posts = posts
         self._settler = settler
-        self._vacancies = vacancies
+        self._publisher = publisher
         self._leftovers = leftovers
         self._bells = bells
-        self._notifier = notifier
         self._retry = RetryPolicy.of(settings)
         self._ttl = settings.worker_ttl_seconds
         self._grace = settings.shutdown_grace_seconds
@@ -129,8 +128,7 @@ class Engine:
         CLAIMS.inc()
         try:
             with boundary(Boundary.CLAIM) as crossing:
-                result = await claims.claim(
-                    self._database,
+                result = await self._queue.claim(
                     worker_id=self.identity.id,
                     lanes=self.identity.lanes,
                     limit=self._free_slots(),
@@ -139,9 +137,6 @@ class Engine:
                     time_limits=self._time_limits,
                 )
                 crossing.met(job.task_id for job in result.jobs)
-            slots = (
-                await assets.slots_of(self._database, [job.claim.job_id for job in result.jobs]) if result.jobs else {}
-            )
         except UNREACHABLE as error:
             log.warning("claim_failed", error=type(error).__name__)
             await asyncio.sleep(random.uniform(0.5, 1.0))
@@ -150,9 +145,9 @@ class Engine:
             log.exception("claim_broke")
             await asyncio.sleep(random.uniform(0.5, 1.0))
             return
-        self._notifier.changed((job.task_id, job.user_id) for job in result.jobs)
+        self._publisher.publish(Committed(tasks={(job.task_id, job.user_id) for job in result.jobs}))
         for job in result.jobs:
-            self._start(JobRun(job, slots[job.claim.job_id]))
+            self._start(JobRun(job, result.outputs[job.claim.job_id]))
         if result.full:
             self._forward()
         elif result.jobs:
@@ -217,7 +212,9 @@ class Engine:
             await run.expiry
             outcome = None
         if outcome is None:  # the call that outlived the job may have given its slot back
-            await self._vacancies.announce(pools=[run.job.pool], users=[run.job.user_id])
+            committed = Committed()
+            committed.free(run.job.pool, run.job.user_id)
+            self._publisher.publish(committed)
         settled = outcome is not None and await self._settle(Settlement(run.job, outcome))
         if outcome is not None and not settled:
             CLAIMS_LOST.inc()
@@ -305,8 +302,8 @@ class Engine:
     async def _release(self, claims: set[tuple[UUID, int]]) -> None:
         log.warning("claims_released", jobs=len(claims))
         with boundary(Boundary.RELEASE):
-            await workers.release(self._database, self.identity.id, sorted(claims))
-        self._bells.ring(self.identity.lanes)
+            committed = await self._queue.requeue(self.identity.id, sorted(claims))
+        self._publisher.publish(committed)
 
     # --- the end --------------------------------------------------------------------------------------------
 

@@ -9,24 +9,22 @@ import structlog
 
 from app.ai_clients.base import Capability
 from app.ai_clients.registry import Providers
-from app.db import assets, provider_calls, requests
-from app.db.pool import Database
-from app.db.requests import DuplicateRequest, RequestPlan, StoredRequest, TaskOwnedByAnother, UnknownUser
+from app.db import assets, provider_calls
 from app.domain.commands import GenerateCommand
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.principal import Principal
 from app.domain.statuses import AssetStatus, CallState, JobStatus, asset_status
 from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
-from app.services.bells import Bells
+from app.queue import transitions as queue
+from app.queue.plans import RequestPlan
+from app.queue.transitions import DuplicateRequest, Queue, StoredRequest, TaskOwnedByAnother, UnknownUser
 from app.services.input_resolver import InputResolver, ResolvedInput
-from app.services.notifier import Notifier
 from app.services.plans import PlanInputs, Planner
+from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
 from app.services.turns import Turns
-from app.services.vacancies import Vacancies
 from app.tracing import span
 
 log = structlog.get_logger(__name__)
@@ -52,25 +50,22 @@ class Accepted:
 class Generation:
     def __init__(
         self,
-        database: Database,
+        queue: Queue,
         resolver: InputResolver,
         providers: Providers,
         planner: Planner,
         rate_limits: RateLimits,
         user_limits: UserLimits,
-        bells: Bells,
-        vacancies: Vacancies,
-        notifier: Notifier,
+        publisher: Publisher,
     ) -> None:
-        self._database = database
+        self._queue = queue
+        self._database = queue.database
         self._resolver = resolver
         self._providers = providers
         self._planner = planner
         self._rate_limits = rate_limits
         self._user_limits = user_limits
-        self._bells = bells
-        self._vacancies = vacancies
-        self._notifier = notifier
+        self._publisher = publisher
         self._looks = Turns(at_once=_LOOKS_AT_ONCE, most=MOST_LOOKS)
 
     async def accept(self, principal: Principal, command: GenerateCommand, *, idempotency_key: str | None) -> Accepted:
@@ -83,36 +78,18 @@ class Generation:
         urls = [url for found in command.input_urls.values() for url in found]
         body_hash = command.body_hash(await self._resolver.objects(urls, user_id))
         key = f"body:{body_hash}" if idempotency_key is None else f"key:{idempotency_key}"
-        repeat = await self._repeat(command.task_id, user_id, key, body_hash)
-        if repeat is not None:
-            return repeat
-        inputs, checked = await self._inputs(command, user_id)
-        plan = self._planner.plan(command, inputs, user_id)
-        for provider in sorted(plan.providers):
-            await self._rate_limits.hit(provider, user_id)
-        request = RequestPlan(
-            id=uuid4(),
-            task_id=command.task_id,
-            user_id=user_id,
-            operation=command.operation.value,
-            scope=command.task_id,
-            idempotency_key=key,
-            explicit_key=idempotency_key is not None,
-            body_hash=body_hash,
-            job_id=plan.main_job_id,
-            jobs=plan.jobs,
-            assets=plan.assets,
-            inputs=[item for resolved in checked if (item := resolved.checked) is not None],
-            trace_id=structlog.contextvars.get_contextvars().get("trace_id"),
-        )
+        # a repeat looks at no input and uses up no limit; without these, accepting says that it is one
+        if urls or command.tripo_draft_task_id or self._rate_limits.count_any or self._user_limits.any:
+            repeat = await self._repeat(command.task_id, user_id, key, body_hash)
+            if repeat is not None:
+                return repeat
         try:
-            # the jobs' runs, in other processes, go under this span
-            with (
-                span("accept", own_id=request.id, task_id=command.task_id, jobs=len(plan.jobs)),
-                boundary(Boundary.ACCEPT, [command.task_id]),
-            ):
-                waits = await requests.accept(self._database, request, self._user_limits)
-        except DuplicateRequest:
+            request, accepted = await self._accept_new(
+                command, user_id, key, body_hash, explicit=idempotency_key is not None
+            )
+        except DuplicateRequest as duplicate:
+            if duplicate.existing is not None:
+                return _repeated(duplicate.existing, body_hash)
             repeat = await self._repeat(command.task_id, user_id, key, body_hash)
             if repeat is None:  # the other one failed in this very moment
                 raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Please repeat the request.", retry_after=1) from None
@@ -127,11 +104,7 @@ class Generation:
             raise AppError(ErrorCode.TASK_NOT_FOUND) from None
         except UnknownUser:
             raise AppError(ErrorCode.UNAUTHENTICATED, "The user no longer exists.") from None
-        lanes: set[Lane] = {job.lane for job in plan.jobs}
-        self._bells.ring(lanes)
-        if waits:  # a place may have come free while this was written, and nobody saw that it was wanted
-            await self._vacancies.announce(users=[user_id])
-        self._notifier.changed([(command.task_id, user_id)])
+        self._publisher.publish(accepted.committed)
         log.info(
             "request_accepted",
             task_id=command.task_id,
@@ -142,21 +115,41 @@ class Generation:
         )
         return Accepted(command.task_id, request.id, request.job_id, AssetStatus.PENDING, deduplicated=False)
 
+    async def _accept_new(
+        self, command: GenerateCommand, user_id: UUID, key: str, body_hash: str, *, explicit: bool
+    ) -> tuple[RequestPlan, queue.Accepted]:
+        inputs, checked = await self._inputs(command, user_id)
+        plan = self._planner.plan(command, inputs, user_id)
+        for provider in sorted(plan.providers):
+            await self._rate_limits.hit(provider, user_id)
+        request = RequestPlan(
+            id=uuid4(),
+            task_id=command.task_id,
+            user_id=user_id,
+            operation=command.operation.value,
+            scope=command.task_id,
+            idempotency_key=key,
+            explicit_key=explicit,
+            body_hash=body_hash,
+            job_id=plan.main_job_id,
+            jobs=plan.jobs,
+            assets=plan.assets,
+            inputs=[item for resolved in checked if (item := resolved.checked) is not None],
+            trace_id=structlog.contextvars.get_contextvars().get("trace_id"),
+        )
+        # the jobs' runs, in other processes, go under this span
+        with (
+            span("accept", own_id=request.id, task_id=command.task_id, jobs=len(plan.jobs)),
+            boundary(Boundary.ACCEPT, [command.task_id]),
+        ):
+            return request, await self._queue.accept(request, self._user_limits)
+
     async def _repeat(self, task_id: str, user_id: UUID, key: str, body_hash: str) -> Accepted | None:
         """The answer that an earlier request under the same key got."""
-        known = await requests.look_up(
-            self._database, task_id=task_id, user_id=user_id, scope=task_id, idempotency_key=key
-        )
+        known = await self._queue.look_up(task_id=task_id, user_id=user_id, scope=task_id, idempotency_key=key)
         if known.task_is_foreign:
             raise AppError(ErrorCode.TASK_NOT_FOUND)
-        if known.existing is None:
-            return None
-        if known.existing.body_hash != body_hash:
-            raise AppError(
-                ErrorCode.IDEMPOTENCY_KEY_REUSED,
-                "This key already stands for another request of the task. Use a new key for another request.",
-            )
-        return _accepted(known.existing)
+        return None if known.existing is None else _repeated(known.existing, body_hash)
 
     async def _inputs(self, command: GenerateCommand, user_id: UUID) -> tuple[PlanInputs, list[ResolvedInput]]:
         urls = list(command.input_image_asset_urls)
@@ -191,7 +184,12 @@ class Generation:
         return PlanInputs(sources=sources), []
 
 
-def _accepted(request: StoredRequest) -> Accepted:
+def _repeated(request: StoredRequest, body_hash: str) -> Accepted:
+    if request.body_hash != body_hash:
+        raise AppError(
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+            "This key already stands for another request of the task. Use a new key for another request.",
+        )
     return Accepted(
         request.task_id,
         request.id,

@@ -11,10 +11,10 @@ from app.db import assets, files
 from app.db.assets import Sources
 from app.db.files import FileRow
 from app.db.pool import Database
-from app.db.requests import CheckedInput
 from app.domain.params import ObjectRef
 from app.domain.storage_urls import ContentRef, StorageRef, parse_storage_url
 from app.errors import AppError, ErrorCode
+from app.queue.plans import CheckedInput
 from app.services.input_files import InputFiles
 
 

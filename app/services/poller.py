@@ -18,10 +18,10 @@ from app.db.pool import UNREACHABLE, Database
 from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
 from app.errors import ErrorCode
+from app.queue.contracts import Committed
 from app.services import bookings
 from app.services.breaker import Breakers
-from app.services.notifier import Notifier
-from app.services.vacancies import Vacancies
+from app.services.publisher import Publisher
 from app.tracing import detached, span
 
 log = structlog.get_logger(__name__)
@@ -52,16 +52,14 @@ class Poller:
         self,
         database: Database,
         provider: PolledProvider,
-        vacancies: Vacancies,
-        notifier: Notifier,
+        publisher: Publisher,
         breakers: Breakers,
         *,
         give_up_seconds: float,
     ) -> None:
         self._database = database
         self._provider = provider
-        self._vacancies = vacancies
-        self._notifier = notifier
+        self._publisher = publisher
         self._breakers = breakers
         self._give_up_seconds = give_up_seconds
         self._watched: dict[str, _Watched] = {}
@@ -149,7 +147,8 @@ class Poller:
             calls = [watched.call for watched in self._watched.values() if watched.call.id in changed]
             with boundary(Boundary.PROGRESS, (call.task_id for call in calls)):
                 await provider_calls.record_progress(self._database, moved)
-            self._notifier.changed((call.task_id, call.user_id) for call in calls if call.task_id is not None)
+            readers = {(call.task_id, call.user_id) for call in calls if call.task_id is not None}
+            self._publisher.publish(Committed(tasks=readers))
 
     async def _finish(self, over: Mapping[str, ProviderTask]) -> None:
         ended: list[Call] = []
@@ -161,7 +160,7 @@ class Poller:
             ended.append(watched.call)
             self._over(task_id, watched, task)
         if ended:
-            await self._announce(ended)
+            self._publish(ended)
 
     async def _give_up(self, asked: Iterable[str]) -> None:
         """Settle by policy what the provider, just asked, still has not ended."""
@@ -178,7 +177,7 @@ class Poller:
             )
             self._over(task_id, watched, ProviderTask(task_id, ProviderTaskState.FAILED, error=error))
         if endless:
-            await self._announce([watched.call for watched in endless.values()])
+            self._publish([watched.call for watched in endless.values()])
 
     def _over(self, task_id: str, asked_for: _Watched, task: ProviderTask) -> None:
         """Tell who waits, also who came while the end was being booked."""
@@ -186,8 +185,11 @@ class Poller:
             if watched is not None and watched.waiter is not None and not watched.waiter.done():
                 watched.waiter.set_result(task)
 
-    async def _announce(self, ended: Sequence[Call]) -> None:
-        await self._vacancies.announce(pools=[call.pool for call in ended], users=[call.user_id for call in ended])
+    def _publish(self, ended: Sequence[Call]) -> None:
+        committed = Committed()
+        for call in ended:
+            committed.free(call.pool, call.user_id)
+        self._publisher.publish(committed)
 
     async def aclose(self) -> None:
         if self._loop is not None:

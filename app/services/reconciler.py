@@ -23,8 +23,9 @@ from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
 from app.domain.statuses import CallState
 from app.errors import ErrorCode
+from app.queue.contracts import Committed
 from app.services import bookings
-from app.services.vacancies import Vacancies
+from app.services.publisher import Publisher
 from app.tracing import detached
 
 log = structlog.get_logger(__name__)
@@ -60,10 +61,10 @@ Sighting = Found | NotYet | Absent | Ambiguous
 
 class Reconciler:
     def __init__(
-        self, database: Database, vacancies: Vacancies, providers: Mapping[str, PolledProvider], settings: Settings
+        self, database: Database, publisher: Publisher, providers: Mapping[str, PolledProvider], settings: Settings
     ) -> None:
         self._database = database
-        self._vacancies = vacancies
+        self._publisher = publisher
         self._providers = providers
         self._first_look = settings.reconcile_first_seconds
         self._window = settings.reconcile_window_seconds
@@ -133,4 +134,6 @@ class Reconciler:
                 await bookings.never_accepted(self._database, call)
             case Ambiguous():
                 await bookings.give_up_unknown(self._database, call)
-        await self._vacancies.announce(pools=[call.pool], users=[call.user_id])
+        committed = Committed()
+        committed.free(call.pool, call.user_id)
+        self._publisher.publish(committed)

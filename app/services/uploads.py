@@ -17,9 +17,9 @@ import structlog
 
 from app.config import Settings
 from app.db import assets, files, tasks
+from app.db.assets import UnknownUser
 from app.db.files import FileRow
 from app.db.pool import Database
-from app.db.requests import UnknownUser
 from app.domain.pictures import Picture
 from app.domain.sniff import GLB, HEAD_BYTES, IMAGE_TYPES, extension_of, sniff
 from app.domain.statuses import AssetStatus

@@ -11,11 +11,9 @@ from typing import TypeVar
 from uuid import UUID, uuid4
 
 from app.config import Settings
-from app.db import assets, claims, files, orphaned_calls, provider_calls, requests, tasks, workers
+from app.db import assets, files, orphaned_calls, provider_calls, workers
 from app.db.pool import Database
 from app.db.provider_calls import Call
-from app.db.requests import DuplicateRequest, RequestPlan, TaskOwnedByAnother
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import (
     AssetSlot,
@@ -33,8 +31,11 @@ from app.domain.jobs import (
 from app.domain.statuses import CallState
 from app.domain.storage_keys import output_key
 from app.errors import ErrorCode
+from app.queue.plans import RequestPlan
+from app.queue.transitions import DuplicateRequest, TaskOwnedByAnother
 from app.services.audit import audit_rows
 
+from tests import kernel
 from tests.integration.factories import call_intent, image_plan, make_user, model_plan, sketch_plan
 
 T = TypeVar("T")
@@ -91,19 +92,19 @@ class World:
     async def accept(self, kind: str, user: int, task: int) -> None:
         plan = _PLANS[kind](self.users[user], f"task-machine-{task}", key=f"key:{uuid4()}")
         with suppress(TaskOwnedByAnother):
-            await requests.accept(self.db, plan)
+            await kernel.accept(self.db, plan)
             self.plans.append(plan)
 
     async def accept_again(self, plan: RequestPlan) -> None:
         again = _PLANS["image"](plan.user_id, plan.task_id, key=plan.idempotency_key)
         try:
-            await requests.accept(self.db, again)
+            await kernel.accept(self.db, again)
         except DuplicateRequest:
             return
         raise AssertionError("a repeat was accepted as a second request")
 
     async def cancel(self, plan: RequestPlan) -> None:
-        await tasks.cancel(self.db, plan.task_id, plan.user_id)
+        await kernel.cancel(self.db, plan.task_id, plan.user_id)
 
     # --- workers --------------------------------------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class World:
         self.alive.append(worker)
 
     async def claim(self, worker: WorkerIdentity, limit: int) -> None:
-        result = await claims.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=limit)
+        result = await kernel.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=limit)
         slots = await assets.slots_of(self.db, [job.claim.job_id for job in result.jobs])
         self.held += [Held(job, slots[job.claim.job_id]) for job in result.jobs]
 
@@ -122,7 +123,7 @@ class World:
         self.held.remove(held)
         claim = held.job.claim
         if any(worker.id == claim.worker_id for worker in self.alive):
-            await workers.release(self.db, claim.worker_id, [(claim.job_id, claim.attempt)])
+            await kernel.requeue(self.db, claim.worker_id, [(claim.job_id, claim.attempt)])
 
     async def in_turn(self, held: Held, step: Awaitable[None]) -> None:
         async with held.turn:
@@ -152,7 +153,7 @@ class World:
         ends = await self._outcome(held, outcome)
         if ends is not None:
             stale = await self._is_stale(held)
-            settled = await settle(self.db, [Settlement(held.job, ends)])
+            settled = await kernel.finish(self.db, [Settlement(held.job, ends)])
             assert not (stale and settled.jobs), "a stale claim settled a job"
             if held in self.held:
                 self.held.remove(held)
@@ -237,7 +238,7 @@ class World:
             await workers.renew(self.db, worker, stopping=False)
 
     async def sweep(self) -> None:
-        await workers.sweep(self.db, ttl_seconds=TTL_SECONDS, max_crashes=MAX_CRASHES)
+        await kernel.sweep(self.db, ttl_seconds=TTL_SECONDS, max_crashes=MAX_CRASHES)
         await orphaned_calls.settle(self.db, looked_for=[])
         for row in await files.abandoned_uploads(self.db, ended_seconds=60.0, unowned_seconds=3600.0, limit=100):
             await files.mark_removed(self.db, row.id)

@@ -16,7 +16,7 @@ from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.container import WorkerContainer, user_limits
 from app.db import pools as pool_rows
-from app.db import requests, tasks
+from app.db import tasks
 from app.db.pool import Database
 from app.db.tasks import StatusRows
 from app.db.workers import WorkerIdentity
@@ -26,6 +26,7 @@ from app.domain.params import ObjectRef
 from app.services.plans import Planner
 from app.storage.memory import MemoryStorage
 
+from tests import kernel
 from tests.e2e.gateway import ADMIN
 from tests.integration.factories import make_user, planned, settings_for
 from tests.integration.workshop import BUCKET, INPUTS, RoomBells
@@ -94,7 +95,7 @@ class Bench:
         fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else {"options": BARE}
         command = GenerateCommand(operation, task_id, prompt=prompt, **fields)
         request = planned(planner, command, () if picture is None else (picture,), self.user)
-        await requests.accept(self.db, request, user_limits(self.settings))
+        await kernel.accept(self.db, request, user_limits(self.settings))
         for worker in self.workers:
             worker.engine.wake()
         return task_id

@@ -18,8 +18,9 @@ from app.domain.operations import Operation
 from app.errors import AppError, ErrorCode
 from app.services.cancellation import Cancellation
 from app.services.notifier import Notifier
-from app.services.vacancies import Vacancies
+from app.services.publisher import Publisher
 
+from tests import kernel
 from tests.chaos.gates import GatedImages, GatedModels, GatedStorage
 from tests.integration.workshop import PATIENCE, RoomBells, Workshop, open_workshop
 
@@ -104,8 +105,9 @@ async def stage(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[S
         )
         notifier = Notifier(db)
         stack.push_async_callback(notifier.aclose)
-        vacancies = Vacancies(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
-        cancellation = Cancellation(db, vacancies, notifier)
+        publisher = Publisher(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
+        stack.push_async_callback(publisher.aclose)
+        cancellation = Cancellation(kernel.queue_of(db), publisher)
         yield Stage(shop, images, models, cast("GatedStorage", shop.storage), cancellation)
         for gate in (images.post, models.preparing, models.post, models.downloading):
             gate.release()

@@ -11,15 +11,15 @@ from uuid import uuid4
 
 import pytest
 from app.ai_clients.registry import build_registry
-from app.db import claims, provider_calls, workers
+from app.db import provider_calls, workers
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
-from app.db.settle import settle
 from app.db.tasks import StatusRows
 from app.domain.jobs import ClaimedJob, Deferred, HandedBack, JobType, Outcome, Retry, Settlement
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 
+from tests import kernel
 from tests.chaos.gates import GatedImages, GatedModels, GatedStorage
 from tests.integration.factories import accept, make_user, make_worker, model_plan, settings_for, sketch_plan
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop
@@ -178,7 +178,7 @@ async def test_the_steps_that_wait_for_a_late_one_fail_with_it(opening: Opening)
 async def claim_one(db: Database, limit: float) -> ClaimedJob:
     worker = await make_worker(db)
     limits = {JobType.GENERATE_MODEL.value: limit, JobType.GENERATE_IMAGES.value: limit}
-    (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, time_limits=limits)).jobs
+    (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, time_limits=limits)).jobs
     return job
 
 
@@ -192,21 +192,21 @@ async def test_a_job_of_a_process_that_is_stuck_is_ended_by_the_sweep(db: Databa
     user = await make_user(db)
     await accept(db, sketch_plan(user, "task-late-sweep"))
     job = await claim_one(db, 0.0)
-    result = await workers.sweep(db, ttl_seconds=60, max_crashes=3)
+    result = await kernel.sweep(db, ttl_seconds=60, max_crashes=3)
     assert result is not None
     assert result.overdue == ()  # its own process has the first word
     await db.execute("update makeit3d.jobs set deadline = deadline - interval '61 seconds'")
-    result = await workers.sweep(db, ttl_seconds=60, max_crashes=3)
+    result = await kernel.sweep(db, ttl_seconds=60, max_crashes=3)
     assert result is not None
-    assert (len(result.overdue), len(result.taken_back)) == (1, 0)
-    assert result.tasks == {("task-late-sweep", user)}
+    assert (len(result.overdue), len(result.rescued)) == (1, 0)
+    assert result.committed.tasks == {("task-late-sweep", user)}
     rows = await db.fetch("select status, error_code from makeit3d.jobs")
     assert {tuple(row) for row in rows} == {("failed", "deadline_exceeded")}
     assert len(rows) == 2
     for table in ("concept_images", "models"):
         assert await db.fetchval(f"select status from {table}") == "failed"  # noqa: S608
     assert await db.fetchval("select status from makeit3d.tasks") == "failed"
-    stale = await settle(db, [Settlement(job, HandedBack())])
+    stale = await kernel.finish(db, [Settlement(job, HandedBack())])
     assert stale.jobs == frozenset()
 
 
@@ -223,7 +223,7 @@ async def test_paid_work_goes_on_with_what_is_left_and_the_queue_does_not_count(
     job = await claim_one(db, 100.0)
     await pay(db, job)
     await db.execute("update makeit3d.jobs set deadline = deadline - interval '60 seconds'")  # a minute of work
-    await settle(db, [Settlement(job, outcome)])
+    await kernel.finish(db, [Settlement(job, outcome)])
     await db.execute("update makeit3d.jobs set created_at = created_at - interval '1 hour'")  # an hour in the queue
     again = await claim_one(db, 100.0)
     assert again.time_left_seconds == pytest.approx(40.0, abs=5.0)
@@ -233,7 +233,7 @@ async def test_an_attempt_that_paid_nothing_has_all_the_time(db: Database) -> No
     await accept(db, model_plan(await make_user(db), "task-late-free"))
     job = await claim_one(db, 100.0)
     await db.execute("update makeit3d.jobs set deadline = deadline - interval '60 seconds'")
-    await settle(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 0.0))])
+    await kernel.finish(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 0.0))])
     assert (await claim_one(db, 100.0)).time_left_seconds == pytest.approx(100.0, abs=5.0)
 
 
@@ -246,9 +246,9 @@ async def test_a_crash_takes_no_time_from_the_job(db: Database) -> None:
         "update makeit3d.jobs set started_at = now() - interval '1 hour', deadline = now() - interval '50 minutes'"
     )
     await workers.remove(db, job.claim.worker_id)
-    result = await workers.sweep(db, ttl_seconds=10, max_crashes=3)
+    result = await kernel.sweep(db, ttl_seconds=10, max_crashes=3)
     assert result is not None
-    assert (len(result.taken_back), len(result.overdue)) == (1, 0)
+    assert (len(result.rescued), len(result.overdue)) == (1, 0)
     assert (await claim_one(db, 100.0)).time_left_seconds == pytest.approx(100.0, abs=5.0)
 
 

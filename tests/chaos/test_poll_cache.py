@@ -22,16 +22,16 @@ import httpx
 import pytest
 from app.ai_clients.registry import pools
 from app.config import child_environment
-from app.db import claims, events
+from app.db import events
 from app.db import pools as pool_rows
 from app.db.pool import Database
-from app.db.settle import settle
 from app.domain.jobs import Settlement
 from app.embedded.process import Child
 from app.services.notifier import Notifier
 from app.services.poll_cache import LONGEST_SECONDS
 from pydantic import SecretStr
 
+from tests import kernel
 from tests.chaos.databases import socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.e2e.gateway import REPOSITORY, wait_for
@@ -114,13 +114,13 @@ class World:
     async def work(self, *, hint: bool) -> int:
         """As a worker in another process; without a hint it died before it sent one. How many jobs it ended."""
         worker = await make_worker(self.db)
-        claimed = await claims.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=2)
+        claimed = await kernel.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=2)
         if hint:
             self.notifier.changed((job.task_id, job.user_id) for job in claimed.jobs)
         for job in claimed.jobs:
-            done = await settle(self.db, [Settlement(job, await complete(job, self.db))])
+            done = await kernel.finish(self.db, [Settlement(job, await complete(job, self.db))])
             if hint:
-                self.notifier.changed(done.tasks)
+                self.notifier.changed(done.committed.tasks)
         return len(claimed.jobs)
 
     # --- readers --------------------------------------------------------------------------------------------

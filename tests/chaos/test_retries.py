@@ -9,14 +9,17 @@ from typing import Any, cast
 
 import pytest
 from app.ai_clients.errors import Advice, Refused
-from app.db import assets, claims, jobs, tasks, workers
+from app.container import user_limits
+from app.db import assets, jobs, tasks, workers
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 from app.services.audit import audit_rows
 from app.services.notifier import Notifier
+from app.services.publisher import Publisher
 from app.services.retries import NotRetried, Retries
 
+from tests import kernel
 from tests.chaos.gates import GatedImages, GatedModels, GatedStorage
 from tests.integration.factories import accept, make_user, make_worker, sketch_plan
 from tests.integration.workshop import RoomBells, Workshop, open_workshop, retry
@@ -76,11 +79,11 @@ async def test_a_job_that_kills_its_workers_ends_with_its_steps_and_is_listed(db
     await accept(db, sketch_plan(user, "task-poison-2"))
     for _ in range(3):
         worker = await make_worker(db)
-        found = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)
+        found = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)
         assert len(found.jobs) == 1
         await db.execute("update makeit3d.jobs set started_at = now() - interval '1 minute'")
         await workers.remove(db, worker.id)
-        await workers.sweep(db, ttl_seconds=10, max_crashes=3)
+        await kernel.sweep(db, ttl_seconds=10, max_crashes=3)
     rows = await db.fetch("select status, error_code from makeit3d.jobs")
     assert [tuple(row) for row in rows] == [("failed", "worker_crashed")] * 2
     (listed,) = await jobs.failed(db, limit=10)
@@ -155,7 +158,9 @@ async def test_a_model_still_at_the_provider_is_waited_for(db: Database, databas
         shop.settings.generate_model_seconds = 60
         await shop.start()
         notifier = Notifier(db)
-        await retry(Retries(db, RoomBells(shop.workers), notifier), "task-poison-6")
+        publisher = Publisher(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
+        await retry(Retries(kernel.queue_of(db), publisher), "task-poison-6")
+        await publisher.aclose()
         await notifier.aclose()
         await shop.until("task-poison-6", lambda s: s.jobs[0]["status"] == "running")
         models.finish_all()
@@ -197,7 +202,7 @@ async def test_a_request_is_retried_once_whoever_asks(shop: Workshop, retries: R
 async def test_canceled_work_is_not_retried(shop: Workshop, retries: Retries) -> None:
     shop.models.polls = 10**9
     task = await shop.ask(Operation.TEXT_TO_MODEL, "task-poison-9")
-    await tasks.cancel(shop.db, task, shop.user)
+    await kernel.cancel(shop.db, task, shop.user)
     with pytest.raises(NotRetried, match="not failed"):
         await retry(retries, task)
     cast("GatedModels", shop.models).finish_all()

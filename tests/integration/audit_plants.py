@@ -55,7 +55,7 @@ PLANTS = {
         """,
     "main_job": "update makeit3d.requests set job_id = gen_random_uuid() where id = FIRST_REQUEST",
     "idempotency": "update makeit3d.requests set matches = false where id = FIRST_REQUEST",
-    "reserved_numbers": "update makeit3d.tasks set concepts_reserved = 1 where id = 'audit-done'",
+    "reserved_numbers": "update makeit3d.tasks set reserved = '{\"concept\": 1}' where id = 'audit-done'",
     "one_owner": "update makeit3d.files set user_id = gen_random_uuid() where job_id = MODEL_JOB and kind = 'preview'",
     "one_task": """
         update makeit3d.files set task_id = 'audit-refused' where job_id = MODEL_JOB and kind = 'preview'

@@ -10,16 +10,17 @@ from uuid import UUID, uuid4
 
 from app.ai_clients.registry import build_registry
 from app.config import Settings
-from app.db import requests
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
-from app.db.requests import RequestPlan
 from app.db.workers import WorkerIdentity, renew
 from app.domain.commands import GenerateCommand
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
 from app.domain.params import ObjectRef
+from app.queue.plans import RequestPlan
 from app.services.plans import PlanInputs, Planner
 from pydantic import SecretStr
+
+from tests import kernel
 
 
 def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN401 - values of any field
@@ -92,7 +93,7 @@ def _plan(
 
 
 async def accept(database: Database, plan: RequestPlan) -> RequestPlan:
-    await requests.accept(database, plan)
+    await kernel.accept(database, plan)
     return plan
 
 
@@ -128,6 +129,8 @@ select gen_random_uuid(), j.task_id, j.request_id, j.user_id, 1, n, j.type, j.pr
   case when b.reason = 'retry' then now() + interval '1 hour' end,
   coalesce(b.reason = 'retry', false) and n % 2 = 0, '{}'
 from makeit3d.jobs j, generate_series($1::integer, $2::integer) as n, lateral (
+
+from tests import kernel
   select (array['retry', 'user_limit', 'step', 'dependency', 'breaker', null, null])[1 + n % 7] as reason) as b
 where j.id = $3
 """

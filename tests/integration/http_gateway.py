@@ -33,14 +33,15 @@ from app.services.notifier import Notifier
 from app.services.plans import Planner
 from app.services.poll_cache import PollAnswer, PollCache
 from app.services.principals import PrincipalVerifier
+from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
 from app.services.spool import Spool
 from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
-from app.services.vacancies import Vacancies
 from app.storage.memory import MemoryStorage
 
+from tests import kernel
 from tests.fake_providers import FakeImages, FakeModels
 
 
@@ -80,17 +81,17 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         stack.push_async_callback(health.aclose)
         bells = DeafBells()
         user = user_limits(settings)
-        vacancies = Vacancies(database, bells, notifier, user)
+        publisher = Publisher(database, bells, notifier, user)
+        stack.push_async_callback(publisher.aclose)
+        queue = kernel.queue_of(database)
         resolver = InputResolver(database, inputs, settings)
         return ApiContainer(
             settings=settings,
             database=database,
             storage=storage,
             verifier=PrincipalVerifier(settings, http),
-            generation=Generation(
-                database, resolver, providers, Planner(providers, settings), limits, user, bells, vacancies, notifier
-            ),
-            cancellation=Cancellation(database, vacancies, notifier),
+            generation=Generation(queue, resolver, providers, Planner(providers, settings), limits, user, publisher),
+            cancellation=Cancellation(queue, publisher),
             notifier=notifier,
             events=events,
             uploads=Uploads(database, storage, inputs, spool, notifier, settings),

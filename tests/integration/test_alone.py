@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.ai_clients.base import BeforeFirstByte, Reply, Request
-from app.db import claims, workers
 from app.db.pool import Database
 from app.domain.operations import Operation
 
+from tests import kernel
 from tests.fake_providers import FakeImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan
 from tests.integration.workshop import open_workshop
@@ -43,7 +43,7 @@ async def make_alone(db: Database, *task_ids: str) -> None:
 
 async def claimed(db: Database) -> Sequence[str]:
     worker = await make_worker(db)
-    result = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=50)
+    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=50)
     return sorted(job.task_id for job in result.jobs)
 
 
@@ -104,10 +104,10 @@ async def test_a_crash_or_two_are_forgiven_and_the_last_runs_are_alone(db: Datab
     alone: list[bool] = []
     for _ in range(5):
         worker = await make_worker(db)
-        (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
+        (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
         alone.append(job.alone)
         await db.execute("delete from makeit3d.workers")
         await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
-        await workers.sweep(db, ttl_seconds=10, max_crashes=5)
+        await kernel.sweep(db, ttl_seconds=10, max_crashes=5)
     assert alone == [False, False, False, True, True]
     assert await db.fetchval("select error_code from makeit3d.jobs") == "worker_crashed"

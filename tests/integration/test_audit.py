@@ -16,16 +16,15 @@ from app.ai_clients.errors import Advice, Refused
 from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.container import user_limits
-from app.db import claims, requests, tasks
 from app.db import pools as pool_rows
 from app.db.pool import Database
-from app.db.settle import settle
 from app.domain.audit import Findings
 from app.domain.jobs import Completed, Settlement
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 from app.services.audit import OUTPUT_KEY, ROW_CHECKS, audit_rows, look
 
+from tests import kernel
 from tests.integration.audit_plants import PLANTS, plant_of
 from tests.integration.factories import (
     accept,
@@ -67,7 +66,7 @@ async def _live(dsn: str, home: Path) -> UUID:
             user = shop.user
         await accept(db, sketch_plan(user, "audit-waiting"))
         await accept(db, model_plan(user, "audit-canceled"))
-        await tasks.cancel(db, "audit-canceled", user)
+        await kernel.cancel(db, "audit-canceled", user)
         await db.execute(
             "insert into makeit3d.workers (id, name, host, pid, lanes, slots)"
             " values ($1, 'test', 'here', 1, '{normal}', 5)",
@@ -140,7 +139,7 @@ async def test_the_places_of_a_user_are_those_of_the_setting(database: str, tmp_
     async with _opened(settings) as db:
         user = await make_user(db)
         for number in range(3):
-            await requests.accept(db, sketch_plan(user, f"audit-place-{number}"), user_limits(settings))
+            await kernel.accept(db, sketch_plan(user, f"audit-place-{number}"), user_limits(settings))
         assert (await audit_rows(db, settings)).differences == []
         more = settings.model_copy(update={"user_max_in_flight": 2})
         found = (await audit_rows(db, more)).differences
@@ -209,8 +208,8 @@ async def test_only_a_completed_job_that_is_paid_needs_outputs_and_a_settled_cal
         plan = image_plan(await make_user(db), "audit-local-1", n=1)
         await accept(db, replace(plan, jobs=[replace(plan.jobs[0], provider=provider, pool=pool)], assets=[]))
         worker = await make_worker(db)
-        (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
-        await settle(db, [Settlement(job, Completed(()))])
+        (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
+        await kernel.finish(db, [Settlement(job, Completed(()))])
         assert await db.fetchval("select status from makeit3d.tasks") == "completed"
         found = {item.invariant.name for item in (await audit_rows(db, settings)).differences}
     assert found == (set[str]() if pool == "local" else {"job_has_output", "completed_is_over"})

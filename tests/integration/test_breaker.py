@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID, uuid4
 
-from app.db import breakers, claims, provider_calls, tasks, workers
+from app.db import breakers, provider_calls, tasks, waits, workers
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.breakers import BreakerState
 from app.domain.jobs import ClaimedJob, Deferred, Settlement
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
 
+from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan
 from tests.integration.majors import database
 
@@ -22,7 +22,7 @@ __all__ = ["database"]
 
 
 async def claim(db: Database, worker: WorkerIdentity, limit: int = 100) -> list[ClaimedJob]:
-    return list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=limit)).jobs)
+    return list((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=limit)).jobs)
 
 
 async def fail(db: Database, *, job_id: UUID | None = None, at_once: bool = True, provider: str = "tripo") -> bool:
@@ -72,9 +72,9 @@ async def test_an_open_breaker_keeps_its_providers_jobs_and_no_others(db: Databa
     )
     assert [job.task_id for job in await claim(db, worker)] == ["task-image-1"]
     assert await db.fetch(workers.CLAIMABLE_LANES) == []
-    assert await claims.lanes_with_room(db, ["tripo_h"]) == []
+    assert await waits.lanes_with_room(db, ["tripo_h"]) == set()
     assert await breakers.close(db, "tripo")
-    assert await claims.lanes_with_room(db, ["tripo_h"]) == ["normal"]
+    assert await waits.lanes_with_room(db, ["tripo_h"]) == {"normal"}
     assert [job.task_id for job in await claim(db, worker)] == ["task-model-1"]
     assert not await breakers.close(db, "tripo")
 
@@ -126,7 +126,7 @@ async def test_a_probe_that_fails_waits_longer_for_the_next(db: Database) -> Non
         assert not await fail(db, job_id=uuid4())  # a call that was under way before says nothing new
         assert await fail(db, job_id=job.claim.job_id)
         outcome = Deferred(ErrorCode.PROVIDER_KEY_REJECTED, "no", 60.0, WaitingFor.BREAKER)
-        await settle(db, [Settlement(job, outcome)])
+        await kernel.finish(db, [Settlement(job, outcome)])
         assert await waiting_for(db, "task-probe-1", user) == "breaker"
         await db.execute("update makeit3d.jobs set run_after = now()")
         await workers.promote_due(db)
@@ -144,7 +144,7 @@ async def test_a_probe_whose_process_dies_leaves_the_place_to_another(db: Databa
     assert await claim(db, living) == []
     await workers.remove(db, dying.id)
     await db.execute("update makeit3d.jobs set started_at = now() - interval '1 minute' where status = 'running'")
-    await workers.sweep(db, ttl_seconds=60, max_crashes=5)
+    await kernel.sweep(db, ttl_seconds=60, max_crashes=5)
     assert len(await claim(db, living)) == 1
     assert await claim(db, living) == []
 
@@ -155,7 +155,7 @@ async def test_paid_work_goes_on_while_the_breaker_is_open(db: Database) -> None
     (job,) = await claim(db, worker)
     await provider_calls.submitted(db, await call_of(db, job), last=True, provider_task_id="t")
     await fail(db)
-    await settle(db, [Settlement(job, Deferred(None, None, 0.0))])
+    await kernel.finish(db, [Settlement(job, Deferred(None, None, 0.0))])
     assert await waiting_for(db, "task-paid-1", user) == "worker"
     assert [again.task_id for again in await claim(db, worker)] == ["task-paid-1"]
 
@@ -201,12 +201,12 @@ async def test_an_outage_that_lasts_fails_what_waited_through_it(db: Database) -
     await accept(db, model_plan(user, "task-old-1"))
     await accept(db, image_plan(user, "task-other-1"))
     await fail(db)
-    assert await breakers.fail_stranded(db, max_wait_seconds=3600) == []
+    assert await kernel.expire_stranded(db, max_wait_seconds=3600) == []
     await db.execute("update makeit3d.jobs set created_at = now() - interval '2 hours'")
-    assert await breakers.fail_stranded(db, max_wait_seconds=3600) == []  # the outage itself is young
+    assert await kernel.expire_stranded(db, max_wait_seconds=3600) == []  # the outage itself is young
     await db.execute("update makeit3d.providers set opened_at = now() - interval '2 hours' where state = 'open'")
     await accept(db, model_plan(user, "task-young-1"))
-    assert await breakers.fail_stranded(db, max_wait_seconds=3600) == [("task-old-1", user)]
+    assert await kernel.expire_stranded(db, max_wait_seconds=3600) == [("task-old-1", user)]
     status = await tasks.status(db, "task-old-1", user)
     assert status is not None
     assert [(job["status"], job["error_code"]) for job in status.jobs] == [("failed", "provider_key_rejected")]

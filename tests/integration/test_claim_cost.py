@@ -13,11 +13,12 @@ from uuid import UUID
 
 import orjson
 import pytest
-from app.db import claims, installation, requests, user_limits, workers
+from app.db import installation, user_limits, workers
 from app.db.pool import Connection, Database
 from app.domain.jobs import JobType
 from app.domain.statuses import WaitingFor
 
+from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
 from tests.integration.majors import database
 
@@ -43,7 +44,7 @@ async def crowd(db: Database) -> Crowd:
     await db.execute("update makeit3d.pools set slots = 1 where name = 'tripo_h'")
     plan = await accept(db, model_plan(flooder, "task-crowd-01"))
     worker = await make_worker(db)
-    assert len((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs) == 1
+    assert len((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs) == 1
     await multiply_blocked(db, plan, BLOCKED)
     return Crowd(db, flooder, other)
 
@@ -51,18 +52,20 @@ async def crowd(db: Database) -> Crowd:
 def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, Sequence[object]]]:
     """Name, statement and its arguments."""
     lanes, types = ["priority", "normal"], list(JobType)
-    yield "lanes and pools with work", claims.WAITING, [lanes, types]
-    yield "lanes with work to resume", claims.RESUMABLE, [lanes, types, "here"]
-    yield "used slots", claims.USED, [["openai", "tripo_h"]]
-    yield "new jobs", claims.PICK_NEW, ["normal", "openai", 20, types]
-    yield "jobs to resume", claims.PICK_RESUMABLE, ["normal", 20, types, "here"]
+    yield "lanes, pools and types with work", "select * from makeit3d.claimable_heads()", []
+    yield "used slots", "select makeit3d.slots_used(p) from unnest($1::text[]) as p", [["openai", "tripo_h"]]
+    yield "picked jobs", "select * from makeit3d.pick_jobs($1, $2, $3, $4)", [lanes, types, "here", 20]
+    claim = kernel.queue_of(crowd.db).statements.claim
+    wanted = {"worker_id": UUID(int=1), "lanes": lanes, "types": types, "most": 20, "host": "", "time_limits": {}}
+    yield "claim", claim.text, claim.arguments(wanted)
     yield "lanes to ring", workers.CLAIMABLE_LANES, []
     if analyzed:  # until then the planner makes a bitmap of all of the user's jobs: of the index alone
         yield "load of a user", user_limits.LOAD, [crowd.flooder, 5, 20, False]
     yield "release", user_limits.RELEASE, [crowd.flooder, 5]
     yield "users that wait", user_limits.WAITING_USERS, []
-    accepting, *arguments = requests.statement(crowd.db, model_plan(crowd.other, "task-accept-1"), None)
-    yield "accept", accepting, arguments
+    accept_statement = kernel.queue_of(crowd.db).statements.accept
+    plan = model_plan(crowd.other, "task-accept-1")
+    yield "accept", accept_statement.text, accept_statement.arguments(plan.arguments(None))
 
 
 def literal(value: object) -> str:
@@ -112,7 +115,7 @@ async def test_hot_statements_read_a_handful_of_pages(crowd: Crowd) -> None:
     await assert_cheap(crowd, analyzed=True)
     await assert_a_scrape_is_bounded(crowd)
     worker = await make_worker(db)
-    claimed = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
+    claimed = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
     assert [job.user_id for job in claimed] == [crowd.other] * 3
 
 

@@ -6,10 +6,9 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
-from app.db import assets, claims, files, provider_calls, tasks, workers
+from app.db import assets, files, provider_calls, tasks, workers
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import (
     ClaimedJob,
@@ -25,6 +24,7 @@ from app.domain.jobs import (
 )
 from app.errors import ErrorCode
 
+from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
 from tests.integration.majors import database
 
@@ -32,7 +32,7 @@ __all__ = ["database"]
 
 
 async def claim_all(db: Database, worker: WorkerIdentity, limit: int = 100) -> list[ClaimedJob]:
-    return list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=limit)).jobs)
+    return list((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=limit)).jobs)
 
 
 def intent(pool: str = "tripo_h") -> CallIntent:
@@ -86,7 +86,7 @@ async def test_an_open_call_holds_its_slot_also_when_its_job_is_canceled(db: Dat
     call = intent()
     assert await provider_calls.intend(db, job.claim, call)
     assert await provider_calls.submitted(db, call.id, last=True, provider_task_id="t-1")
-    await tasks.cancel(db, "task-hold-01", user)
+    await kernel.cancel(db, "task-hold-01", user)
     assert await claim_all(db, worker) == []
     await provider_calls.settled(db, call.id, cost_micros=300_000)
     assert len(await claim_all(db, worker)) == 1
@@ -108,11 +108,11 @@ async def test_a_stale_claim_changes_nothing(db: Database) -> None:
     worker = await make_worker(db)
     await accept(db, image_plan(user, "task-stale-1"))
     (stale,) = await claim_all(db, worker)
-    await settle(db, [Settlement(stale, HandedBack())])
+    await kernel.finish(db, [Settlement(stale, HandedBack())])
     (fresh,) = await claim_all(db, worker)
     assert fresh.claim.attempt == stale.claim.attempt + 1
     assert not await provider_calls.intend(db, stale.claim, intent("openai"))
-    settled = await settle(db, [Settlement(stale, Failed(ErrorCode.INTERNAL_ERROR, "late"))])
+    settled = await kernel.finish(db, [Settlement(stale, Failed(ErrorCode.INTERNAL_ERROR, "late"))])
     assert settled.jobs == frozenset()
     assert (await state_of(db, "task-stale-1", user))[1] == ["running"]
 
@@ -122,16 +122,16 @@ async def test_steps_follow_each_other_and_a_failure_ends_the_rest(db: Database)
     worker = await make_worker(db)
     await accept(db, sketch_plan(user, "task-steps-1"))
     (first,) = await claim_all(db, worker)
-    settled = await settle(db, [Settlement(first, Completed(await stored(db, first), "req"))])
-    assert settled.lanes == {"normal"}
+    settled = await kernel.finish(db, [Settlement(first, Completed(await stored(db, first), "req"))])
+    assert settled.committed.lanes == {"normal"}
     assert await state_of(db, "task-steps-1", user) == ("running", ["completed", "queued"], ["complete", "pending"])
     (second,) = await claim_all(db, worker)
-    await settle(db, [Settlement(second, Completed(await stored(db, second), "t"))])
+    await kernel.finish(db, [Settlement(second, Completed(await stored(db, second), "t"))])
     assert await state_of(db, "task-steps-1", user) == ("completed", ["completed"] * 2, ["complete"] * 2)
 
     await accept(db, sketch_plan(user, "task-steps-2"))
     (first,) = await claim_all(db, worker)
-    await settle(db, [Settlement(first, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(first, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await state_of(db, "task-steps-2", user) == ("failed", ["failed"] * 2, ["failed"] * 2)
     codes = await db.fetch("select distinct error_code from models where task_id = 'task-steps-2'")
     assert [row["error_code"] for row in codes] == ["provider_content_refused"]
@@ -144,7 +144,7 @@ async def test_a_missing_picture_fails_only_its_own_row(db: Database) -> None:
     (job,) = await claim_all(db, worker)
     made = await stored(db, job)
     missing = {made[1].asset_id: Missing(ErrorCode.PROVIDER_RESULT_INVALID, "damaged")}
-    await settle(db, [Settlement(job, Completed((made[0], made[2]), "req", missing))])
+    await kernel.finish(db, [Settlement(job, Completed((made[0], made[2]), "req", missing))])
     assert await state_of(db, "task-partial", user) == ("completed", ["completed"], ["complete", "failed", "complete"])
 
 
@@ -153,13 +153,13 @@ async def test_retries_wait_and_deferrals_give_the_attempt_back(db: Database) ->
     worker = await make_worker(db)
     await accept(db, image_plan(user, "task-retry-1"))
     (job,) = await claim_all(db, worker)
-    await settle(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "m", 3600))])
+    await kernel.finish(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "m", 3600))])
     assert await claim_all(db, worker) == []
     await db.execute("update makeit3d.jobs set run_after = now()")
     assert await workers.promote_due(db) == {("task-retry-1", user)}
     (job,) = await claim_all(db, worker)
     assert (job.failures, job.deferrals) == (1, 0)
-    await settle(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_RATE_LIMITED, "slow", 3600))])
+    await kernel.finish(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_RATE_LIMITED, "slow", 3600))])
     await db.execute("update makeit3d.jobs set run_after = now()")
     await workers.promote_due(db)
     (job,) = await claim_all(db, worker)
@@ -176,10 +176,10 @@ async def test_jobs_of_a_dead_worker_come_back_and_poison_ends(db: Database) -> 
         assert job.alone == (crash > 2)
         await db.execute("update makeit3d.workers set seen_at = now() - interval '1 hour'")
         await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
-        result = await workers.sweep(db, ttl_seconds=10, max_crashes=3)
+        result = await kernel.sweep(db, ttl_seconds=10, max_crashes=3)
         assert result is not None
         assert len(result.dead_workers) == 1
-        assert (len(result.taken_back), len(result.crashed_out)) == ((1, 0) if crash < 3 else (0, 1))
+        assert (len(result.rescued), len(result.dead_lettered)) == ((1, 0) if crash < 3 else (0, 1))
     assert await state_of(db, "task-crash-1", user) == ("failed", ["failed"], ["failed"])
     assert await db.fetchval("select error_code from concept_images") == "worker_crashed"
 
@@ -194,7 +194,7 @@ async def test_a_crash_with_an_intent_parks_the_job_and_with_an_id_resumes_it(db
     assert await provider_calls.intend(db, job.claim, call)
     await db.execute("update makeit3d.workers set seen_at = now() - interval '1 hour'")
     await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
-    await workers.sweep(db, ttl_seconds=10, max_crashes=5)
+    await kernel.sweep(db, ttl_seconds=10, max_crashes=5)
     parked = await db.fetchrow("select waiting_for, run_after, resume from makeit3d.jobs")
     assert parked is not None
     assert parked["waiting_for"] == "retry"
@@ -214,9 +214,9 @@ async def test_a_job_that_crashed_for_the_last_time_does_not_go_on(db: Database)
     assert await provider_calls.intend(db, job.claim, intent())
     await db.execute("delete from makeit3d.workers")
     await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
-    result = await workers.sweep(db, ttl_seconds=10, max_crashes=1)
+    result = await kernel.sweep(db, ttl_seconds=10, max_crashes=1)
     assert result is not None
-    assert len(result.crashed_out) == 1
+    assert len(result.dead_lettered) == 1
     (row,) = await db.fetch("select status, resume, waiting_for, run_after from makeit3d.jobs")
     assert tuple(row) == ("failed", False, None, None)
 
@@ -226,12 +226,12 @@ async def test_cancel_ends_everything_at_once_and_only_for_the_owner(db: Databas
     worker = await make_worker(db)
     await accept(db, sketch_plan(user, "task-cancel-1"))
     (job,) = await claim_all(db, worker)
-    assert await tasks.cancel(db, "task-cancel-1", other) is None
-    assert await tasks.cancel(db, "task-cancel-1", user) == ["openai", "tripo_h"]
+    assert await kernel.cancel(db, "task-cancel-1", other) is None
+    assert await kernel.cancel(db, "task-cancel-1", user) == ["openai", "tripo_h"]
     assert await state_of(db, "task-cancel-1", user) == ("canceled", ["canceled"] * 2, ["canceled"] * 2)
-    late = await settle(db, [Settlement(job, Failed(ErrorCode.INTERNAL_ERROR, "late"))])
+    late = await kernel.finish(db, [Settlement(job, Failed(ErrorCode.INTERNAL_ERROR, "late"))])
     assert late.jobs == frozenset()
-    assert await tasks.cancel(db, "task-cancel-1", user) == []
+    assert await kernel.cancel(db, "task-cancel-1", user) == []
 
 
 async def test_priority_goes_first_and_a_priority_worker_takes_nothing_else(db: Database) -> None:
@@ -252,7 +252,7 @@ async def test_what_a_worker_holds_without_knowing_can_be_released(db: Database)
     (job,) = await claim_all(db, worker)
     pair = (job.claim.job_id, job.claim.attempt)
     assert await workers.running_claims(db, worker.id) == {pair}
-    assert await workers.release(db, worker.id, [pair]) == 1
+    await kernel.requeue(db, worker.id, [pair])
     assert len(await claim_all(db, worker)) == 1
 
 
@@ -278,7 +278,7 @@ async def test_a_worker_claims_only_the_types_that_it_handles(db: Database) -> N
     await accept(db, image_plan(user, "task-types-image"))
     await accept(db, model_plan(user, "task-types-model"))
     worker = await make_worker(db)
-    result = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, types=[JobType.GENERATE_MODEL])
+    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, types=[JobType.GENERATE_MODEL])
     assert [job.task_id for job in result.jobs] == ["task-types-model"]
     assert not result.more
     assert not result.full

@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from app.ai_clients.base import BeforeFirstByte, ImageRequest, Reply, Request
-from app.db import claims, provider_calls
+from app.db import provider_calls
 from app.db.provider_calls import CallIntent
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 from app.services.spool import Spool
 
+from tests import kernel
 from tests.fake_providers import FakeImages, unwatched
 from tests.integration.workshop import PATIENCE, Workshop, workshop
 
@@ -56,7 +57,7 @@ async def intend_and_die(workshop: Workshop, task: str, *, deadline_seconds: flo
     """What is left of a worker that dies between the intent and the first byte of its call."""
     await workshop.workers.pop().aclose()
     await workshop.ask(Operation.TEXT_TO_IMAGE, task)
-    claimed = (await claims.claim(workshop.db, worker_id=uuid4(), lanes=("priority", "normal"), limit=1)).jobs[0]
+    claimed = (await kernel.claim(workshop.db, worker_id=uuid4(), lanes=("priority", "normal"), limit=1)).jobs[0]
     call = CallIntent(
         id=uuid4(),
         provider="openai",

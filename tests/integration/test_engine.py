@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.ai_clients.errors import Advice, Refused
-from app.db import requests, tasks
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 from prometheus_client import REGISTRY
 
+from tests import kernel
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop, workshop
 
 __all__ = ["Workshop", "workshop"]
@@ -40,7 +40,7 @@ async def test_a_model_is_polled_and_stored_with_its_preview(workshop: Workshop)
 
 async def test_a_job_of_an_unknown_type_keeps_no_other_job_back(workshop: Workshop) -> None:
     plan = workshop.plan(Operation.TEXT_TO_IMAGE, "task-future-1")
-    await requests.accept(workshop.db, plan)
+    await kernel.accept(workshop.db, plan)
     await workshop.db.execute("update makeit3d.jobs set type = 'of_the_future'")
     status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_IMAGE, "task-today-1"))
     assert status.jobs[0]["status"] == "completed"
@@ -133,7 +133,7 @@ async def test_cancel_while_the_provider_works_books_the_cost_and_leaves_no_file
     async with asyncio.timeout(PATIENCE):
         while [state for state, _, _ in await workshop.calls()] != ["submitted"]:
             await asyncio.sleep(0.02)
-    await tasks.cancel(workshop.db, task, workshop.user)
+    await kernel.cancel(workshop.db, task, workshop.user)
     assert [asset["status"] for asset in (await workshop.status(task)).assets] == ["canceled"]
     async with asyncio.timeout(PATIENCE):
         while [state for state, _, _ in await workshop.calls()] != ["settled"]:

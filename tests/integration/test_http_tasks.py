@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from app.config import Settings
-from app.db import assets, claims, files
+from app.db import assets, files
 from app.db.pool import Database
-from app.db.settle import settle
 from app.domain.jobs import ClaimedJob, Completed, Failed, Outcome, Settlement, StoredFile
 from app.errors import ErrorCode
 from app.schemas.tasks import TaskDetail, TaskPage, TaskStatus
 
+from tests import kernel
 from tests.integration.factories import accept, image_plan, make_worker, model_plan, sketch_plan
 from tests.integration.http_gateway import Gateway, gateway
 
@@ -46,10 +46,10 @@ async def fail(_job: ClaimedJob, _db: Database) -> Outcome:
 async def work(gate: Gateway, outcome: Callable[[ClaimedJob, Database], Awaitable[Outcome]] = complete) -> None:
     """Do what is claimable, as a worker would."""
     worker = await make_worker(gate.db)
-    claimed = await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=10)
+    claimed = await kernel.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=10)
     for job in claimed.jobs:
-        settled = await settle(gate.db, [Settlement(job, await outcome(job, gate.db))])
-        gate.services.notifier.changed(settled.tasks)
+        settled = await kernel.finish(gate.db, [Settlement(job, await outcome(job, gate.db))])
+        gate.services.notifier.changed(settled.committed.tasks)
 
 
 async def status(gate: Gateway, name: object, **options: object) -> TaskStatus:

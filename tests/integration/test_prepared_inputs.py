@@ -11,9 +11,8 @@ from typing import cast
 import pytest
 from app.ai_clients.base import BeforeFirstByte, ImageRequest, Reply, Request
 from app.ai_clients.errors import Advice, Refused
-from app.db import breakers, claims, slots
+from app.db import slots
 from app.db.pool import Database
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Failed, Settlement
 from app.domain.operations import Operation
@@ -23,6 +22,7 @@ from app.services.preparation import MOST_PREPARING, come_back_seconds
 from app.storage.base import ObjectInfo
 from app.storage.memory import MemoryStorage
 
+from tests import kernel
 from tests.fake_providers import FakeImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop, workshop
@@ -205,7 +205,7 @@ async def test_a_breaker_that_opens_meanwhile_keeps_who_is_prepared_and_who_is_i
 
 
 async def claimed(db: Database, worker: WorkerIdentity) -> list[ClaimedJob]:
-    return list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=10)).jobs)
+    return list((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=10)).jobs)
 
 
 async def test_who_wants_a_slot_again_goes_before_all_that_are_queued(db: Database) -> None:
@@ -219,12 +219,12 @@ async def test_who_wants_a_slot_again_goes_before_all_that_are_queued(db: Databa
     (bobs,) = await claimed(db, worker)
     assert await slots.take(db, anns.claim, "openai") is False
     await accept(db, image_plan(cat, "task-line-cat"))
-    await settle(db, [Settlement(bobs, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(bobs, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await claimed(db, worker) == []
     assert await slots.take(db, anns.claim, "openai") is True
     assert await slots.take(db, anns.claim, "openai") is True, "who has it keeps it"
     assert await claimed(db, worker) == []
-    await settle(db, [Settlement(anns, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(anns, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert [job.user_id for job in await claimed(db, worker)] == [cat]
 
 
@@ -242,10 +242,10 @@ async def test_the_line_has_the_order_of_claims(db: Database) -> None:
     other, last = await claimed(db, worker)
     assert await slots.take(db, second.claim, "openai") is False
     assert await slots.take(db, first.claim, "openai") is False
-    await settle(db, [Settlement(other, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(other, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await slots.take(db, second.claim, "openai") is False, "the first of the line is next"
     assert await slots.take(db, first.claim, "openai") is True
-    await settle(db, [Settlement(last, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(last, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await slots.take(db, second.claim, "openai") is True
 
 
@@ -260,8 +260,11 @@ async def test_only_the_probe_takes_a_slot_while_the_breaker_is_not_closed(db: D
     )
     for job in (early, probe):
         await slots.lend(db, job.claim)
-    async with db.transaction() as connection:
-        await breakers.begin_probe(connection, "openai", job_id=probe.claim.job_id, attempt=probe.claim.attempt)
+    await db.execute(
+        "update makeit3d.providers set state = 'half_open', probe_job = $1, probe_attempt = $2 where name = 'openai'",
+        probe.claim.job_id,
+        probe.claim.attempt,
+    )
     with pytest.raises(slots.BreakerOpen):
         await slots.take(db, early.claim, "openai")
     assert await slots.take(db, probe.claim, "openai") is True

@@ -16,20 +16,21 @@ from app.ai_clients.registry import Providers, build_registry
 from app.config import Settings
 from app.container import WorkerContainer, user_limits
 from app.db import pools as pool_rows
-from app.db import requests, tasks
+from app.db import tasks
 from app.db.pool import Database
-from app.db.requests import RequestPlan
 from app.db.tasks import StatusRows
 from app.db.workers import WorkerIdentity
 from app.domain.commands import GenerateCommand
 from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
+from app.queue.plans import RequestPlan
 from app.services.plans import Planner
 from app.services.retries import Retries
 from app.storage.memory import MemoryStorage
 from PIL import Image
 
+from tests import kernel
 from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.factories import make_user, planned, settings_for
 
@@ -95,7 +96,7 @@ class Workshop:
     ) -> str:
         """Accept what a client would ask for; the task id."""
         request = self.plan(operation, task_id, pictures=pictures, **fields)
-        await requests.accept(self.db, request, user_limits(self.settings))
+        await kernel.accept(self.db, request, user_limits(self.settings))
         for worker in self.workers:
             worker.engine.wake()
         return task_id

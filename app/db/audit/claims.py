@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from app.db.audit.checks import IS_PAID, Check
 from app.db.pool import Connection
-from app.db.waits import slots_used
 from app.domain.audit import Area, Invariant
 from app.errors import STORAGE_REFUSALS
 
@@ -56,12 +55,12 @@ CLAIM_CHECKS = (
         "slots",
         "no pool has more slots in use than it has",
         "expected for a while after the setting was lowered; else report it: the provider may refuse",
-        f"""
+        """
         select jsonb_build_object('pool', p.name) as ids,
           format('%s of %s slots in use', u.used, p.slots) as found
-        from makeit3d.pools p cross join lateral (select {slots_used("p.name", waiting_in_line=False)} as used) as u
+        from makeit3d.pools p cross join lateral (select makeit3d.slots_used(p.name, false) as used) as u
         where u.used > p.slots
-        """,  # noqa: S608 - constants
+        """,
     ),
     _rows(
         "one_open_call",

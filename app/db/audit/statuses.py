@@ -154,15 +154,13 @@ STATUS_CHECKS = (
         "numbers of output files are reserved before they are used, and used once",
         """
         select jsonb_build_object('task', t.id, 'kind', a.kind) as ids,
-          format('%s numbers used %s times, the highest is %s, %s reserved', a.kinds, a.uses, a.highest, case a.kind
-            when 'concept' then t.concepts_reserved when 'model' then t.models_reserved
-            else t.refined_models_reserved end) as found
+          format('%s numbers used %s times, the highest is %s, %s reserved', a.kinds, a.uses, a.highest,
+            coalesce(t.reserved ->> a.kind, 'none')) as found
         from makeit3d.tasks t join (
           select task_id, kind, max(number) as highest, count(*) as uses, count(distinct number) as kinds
           from asset group by task_id, kind
         ) as a on a.task_id = t.id
-        where a.uses > a.kinds or a.highest >= case a.kind when 'concept' then t.concepts_reserved
-          when 'model' then t.models_reserved else t.refined_models_reserved end
+        where a.uses > a.kinds or a.highest >= coalesce((t.reserved ->> a.kind)::bigint, 0)
         """,
     ),
     _rows(

@@ -27,6 +27,7 @@ _WRITING = re.compile(
 _TRANSFERS = {
     "provider": {"send", "prepare", "poll", "download", "find_submitted", "decode"},
     "storage": {"upload", "remove"},
+    "queue": {"accept", "claim", "finish", "requeue", "cancel", "erase"},
 }
 
 
@@ -45,8 +46,8 @@ class Crossing:
 
 
 def writers() -> frozenset[str]:
-    """``module.function`` of everything in app.db that writes, itself or through what it calls."""
-    found: set[str] = set()
+    """``module.function`` of everything in app.db that writes, itself or through what it calls; of the queue, all."""
+    found = {"maintenance.sweep", "maintenance.expire_stranded"}  # each through the queue
     for info in pkgutil.iter_modules(app.db.__path__):
         if info.ispkg:
             continue  # the audit writes nothing: its snapshot is read-only
@@ -118,6 +119,8 @@ def _database_names(tree: ast.Module) -> dict[str, str]:
                 name = alias.asname or alias.name
                 if node.module == "app.db":
                     names[name] = alias.name
+                elif node.module == "app.queue.maintenance":
+                    names[name] = f"maintenance.{alias.name}"
                 elif node.module.startswith("app.db."):
                     names[name] = f"{node.module.removeprefix('app.db.')}.{alias.name}"
     return names

@@ -13,11 +13,11 @@ EXCEPTIONS = {
     ("app/services/breaker.py", "breakers.failed"): "counted inside the boundary of its caller, a method further up",
     ("app/services/breaker.py", "breakers.postpone"): "counted inside the boundary of its caller, a method further up",
     ("app/services/breaker.py", "breakers.close"): "an operator's command, which says when it is done",
-    ("app/services/cancellation.py", "tasks.cancel"): "one commit ends it all; tests/chaos/test_cancel.py",
+    ("app/services/cancellation.py", "queue.cancel"): "one commit ends it all; tests/chaos/test_cancel.py",
     ("app/services/doctor/database.py", "doctor.hears"): "a notification that nobody needs: no job is near",
     ("app/services/event_stream.py", "listener.listen"): "an echo to itself, and hints that may be lost",
     ("app/services/notifier.py", "events.notify"): "a hint that may be lost; readers look by themselves",
-    ("app/services/retries.py", "requests.accept"): "an operator's command, which says when it is done",
+    ("app/services/retries.py", "queue.accept"): "an operator's command, which says when it is done",
     ("app/services/sweeper.py", "events.remove_older_than"): "forgets what is weeks old, round by round",
     ("app/services/uploads.py", "files.insert_input"): "a client's upload is no job; what breaks off is swept away",
     ("app/services/uploads.py", "files.mark_removed"): "a client's upload is no job; what breaks off is swept away",
@@ -53,7 +53,7 @@ def test_every_point_has_a_case(full: bool) -> None:
 
 def test_the_survey_knows_who_writes() -> None:
     known = writers()
-    assert {"settle.settle", "claims.claim", "provider_calls.intend", "requests.accept", "workers.sweep"} <= known
+    assert {"maintenance.sweep", "provider_calls.intend", "user_limits.release", "workers.renew"} <= known
     assert not known & {"provider_calls.calls_of", "tasks.get", "assets.output_of_step", "files.by_id"}
 
 
@@ -61,14 +61,15 @@ def test_the_survey_knows_who_writes() -> None:
     ("line", "call"),
     [
         ("await provider_calls.settled(database, call_id)", "provider_calls.settled"),
-        ("await settle(database, [])", "settle.settle"),
+        ("await self._queue.finish([])", "queue.finish"),
+        ("await sweep(self._queue)", "maintenance.sweep"),
         ("await self._provider.send(prepared)", "provider.send"),
         ("await self._storage.upload(bucket, key, path)", "storage.upload"),
         ("await self._database.execute('delete from jobs')", "self._database.execute"),
     ],
 )
 def test_the_survey_sees_what_lies_bare(line: str, call: str) -> None:
-    head = "from app.db import provider_calls\nfrom app.db.settle import settle\nasync def f(self):\n"
+    head = "from app.db import provider_calls\nfrom app.queue.maintenance import sweep\nasync def f(self):\n"
     [bare] = crossings_in(f"{head}    {line}", "f.py", writers())
     assert (bare.call, bare.boundary) == (call, None)
     [kept] = crossings_in(f"{head}    with boundary(Boundary.SEND):\n        {line}", "f.py", writers())

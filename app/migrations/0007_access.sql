@@ -15,6 +15,7 @@ revoke all on all tables in schema makeit3d from public, anon, authenticated;
 revoke all on all sequences in schema makeit3d from public, anon, authenticated;
 revoke all on all functions in schema makeit3d from public, anon, authenticated;
 grant select, insert, update, delete on all tables in schema makeit3d to service_role;
+grant execute on all functions in schema makeit3d to service_role;
 revoke insert, update, delete on makeit3d.migrations from service_role;
 
 -- Browsers read their own assets; they insert, describe and delete their own inputs; nothing else.
