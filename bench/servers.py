@@ -73,7 +73,7 @@ def busy_gateway() -> Generator[Busy]:
             try:
                 yield Busy(running, user, waiting, constants)
             finally:
-                running.kill()  # the open call would hold the shutdown
+                running.kill_all()  # the open call would hold the shutdown
 
 
 @contextlib.contextmanager

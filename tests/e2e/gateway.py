@@ -158,10 +158,18 @@ class Gateway:
             self.process.wait(60)
 
     def kill(self) -> None:
-        """End everything at once, without a drain."""
+        """End the launcher as a crash would; what it launched is told to stop, and may take its time."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def kill_all(self) -> None:
+        """End everything at once: workers that are told to stop would wait for open calls, for minutes."""
+        workers = self.pids("app.cli worker")
+        self.kill()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def restart(self) -> None:
         self.start_again()
