@@ -30,7 +30,7 @@ def settings_to_start(*, database: bool = True) -> Settings:
         raise ConfigurationError(_sentence(obstacle))
     for lasting in (disk, broker):
         if lasting is not None:
-            entry = lasting.code.value
+            entry = lasting.entry
             log.error(entry.code, seen=lasting.seen, meaning=entry.meaning, do=entry.remedy)
     return settings
 
@@ -50,5 +50,5 @@ async def _look(settings: Settings, *, database: bool) -> tuple[Finding | None, 
 
 
 def _sentence(finding: Finding) -> str:
-    entry = finding.code.value
+    entry = finding.entry
     return f"{entry.code}: {finding.seen}; {entry.remedy}. `makeit3d doctor` looks further."

@@ -130,10 +130,9 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: float = Field(630.0, alias="BFF_SHUTDOWN_GRACE_SECONDS", ge=1)
     max_attempts: int = Field(4, alias="BFF_MAX_ATTEMPTS", ge=1)
     max_crashes: int = Field(5, alias="BFF_MAX_CRASHES", ge=1)
-    generate_images_seconds: float = Field(1800.0, alias="BFF_TIME_LIMIT_GENERATE_IMAGES_SECONDS", gt=0)
-    render_sketch_seconds: float = Field(1800.0, alias="BFF_TIME_LIMIT_RENDER_SKETCH_SECONDS", gt=0)
-    generate_model_seconds: float = Field(3600.0, alias="BFF_TIME_LIMIT_GENERATE_MODEL_SECONDS", gt=0)
-    refine_model_seconds: float = Field(3600.0, alias="BFF_TIME_LIMIT_REFINE_MODEL_SECONDS", gt=0)
+    time_limits: Annotated[dict[str, Annotated[float, Field(gt=0)]], NoDecode] = Field(
+        default_factory=dict[str, float], alias="BFF_TIME_LIMITS"
+    )
     call_give_up_seconds: float = Field(21_600.0, alias="BFF_CALL_GIVE_UP_SECONDS", gt=0)
     retry_base_seconds: float = Field(2.0, alias="BFF_RETRY_BASE_SECONDS", gt=0)
     retry_cap_seconds: float = Field(120.0, alias="BFF_RETRY_CAP_SECONDS", gt=0)
@@ -144,6 +143,15 @@ class Settings(BaseSettings):
     reconcile_first_seconds: float = Field(30.0, alias="BFF_RECONCILE_FIRST_SECONDS", ge=0)
     reconcile_window_seconds: float = Field(900.0, alias="BFF_RECONCILE_WINDOW_SECONDS", gt=0)
     priority_threshold: int = Field(90, alias="BFF_PRIORITY_THRESHOLD", ge=0, le=100)
+
+    @field_validator("time_limits", mode="before")
+    @classmethod
+    def _name_is_seconds(cls, value: object) -> object:
+        """``generate_images=900,refine_model=7200``"""
+        if not isinstance(value, str):
+            return value
+        parts = [part.partition("=") for part in value.split(",") if part.strip()]
+        return {name.strip(): seconds.strip() for name, _, seconds in parts}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -221,16 +229,6 @@ class Settings(BaseSettings):
     def is_sandbox(self) -> bool:
         return self.environment == "sandbox"
 
-    @property
-    def time_limits(self) -> dict[str, float]:
-        """How long a job may take once work began, in seconds by job type."""
-        return {
-            "generate_images": self.generate_images_seconds,
-            "render_sketch": self.render_sketch_seconds,
-            "generate_model": self.generate_model_seconds,
-            "refine_model": self.refine_model_seconds,
-        }
-
     @cached_property
     def jwt_issuer(self) -> str:
         return f"{self.supabase_url}/auth/v1"
@@ -291,6 +289,8 @@ def _plain(value: object) -> str:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, dict):
+        return ",".join(f"{name}={part}" for name, part in value.items())  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

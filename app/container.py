@@ -7,20 +7,24 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from app.ai_clients.registry import ProviderRegistry, Providers, build_registry
+from app.ai_clients.registry import Providers
+from app.ai_clients.registry import build_registry as built_in_providers
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
-from app.domain.jobs import JobType
 from app.domain.user_limits import MICROS, UserLimits
-from app.job_types.generate_images import GenerateImages
-from app.job_types.generate_model import GenerateModel, ModelWork, RefineModel
+from app.job_types.generate_images import GENERATE_IMAGES
+from app.job_types.generate_model import GENERATE_MODEL
 from app.job_types.polled import PolledCalls
-from app.job_types.render_sketch import RenderSketch
+from app.job_types.refine_model import REFINE_MODEL
+from app.job_types.registry import JobTypes
+from app.job_types.render_sketch import RENDER_SKETCH
+from app.job_types.toolbox import Toolbox
 from app.outputs.kinds import KINDS
 from app.queue.contracts import AssetKinds, Participants
 from app.queue.transitions import Queue
+from app.registry import Registry
 from app.services.asset_content import AssetContent
 from app.services.bells import Bells, OwnedBells
 from app.services.breaker import Breakers
@@ -33,7 +37,6 @@ from app.services.health import Health
 from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
 from app.services.installation import InstallationGauges
-from app.services.job_run import JobHandler
 from app.services.journal import Journal
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
@@ -59,18 +62,38 @@ from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
 
 
-async def _open_database(settings: Settings, registry: ProviderRegistry, stack: AsyncExitStack, name: str) -> Database:
+def build_registry() -> Registry:
+    """What this product can do, one line for each thing. Nothing registers itself."""
+    return Registry(
+        providers=built_in_providers(),
+        job_types=JobTypes(
+            [
+                GENERATE_IMAGES,
+                RENDER_SKETCH,
+                GENERATE_MODEL,
+                REFINE_MODEL,
+            ]
+        ),
+        asset_kinds=AssetKinds(KINDS),
+        participants=Participants(),
+        audit_checks=(),
+        doctor_checks=(),
+        personal_data=(),
+    )
+
+
+async def _open_database(settings: Settings, registry: Registry, stack: AsyncExitStack, name: str) -> Database:
     database = await Database.open(settings, application_name=name)
     stack.push_async_callback(database.close)
     await pool_rows.ensure(
-        database, {name: (pool.provider, pool.slots) for name, pool in registry.pools(settings).items()}
+        database, {name: (pool.provider, pool.slots) for name, pool in registry.providers.pools(settings).items()}
     )
     return database
 
 
-def open_queue(database: Database) -> Queue:
+def open_queue(database: Database, registry: Registry) -> Queue:
     """The queue with everything that is registered."""
-    return Queue(database, AssetKinds(KINDS), Participants())
+    return Queue(database, registry.asset_kinds, registry.participants)
 
 
 def user_limits(settings: Settings) -> UserLimits:
@@ -113,9 +136,9 @@ class WorkerContainer:
         identity: WorkerIdentity,
         bells: Bells,
         *,
+        registry: Registry | None = None,
         storage: ObjectStorage | None = None,
         providers: Providers | None = None,
-        registry: ProviderRegistry | None = None,
     ) -> WorkerContainer:
         """Open everything a worker needs; other ends than the configured ones may be handed in."""
         registry = registry or build_registry()
@@ -123,7 +146,7 @@ class WorkerContainer:
             database = await _open_database(settings, registry, stack, f"makeit3d worker {identity.name}")
             storage = storage or await SupabaseStorage.open(settings)
             stack.push_async_callback(storage.aclose)
-            providers = providers or registry.build(settings)
+            providers = providers or registry.providers.build(settings)
             stack.push_async_callback(providers.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
@@ -131,7 +154,7 @@ class WorkerContainer:
             identity = replace(identity, host=spool.host)
             publisher = Publisher(database, bells, notifier, user_limits(settings))
             stack.push_async_callback(publisher.aclose)
-            queue = open_queue(database)
+            queue = open_queue(database, registry)
             reconciler = Reconciler(database, publisher, providers.polled, settings)
             stack.push_async_callback(reconciler.aclose)
             breakers = Breakers(database, bells, settings)
@@ -150,7 +173,9 @@ class WorkerContainer:
             engine = Engine(
                 queue,
                 identity,
-                _handlers(settings, database, storage, providers, journal, pollers, spool, decoders, publisher),
+                registry.job_types.runnable(
+                    _toolbox(settings, database, storage, providers, journal, pollers, spool, decoders, publisher)
+                ),
                 posts=posts,
                 settler=settler,
                 publisher=publisher,
@@ -205,7 +230,7 @@ class OperatorContainer:
             stack.push_async_callback(publisher.aclose)
             return cls(
                 database,
-                Retries(open_queue(database), publisher),
+                Retries(open_queue(database, build_registry()), publisher),
                 Breakers(database, bells, settings),
                 stack.pop_all(),
             )
@@ -236,14 +261,14 @@ class ApiContainer:
     stack: AsyncExitStack
 
     @classmethod
-    async def open(cls, settings: Settings, bells: OwnedBells) -> ApiContainer:
+    async def open(cls, settings: Settings, bells: OwnedBells, registry: Registry | None = None) -> ApiContainer:
         """Open everything an API process needs; the bells are closed with it. Raises what opening raises."""
-        registry = build_registry()
+        registry = registry or build_registry()
         async with AsyncExitStack() as stack:
             database = await _open_database(settings, registry, stack, "makeit3d api")
             storage = await SupabaseStorage.open(settings)
             stack.push_async_callback(storage.aclose)
-            providers = registry.build(settings)
+            providers = registry.providers.build(settings)
             stack.push_async_callback(providers.aclose)
             stack.push_async_callback(bells.aclose)
             polls = PollCache[PollAnswer]()
@@ -253,8 +278,8 @@ class ApiContainer:
             user = user_limits(settings)
             publisher = Publisher(database, bells, notifier, user)
             stack.push_async_callback(publisher.aclose)
-            queue = open_queue(database)
-            limits = RateLimits(redis_url, registry.requests_per_minute(settings))
+            queue = open_queue(database, registry)
+            limits = RateLimits(redis_url, registry.providers.requests_per_minute(settings))
             stack.push_async_callback(limits.aclose)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
             decoders = Decoders(settings)
@@ -268,7 +293,7 @@ class ApiContainer:
             events.start()
             paces = {
                 name: providers.polled[pool.provider].poll_seconds
-                for name, pool in registry.pools(settings).items()
+                for name, pool in registry.providers.pools(settings).items()
                 if pool.provider in providers.polled
             }
             return cls(
@@ -302,7 +327,7 @@ class ApiContainer:
         await self.stack.aclose()
 
 
-def _handlers(
+def _toolbox(
     settings: Settings,
     database: Database,
     storage: ObjectStorage,
@@ -312,15 +337,16 @@ def _handlers(
     spool: Spool,
     decoders: Decoders,
     publisher: Publisher,
-) -> dict[JobType, JobHandler]:
-    inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
-    outputs = Outputs(database, storage, settings)
-    calls = PolledCalls(providers, journal, pollers, RetryPolicy.of(settings))
-    preparation = Preparation(database, publisher)
-    work = ModelWork(database, calls, inputs, preparation, spool, outputs, settings)
-    return {
-        JobType.GENERATE_IMAGES: GenerateImages(providers, inputs, preparation, journal, spool, outputs),
-        JobType.RENDER_SKETCH: RenderSketch(work, settings),
-        JobType.GENERATE_MODEL: GenerateModel(work),
-        JobType.REFINE_MODEL: RefineModel(work),
-    }
+) -> Toolbox:
+    return Toolbox(
+        settings=settings,
+        database=database,
+        storage=storage,
+        providers=providers,
+        journal=journal,
+        calls=PolledCalls(providers, journal, pollers, RetryPolicy.of(settings)),
+        preparation=Preparation(database, publisher),
+        inputs=InputFiles(storage, settings, settings.spool_directory, decoders),
+        outputs=Outputs(database, storage, settings),
+        spool=spool,
+    )

@@ -19,11 +19,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import problems, tracing
 from app.ai_clients.registry import load_settings
 from app.config import Settings
-from app.container import ApiContainer
+from app.container import ApiContainer, build_registry
 from app.deps import authenticate
 from app.middleware import AuthenticatedBodies, BodyLimit, BodyTime, HeadAsGet, RequestContext, TrailingSlash
 from app.observability import configure_logging
 from app.polls import Polls
+from app.registry import Registry
 from app.routers import assets, events, generation, operations, tasks, uploads
 from app.routers.multipart import FORM_BYTES
 from app.schemas.problems import Fault, Problem
@@ -50,11 +51,13 @@ class _Application(FastAPI):
 def create_app(
     settings: Settings | None = None,
     *,
+    registry: Registry | None = None,
     open_services: Callable[[Settings], Awaitable[ApiContainer]] | None = None,
 ) -> FastAPI:
     """The application of a process. Without settings it reads them and sets up logging, as servers want it.
 
-    ``open_services`` makes what the routers use, once the loop runs; normally all of ApiContainer.
+    ``registry`` is what it can do; normally all that the product has. ``open_services`` makes what the routers use,
+    once the loop runs; normally all of ApiContainer.
     Raises ConfigurationError.
     """
     if settings is None:
@@ -65,7 +68,7 @@ def create_app(
         title="MakeIt3D (sandbox)" if settings.is_sandbox else "MakeIt3D",
         version=version("makeit3d-bff"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(settings, open_services or _open_services),
+        lifespan=_lifespan(settings, open_services or partial(_open_services, registry or build_registry())),
         redoc_url=None,
         redirect_slashes=False,
         # the framework's own would tell what users wrote: inputs that are refused, messages of exceptions
@@ -102,8 +105,8 @@ def create_app(
     return app
 
 
-async def _open_services(settings: Settings) -> ApiContainer:
-    return await ApiContainer.open(settings, celery_bells(settings))
+async def _open_services(registry: Registry, settings: Settings) -> ApiContainer:
+    return await ApiContainer.open(settings, celery_bells(settings), registry)
 
 
 def _lifespan(

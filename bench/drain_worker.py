@@ -14,14 +14,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
-from app.container import open_queue, user_limits
+from app.container import build_registry, open_queue, user_limits
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
-from app.domain.jobs import JobType, Outcome
+from app.domain.jobs import Outcome
 from app.observability import configure_logging
 from app.services.breaker import Breakers
 from app.services.engine import Engine
-from app.services.job_run import JobRun
+from app.services.job_run import JobRun, RunnableType
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
@@ -72,11 +72,11 @@ async def drain(dsn: str, broker: str, home: Path, jobs: int, slots: int) -> flo
         spool.open()
         publisher = Publisher(database, bells, notifier, user_limits(settings))
         stack.push_async_callback(publisher.aclose)
-        queue = open_queue(database)
+        queue = open_queue(database, build_registry())
         engine = Engine(
             queue,
             WorkerIdentity(uuid4(), "bench", "localhost", os.getpid(), ("priority", "normal"), slots),
-            {JobType.GENERATE_IMAGES: handler},
+            {"generate_images": RunnableType(handler.run, RetryPolicy.of(settings))},
             posts=Posts(database, spool, Breakers(database, bells, settings), RetryPolicy.of(settings)),
             settler=Settler(queue, publisher, window_seconds=settings.settle_window_ms / 1000),
             publisher=publisher,

@@ -7,23 +7,23 @@ from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+from app.container import build_registry, open_queue
 from app.db.pool import Database
 from app.domain.jobs import Settlement
 from app.domain.user_limits import NO_LIMITS, UserLimits
-from app.outputs.kinds import KINDS
 from app.queue import maintenance
-from app.queue.contracts import AssetKinds, Participants
 from app.queue.maintenance import SweepResult
 from app.queue.plans import RequestPlan
 from app.queue.transitions import ClaimResult, Finished, Queue
 
+REGISTRY = build_registry()
 _QUEUES: WeakKeyDictionary[Database, Queue] = WeakKeyDictionary()
 
 
 def queue_of(database: Database) -> Queue:
     queue = _QUEUES.get(database)
     if queue is None:
-        queue = _QUEUES[database] = Queue(database, AssetKinds(KINDS), Participants())
+        queue = _QUEUES[database] = open_queue(database, REGISTRY)
     return queue
 
 
@@ -33,6 +33,8 @@ async def accept(database: Database, plan: RequestPlan, limits: UserLimits = NO_
 
 
 async def claim(database: Database, **wanted: Any) -> ClaimResult:  # noqa: ANN401 - arguments of Queue.claim
+    """Of every registered type, unless others are wanted."""
+    wanted.setdefault("types", REGISTRY.job_types.names)
     return await queue_of(database).claim(**wanted)
 
 

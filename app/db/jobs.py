@@ -12,7 +12,7 @@ import asyncpg
 
 from app.db.pool import Database
 from app.db.waits import WAIT
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, KeptResult
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, KeptResult
 from app.errors import STORAGE_REFUSALS
 
 REFUSED_CODES = tuple(error.code for error in STORAGE_REFUSALS)
@@ -157,7 +157,7 @@ async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[J
 
 
 def _job(row: asyncpg.Record) -> JobPlan:
-    values: dict[str, Any] = dict(row) | {"type": JobType(row["type"])}
+    values: dict[str, Any] = dict(row) | {"type": row["type"]}
     return JobPlan(**values)
 
 

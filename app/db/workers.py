@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from app.db.pool import Connection, Database
-from app.domain.jobs import JobType, Lane
+from app.domain.jobs import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class WorkerIdentity:
     lanes: tuple[Lane, ...]
     slots: int
     version: str = ""  # of the code
-    job_types: tuple[JobType, ...] = ()  # the only ones that it claims
+    job_types: tuple[str, ...] = ()  # the only ones that it claims
 
 
 async def renew(database: Database, worker: WorkerIdentity, *, stopping: bool) -> None:

@@ -15,12 +15,8 @@ from app.errors import ErrorCode
 Lane = Literal["priority", "normal"]
 LANES: tuple[Lane, ...] = ("priority", "normal")
 
-
-class JobType(StrEnum):
-    GENERATE_IMAGES = "generate_images"
-    RENDER_SKETCH = "render_sketch"
-    GENERATE_MODEL = "generate_model"
-    REFINE_MODEL = "refine_model"
+# what a job takes of its user while it runs: a permit for paid work, one for work on graphics cards, or none
+Permit = Literal["paid", "gpu", "none"]
 
 
 class AssetKind(StrEnum):
@@ -78,7 +74,7 @@ class JobPlan:
 
     id: UUID
     step: int
-    type: JobType
+    type: str  # a registered job type
     provider: str | None
     pool: str
     lane: Lane
@@ -117,7 +113,7 @@ class ClaimedJob:
     request_id: UUID
     user_id: UUID | None
     step: int
-    type: JobType
+    type: str  # a registered job type
     provider: str | None
     pool: str
     lane: Lane

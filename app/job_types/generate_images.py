@@ -14,7 +14,6 @@ import structlog
 
 from app.ai_clients.base import ImageRequest, Result, ResultFile, SynchronousProvider
 from app.ai_clients.errors import OutcomeUnknown
-from app.ai_clients.registry import Providers
 from app.db.pool import UNREACHABLE
 from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
@@ -22,11 +21,10 @@ from app.domain.jobs import AssetSlot, Completed, Failed, KeptResult, Missing, O
 from app.domain.params import ImageJob
 from app.domain.statuses import CallState
 from app.errors import AppError, ErrorCode
-from app.services.input_files import InputFiles
+from app.job_types.registry import JobType
+from app.job_types.toolbox import Toolbox
 from app.services.job_run import ClaimLost, JobRun
-from app.services.journal import Journal
-from app.services.outputs import Outputs, ResultRefused
-from app.services.preparation import Preparation
+from app.services.outputs import ResultRefused
 from app.services.spool import Spool
 from app.storage.base import StorageUnavailable
 
@@ -38,24 +36,15 @@ _BYTES_PER_IMAGE = 32 * 1024 * 1024  # a 4K PNG and its base64 reply
 
 
 class GenerateImages:
-    def __init__(
-        self,
-        providers: Providers,
-        inputs: InputFiles,
-        preparation: Preparation,
-        journal: Journal,
-        spool: Spool,
-        outputs: Outputs,
-    ) -> None:
-        self._preparation = preparation
-        self._providers = providers
-        self._inputs = inputs
-        self._journal = journal
-        self._spool = spool
-        self._outputs = outputs
+    def __init__(self, toolbox: Toolbox) -> None:
+        self._preparation = toolbox.preparation
+        self._providers = toolbox.providers
+        self._inputs = toolbox.inputs
+        self._journal = toolbox.journal
+        self._spool = toolbox.spool
+        self._outputs = toolbox.outputs
 
-    async def run(self, run: JobRun) -> Outcome:
-        job = ImageJob.from_json(run.job.params)
+    async def run(self, run: JobRun, job: ImageJob) -> Outcome:
         provider = self._providers.named(run.job.provider)
         if not isinstance(provider, SynchronousProvider):
             raise AppError(ErrorCode.PROVIDER_NOT_AVAILABLE, "The job's provider answers with no result.")
@@ -223,3 +212,8 @@ def _missing(words: Sequence[str]) -> Missing:
 
 def _stored_earlier(call: Call, result: Mapping[str, Any]) -> Outcome:
     return _Stored.from_json(result).outcome(call.provider_request_id)
+
+
+GENERATE_IMAGES = JobType(
+    name="generate_images", handler=GenerateImages, params=ImageJob, permit="paid", time_limit_seconds=1800.0
+)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from app.ai_clients.base import Capability, ModelRequest
-from app.config import Settings
 from app.domain.jobs import Failed, Outcome
 from app.domain.params import ModelJob
 from app.errors import ErrorCode
-from app.job_types.generate_model import ModelWork
+from app.job_types.model_work import ModelWork
+from app.job_types.registry import JobType
+from app.job_types.toolbox import Toolbox
 from app.services.job_run import JobRun
 
 _EXPECTED_BYTES = 32 * 1024 * 1024
 
 
 class RenderSketch:
-    def __init__(self, work: ModelWork, settings: Settings) -> None:
-        self._work = work
-        self._max_image_bytes = settings.max_image_bytes
+    def __init__(self, toolbox: Toolbox) -> None:
+        self._work = ModelWork(toolbox)
+        self._max_image_bytes = toolbox.settings.max_image_bytes
 
-    async def run(self, run: JobRun) -> Outcome:
-        job = ModelJob.from_json(run.job.params)
+    async def run(self, run: JobRun, job: ModelJob) -> Outcome:
         work = self._work
         if not run.assets:
             return Failed(ErrorCode.INTERNAL_ERROR, "The job has no row to fill.")
@@ -41,3 +41,8 @@ class RenderSketch:
             return await work.upload(
                 run, call.id, call.task.id, picture.path, content_type=picture.content_type, picture=seen
             )
+
+
+RENDER_SKETCH = JobType(
+    name="render_sketch", handler=RenderSketch, params=ModelJob, permit="paid", time_limit_seconds=1800.0
+)

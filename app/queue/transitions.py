@@ -17,7 +17,7 @@ import asyncpg
 from app.db import user_limits
 from app.db.assets import UnknownUser
 from app.db.pool import Connection, Database
-from app.domain.jobs import AssetSlot, Claim, ClaimedJob, JobType, KeptResult, Lane, Retry, Settlement
+from app.domain.jobs import AssetSlot, Claim, ClaimedJob, KeptResult, Lane, Retry, Settlement
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
@@ -192,7 +192,7 @@ class Queue:
         worker_id: UUID,
         lanes: Sequence[Lane],
         limit: int,
-        types: Collection[JobType] = tuple(JobType),
+        types: Collection[str],
         host: str = "",
         time_limits: Mapping[str, float] | None = None,
     ) -> ClaimResult:
@@ -206,7 +206,7 @@ class Queue:
                 {
                     "worker_id": worker_id,
                     "lanes": list(lanes),
-                    "types": [str(type_) for type_ in types],
+                    "types": list(types),
                     "most": limit,
                     "host": host,
                     "time_limits": dict(time_limits or {}),
@@ -355,7 +355,7 @@ def _claimed(row: asyncpg.Record) -> ClaimedJob:
         request_id=row["request_id"],
         user_id=row["user_id"],
         step=row["step"],
-        type=JobType(row["type"]),
+        type=row["type"],
         provider=row["provider"],
         pool=row["pool"],
         lane=row["lane"],

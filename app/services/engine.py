@@ -17,14 +17,13 @@ from app.db import workers
 from app.db.pool import UNREACHABLE
 from app.db.workers import WorkerIdentity
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import ClaimedJob, Failed, HandedBack, JobType, Outcome, Settlement
+from app.domain.jobs import ClaimedJob, Failed, HandedBack, Outcome, Settlement
 from app.errors import ErrorCode
 from app.queue.contracts import Committed
 from app.queue.transitions import OVERDUE_MESSAGE, Queue
 from app.services.bells import Bells
-from app.services.job_run import ClaimLost, HandBack, JobEnded, JobHandler, JobRun
+from app.services.job_run import ClaimLost, HandBack, JobEnded, JobRun, RunnableType
 from app.services.leftovers import Leftovers
-from app.services.outcomes import RetryPolicy
 from app.services.posts import Posts
 from app.services.publisher import Publisher
 from app.services.settler import Settler, code, word
@@ -48,7 +47,7 @@ class Engine:
         self,
         queue: Queue,
         identity: WorkerIdentity,
-        handlers: Mapping[JobType, JobHandler],
+        types: Mapping[str, RunnableType],
         *,
         posts: Posts,
         settler: Settler,
@@ -57,19 +56,20 @@ class Engine:
         bells: Bells,
         settings: Settings,
     ) -> None:
-        self.identity = replace(identity, job_types=tuple(sorted(handlers)))
+        self.identity = replace(identity, job_types=tuple(sorted(types)))
         self._queue = queue
         self._database = queue.database
-        self._handlers = handlers
+        self._types = types
         self._posts = posts
         self._settler = settler
         self._publisher = publisher
         self._leftovers = leftovers
         self._bells = bells
-        self._retry = RetryPolicy.of(settings)
         self._ttl = settings.worker_ttl_seconds
         self._grace = settings.shutdown_grace_seconds
-        self._time_limits = settings.time_limits
+        self._time_limits = {
+            name: kind.time_limit_seconds for name, kind in types.items() if kind.time_limit_seconds is not None
+        }
         # by job and attempt: a job that was taken away may be claimed here again before its earlier run has noticed
         self._runs: dict[tuple[UUID, int], JobRun] = {}
         self._wake = asyncio.Event()
@@ -132,7 +132,7 @@ class Engine:
                     worker_id=self.identity.id,
                     lanes=self.identity.lanes,
                     limit=self._free_slots(),
-                    types=self._handlers.keys(),
+                    types=self._types.keys(),
                     host=self.identity.host,
                     time_limits=self._time_limits,
                 )
@@ -172,7 +172,7 @@ class Engine:
         if self._stopping:
             run.stop()
         self._runs[_key(run)] = run
-        CLAIMED.labels(run.job.lane, run.job.type.value).inc()
+        CLAIMED.labels(run.job.lane, run.job.type).inc()
         RUNNING.set(len(self._runs))
         run.task = asyncio.create_task(self._run(run))
 
@@ -197,7 +197,7 @@ class Engine:
                 if not run.stopping:
                     raise
             except Exception:  # what it still held comes back when claims are compared
-                log.exception("run_broke", job_type=job.type.value)
+                log.exception("run_broke", job_type=job.type)
             finally:
                 if timer is not None:
                     timer.cancel()
@@ -224,7 +224,7 @@ class Engine:
         ended = "lost" if outcome is None or not settled else word(outcome)
         reason = None if outcome is None else code(outcome) or None
         current.set(outcome=ended, code=reason)
-        log.info("run_ended", job_type=run.job.type.value, attempt=run.claim.attempt, outcome=ended, code=reason)
+        log.info("run_ended", job_type=run.job.type, attempt=run.claim.attempt, outcome=ended, code=reason)
 
     async def _settle(self, settlement: Settlement) -> bool:
         with span("settle"):
@@ -236,7 +236,7 @@ class Engine:
 
     async def _expire(self, run: JobRun) -> None:
         """End a job whose time is over, whatever its handler is doing. Money in the air is still followed."""
-        log.error("deadline_exceeded", job_type=run.job.type.value)
+        log.error("deadline_exceeded", job_type=run.job.type)
         await self._settler.settle(Settlement(run.job, Failed(ErrorCode.DEADLINE_EXCEEDED, OVERDUE_MESSAGE)))
         run.lose()
 
@@ -246,10 +246,10 @@ class Engine:
         try:
             run.begin()
             worker = f"{self.identity.name} ({self.identity.pid})"
-            log.info("run_began", job_type=job.type.value, attempt=job.claim.attempt, worker=worker)
+            log.info("run_began", job_type=job.type, attempt=job.claim.attempt, worker=worker)
             if job.alone:
                 await self._others_end(run)
-            return await self._handlers[job.type].run(run)
+            return await self._types[job.type].run(run)
         except ClaimLost:
             return None
         except HandBack:
@@ -263,7 +263,7 @@ class Engine:
                 return HandedBack()
             raise
         except Exception as error:  # noqa: BLE001 - every defect of a handler ends its own job only
-            return self._retry.outcome_of(job, error)
+            return self._types[job.type].retry.outcome_of(job, error)
 
     async def _others_end(self, run: JobRun) -> None:
         """A job that was there at several crashes takes nobody with it; nothing is claimed until it has ended."""

@@ -111,7 +111,7 @@ class Generation:
             request_id=str(request.id),
             job_id=str(request.job_id),
             operation=request.operation,
-            jobs=len(plan.jobs),
+            jobs=len(request.jobs),
         )
         return Accepted(command.task_id, request.id, request.job_id, AssetStatus.PENDING, deduplicated=False)
 
@@ -139,7 +139,7 @@ class Generation:
         )
         # the jobs' runs, in other processes, go under this span
         with (
-            span("accept", own_id=request.id, task_id=command.task_id, jobs=len(plan.jobs)),
+            span("accept", own_id=request.id, task_id=command.task_id, jobs=len(request.jobs)),
             boundary(Boundary.ACCEPT, [command.task_id]),
         ):
             return request, await self._queue.accept(request, self._user_limits)

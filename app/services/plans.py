@@ -12,7 +12,7 @@ from app.ai_clients.registry import Providers
 from app.config import Settings
 from app.db.assets import Sources
 from app.domain.commands import GenerateCommand
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane
 from app.domain.operations import Operation, View
 from app.domain.params import ImageJob, ModelJob, ObjectRef, Source, StepOutput
 from app.domain.prompts import compose
@@ -107,7 +107,7 @@ class Planner:
         job = JobPlan(
             id=uuid4(),
             step=1,
-            type=JobType.REFINE_MODEL,
+            type="refine_model",
             provider=provider.name,
             pool=provider.pool(spec),
             lane=self._lane(),
@@ -145,7 +145,7 @@ class Planner:
         return JobPlan(
             id=uuid4(),
             step=1,
-            type=JobType.GENERATE_IMAGES,
+            type="generate_images",
             provider=provider.name,
             pool=provider.pool(request),
             lane=self._lane(),
@@ -161,7 +161,7 @@ class Planner:
         return JobPlan(
             id=uuid4(),
             step=1,
-            type=JobType.RENDER_SKETCH,
+            type="render_sketch",
             provider=provider.name,
             pool=provider.pool(spec),
             lane=self._lane(),
@@ -191,7 +191,7 @@ class Planner:
         return JobPlan(
             id=uuid4(),
             step=step,
-            type=JobType.GENERATE_MODEL,
+            type="generate_model",
             provider=provider.name,
             pool=provider.pool(spec),
             lane=self._lane(),

@@ -97,7 +97,7 @@ class Settler:
         BATCH_JOBS.observe(len(settlements))
         for item in settlements:
             if item.job.claim.job_id in finished.jobs:
-                ENDED.labels(item.job.type.value, word(item.outcome), code(item.outcome)).inc()
+                ENDED.labels(item.job.type, word(item.outcome), code(item.outcome)).inc()
         tasks = (item.job.task_id for item in settlements)
         with boundary(Boundary.NEXT_STEP, tasks) if finished.committed.lanes else nullcontext():
             self._publisher.publish(finished.committed)

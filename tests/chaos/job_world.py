@@ -22,7 +22,6 @@ from app.domain.jobs import (
     Deferred,
     Failed,
     HandedBack,
-    JobType,
     Outcome,
     Retry,
     Settlement,
@@ -178,7 +177,7 @@ class World:
     async def _stored(self, held: Held) -> tuple[StoredFile, ...] | None:
         stored: list[StoredFile] = []
         for slot in held.slots:
-            is_image = held.job.type is JobType.GENERATE_IMAGES
+            is_image = held.job.type == "generate_images"
             content_type, extension = ("image/png", "png") if is_image else ("model/gltf-binary", "glb")
             key = output_key(slot.kind, held.job.task_id, slot.number, extension)
             announced = await files.announce(
@@ -289,7 +288,7 @@ def _failed(call: Call) -> bool:
 
 
 def _kind(job: ClaimedJob) -> str:
-    return "generation" if job.type is JobType.GENERATE_IMAGES else "text-to-model"
+    return "generation" if job.type == "generate_images" else "text-to-model"
 
 
 async def new_world(db: Database, settings: Settings) -> World:

@@ -10,12 +10,12 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from app.ai_clients.registry import build_registry
+from app.container import build_registry
 from app.db import provider_calls, workers
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
 from app.db.tasks import StatusRows
-from app.domain.jobs import ClaimedJob, Deferred, HandedBack, JobType, Outcome, Retry, Settlement
+from app.domain.jobs import ClaimedJob, Deferred, HandedBack, Outcome, Retry, Settlement
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.chaos
 
 IMAGE, MODEL = 40_000, 200_000  # what the fakes charge, USD micros
 SHORT = 1.0  # seconds that a job may take here
-LIMITS: dict[str, Any] = {"generate_images_seconds": SHORT, "generate_model_seconds": SHORT}
+LIMITS: dict[str, Any] = {"time_limits": {"generate_images": SHORT, "generate_model": SHORT}}
 
 Opening = Callable[..., AbstractAsyncContextManager[Workshop]]
 
@@ -72,7 +72,7 @@ async def until_calls(shop: Workshop, *calls: tuple[str, str | None, int | None]
 
 async def assert_the_slot_is_free(shop: Workshop, operation: Operation) -> None:
     """Another job gets it; that one has all the time it needs."""
-    shop.settings.generate_images_seconds = shop.settings.generate_model_seconds = 600
+    shop.settings.time_limits = {}
     await shop.workers.pop().aclose()
     await shop.start()
     status = await shop.finished(await shop.ask(operation, "task-after-it"))
@@ -151,7 +151,7 @@ async def test_an_upload_that_hangs(opening: Opening) -> None:
 
 async def test_attempts_that_go_on_with_paid_work_share_one_time(opening: Opening) -> None:
     """Storage is away: the paid result is tried again and again, but not for ever."""
-    async with opening(max_attempts=10**6, generate_model_seconds=3) as shop:
+    async with opening(max_attempts=10**6, time_limits={"generate_model": 3}) as shop:
         storage = gated(shop)[2]
         storage.refuses = True
         task = await shop.ask(Operation.TEXT_TO_MODEL, "task-late-retries")
@@ -177,7 +177,7 @@ async def test_the_steps_that_wait_for_a_late_one_fail_with_it(opening: Opening)
 
 async def claim_one(db: Database, limit: float) -> ClaimedJob:
     worker = await make_worker(db)
-    limits = {JobType.GENERATE_MODEL.value: limit, JobType.GENERATE_IMAGES.value: limit}
+    limits = {"generate_model": limit, "generate_images": limit}
     (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, time_limits=limits)).jobs
     return job
 
@@ -254,8 +254,9 @@ async def test_a_crash_takes_no_time_from_the_job(db: Database) -> None:
 
 def test_every_job_type_has_a_limit_above_what_its_provider_may_take(tmp_path: Path) -> None:
     settings = settings_for("postgresql://x", tmp_path)
-    assert set(settings.time_limits) == set(JobType)
-    timeouts = [spec.settings.of(settings).timeout_seconds for spec in build_registry().specs]
+    registry = build_registry()
+    limits = registry.job_types.time_limits(settings)
+    timeouts = [spec.settings.of(settings).timeout_seconds for spec in registry.providers.specs]
     slowest = max(*timeouts, settings.reconcile_window_seconds)
-    assert min(settings.time_limits.values()) > slowest
-    assert settings.call_give_up_seconds > max(settings.time_limits.values())
+    assert min(limits.values()) > slowest
+    assert settings.call_give_up_seconds > max(limits.values())

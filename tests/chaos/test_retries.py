@@ -149,13 +149,13 @@ async def test_a_model_that_was_paid_and_could_not_be_stored_is_not_paid_again(
 async def test_a_model_still_at_the_provider_is_waited_for(db: Database, database: str, tmp_path: Path) -> None:
     models = GatedModels(polls=10**9)
     async with open_workshop(
-        db, database, tmp_path, models=models, generate_model_seconds=1.5, tripo_h_slots=1
+        db, database, tmp_path, models=models, time_limits={"generate_model": 1.5}, tripo_h_slots=1
     ) as shop:
         await fail(shop, Operation.TEXT_TO_MODEL, "task-poison-6")
         (listed,) = await jobs.failed(db, limit=10)
         assert (listed.error_code, listed.keeps_paid_work) == ("deadline_exceeded", True)
         await shop.workers.pop().aclose()
-        shop.settings.generate_model_seconds = 60
+        shop.settings.time_limits = {}
         await shop.start()
         notifier = Notifier(db)
         publisher = Publisher(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from app.ai_clients.registry import build_registry
 from app.config import Settings
+from app.container import build_registry
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity, renew
-from app.domain.jobs import JobType
 from app.embedded.valkey import EmbeddedValkey
 from app.services.doctor.examination import Group, examine
 from app.services.doctor.findings import Finding
-from app.services.doctor.rounds import GROUPS
 from app.tasks.worker import LANES_OF
 from pydantic import SecretStr
 
@@ -33,10 +31,11 @@ from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer
 
+REGISTRY = build_registry()
 PATIENCE = 60.0  # seconds; the machine may be busy
 
 
-def examined(settings: Settings, groups: Sequence[Group[Any]] = GROUPS) -> list[Finding]:
+def examined(settings: Settings, groups: Sequence[Group[Any]] = REGISTRY.doctor_groups) -> list[Finding]:
     """Everything that the doctor finds."""
 
     async def run() -> list[Finding]:
@@ -166,10 +165,12 @@ async def _move_in(settings: Settings) -> None:
     database = await Database.open(settings, application_name="makeit3d test")
     try:
         await pool_rows.ensure(
-            database, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()}
+            database, {name: (p.provider, p.slots) for name, p in REGISTRY.providers.pools(settings).items()}
         )
         for lane, lanes in LANES_OF.items():
-            worker = WorkerIdentity(uuid4(), lane, "here", 1, lanes, 5, version("makeit3d-bff"), tuple(JobType))
+            worker = WorkerIdentity(
+                uuid4(), lane, "here", 1, lanes, 5, version("makeit3d-bff"), REGISTRY.job_types.names
+            )
             await renew(database, worker, stopping=False)
         await database.execute("update makeit3d.workers set seen_at = now() + interval '1 day'")
     finally:

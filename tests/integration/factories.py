@@ -14,7 +14,7 @@ from app.db.pool import Database
 from app.db.provider_calls import CallIntent
 from app.db.workers import WorkerIdentity, renew
 from app.domain.commands import GenerateCommand
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane
 from app.domain.params import ObjectRef
 from app.queue.plans import RequestPlan
 from app.services.plans import PlanInputs, Planner
@@ -48,20 +48,20 @@ def image_plan(
     user_id: UUID, task_id: str, *, n: int = 1, key: str | None = None, lane: Lane = "normal"
 ) -> RequestPlan:
     """One image job with n rows."""
-    job = JobPlan(uuid4(), 1, JobType.GENERATE_IMAGES, "openai", "openai", lane, 50, {})
+    job = JobPlan(uuid4(), 1, "generate_images", "openai", "openai", lane, 50, {})
     assets = [AssetPlan(uuid4(), AssetKind.CONCEPT, job.id, "a fox", None) for _ in range(n)]
     return _plan(user_id, task_id, [job], assets, key)
 
 
 def model_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> RequestPlan:
-    job = JobPlan(uuid4(), 1, JobType.GENERATE_MODEL, "tripo", "tripo_h", "normal", 50, {})
+    job = JobPlan(uuid4(), 1, "generate_model", "tripo", "tripo_h", "normal", 50, {})
     return _plan(user_id, task_id, [job], [AssetPlan(uuid4(), AssetKind.MODEL, job.id, "a fox", None)], key)
 
 
 def sketch_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> RequestPlan:
     """A concept, then a model from it."""
-    first = JobPlan(uuid4(), 1, JobType.GENERATE_IMAGES, "openai", "openai", "normal", 50, {})
-    second = JobPlan(uuid4(), 2, JobType.GENERATE_MODEL, "tripo", "tripo_h", "normal", 50, {})
+    first = JobPlan(uuid4(), 1, "generate_images", "openai", "openai", "normal", 50, {})
+    second = JobPlan(uuid4(), 2, "generate_model", "tripo", "tripo_h", "normal", 50, {})
     concept = AssetPlan(uuid4(), AssetKind.CONCEPT, first.id, "a fox", None)
     model = AssetPlan(uuid4(), AssetKind.MODEL, second.id, "a fox", None, source_concept_image_id=concept.id)
     return _plan(user_id, task_id, [first, second], [concept, model], key)

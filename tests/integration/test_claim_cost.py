@@ -15,7 +15,6 @@ import orjson
 import pytest
 from app.db import installation, user_limits, workers
 from app.db.pool import Connection, Database
-from app.domain.jobs import JobType
 from app.domain.statuses import WaitingFor
 
 from tests import kernel
@@ -51,7 +50,7 @@ async def crowd(db: Database) -> Crowd:
 
 def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, Sequence[object]]]:
     """Name, statement and its arguments."""
-    lanes, types = ["priority", "normal"], list(JobType)
+    lanes, types = ["priority", "normal"], ["generate_images", "generate_model"]
     yield "lanes, pools and types with work", "select * from makeit3d.claimable_heads()", []
     yield "used slots", "select makeit3d.slots_used(p) from unnest($1::text[]) as p", [["openai", "tripo_h"]]
     yield "picked jobs", "select * from makeit3d.pick_jobs($1, $2, $3, $4)", [lanes, types, "here", 20]

@@ -16,7 +16,6 @@ from app.domain.jobs import (
     Deferred,
     Failed,
     HandedBack,
-    JobType,
     Missing,
     Retry,
     Settlement,
@@ -278,7 +277,7 @@ async def test_a_worker_claims_only_the_types_that_it_handles(db: Database) -> N
     await accept(db, image_plan(user, "task-types-image"))
     await accept(db, model_plan(user, "task-types-model"))
     worker = await make_worker(db)
-    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, types=[JobType.GENERATE_MODEL])
+    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, types=["generate_model"])
     assert [job.task_id for job in result.jobs] == ["task-types-model"]
     assert not result.more
     assert not result.full

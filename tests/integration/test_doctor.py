@@ -24,16 +24,17 @@ from app.services.doctor.broker import BROKER
 from app.services.doctor.examination import Examined, Group, Seen, examine
 from app.services.doctor.findings import Code, Finding
 from app.services.doctor.identity import IDENTITY
-from app.services.doctor.providers import PROVIDERS
+from app.services.doctor.providers import providers_group
 from app.services.doctor.storage import STORAGE
 from pydantic import SecretStr
 
 from tests.chaos.databases import run_sql
 from tests.integration import test_doctor_database
-from tests.integration.doctor_world import Outside, answering, examined
+from tests.integration.doctor_world import REGISTRY, Outside, answering, examined
 from tests.servers import PostgresServer, free_port
 from tests.unit.doctor import test_settings
 
+PROVIDERS = providers_group(REGISTRY.providers)
 SUPABASE = (STORAGE, IDENTITY)
 
 Plant = Callable[[Outside], AbstractContextManager[Settings]]
@@ -314,7 +315,7 @@ def test_each_is_found_alone(
 ) -> None:
     with plant(outside) as settings:
         findings = examined(settings, groups)
-    assert {finding.code.value.code for finding in findings} == {code}, findings
+    assert {finding.entry.code for finding in findings} == {code}, findings
     seen = " ".join(finding.seen for finding in findings)
     assert [word for word in words if word not in seen] == []
     assert "hunter2" not in seen

@@ -319,7 +319,7 @@ PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
 def test_each_is_found_alone(world: World, code: str, plant: Plant, words: tuple[str, ...]) -> None:
     with plant(world) as settings:
         findings = examined(settings, GROUPS)
-    assert {finding.code.value.code for finding in findings} == {code}, findings
+    assert {finding.entry.code for finding in findings} == {code}, findings
     seen = " ".join(finding.seen for finding in findings)
     assert [word for word in words if word not in seen] == []
     assert "hunter2" not in seen

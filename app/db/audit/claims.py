@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.db.audit.checks import IS_PAID, Check
+from app.db.audit.checks import IS_PAID, AuditCheck
 from app.db.pool import Connection
 from app.domain.audit import Area, Invariant
 from app.errors import STORAGE_REFUSALS
@@ -10,9 +10,9 @@ from app.errors import STORAGE_REFUSALS
 _REFUSALS = f"array[{', '.join(repr(error.code) for error in STORAGE_REFUSALS)}]"
 
 
-def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> Check:
+def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> AuditCheck:
     complete = sql.replace("IS_PAID", IS_PAID).replace("REFUSALS", _REFUSALS)
-    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), complete)
+    return AuditCheck(Invariant(name, Area.ROWS, rule, remedy, passing), complete)
 
 
 CLAIM_CHECKS = (

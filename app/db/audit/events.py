@@ -5,7 +5,7 @@ Only subjects younger than the log's retention are looked at: what is older has 
 
 from __future__ import annotations
 
-from app.db.audit.checks import Check
+from app.db.audit.checks import AuditCheck
 from app.domain.audit import Area, Invariant
 
 RETENTION_DAYS = 29  # the log keeps thirty
@@ -20,8 +20,8 @@ where e.type = 'job_update' and j.created_at > now() - interval '{RETENTION_DAYS
 """  # noqa: S608 - constants
 
 
-def _events(name: str, rule: str, sql: str) -> Check:
-    return Check(Invariant(name, Area.EVENTS, rule, _REMEDY), sql.replace("JOB_EVENTS", _JOB_EVENTS))
+def _events(name: str, rule: str, sql: str) -> AuditCheck:
+    return AuditCheck(Invariant(name, Area.EVENTS, rule, _REMEDY), sql.replace("JOB_EVENTS", _JOB_EVENTS))
 
 
 EVENT_CHECKS = (

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.db.audit.checks import Check
+from app.db.audit.checks import AuditCheck
 from app.db.pool import Connection, Database
 from app.domain.audit import Area, Invariant
 from app.domain.jobs import AssetKind
@@ -14,8 +14,8 @@ from app.domain.jobs import AssetKind
 _PAGE = 1000
 
 
-def _rows(name: str, rule: str, remedy: str, sql: str) -> Check:
-    return Check(Invariant(name, Area.ROWS, rule, remedy), sql)
+def _rows(name: str, rule: str, remedy: str, sql: str) -> AuditCheck:
+    return AuditCheck(Invariant(name, Area.ROWS, rule, remedy), sql)
 
 
 FILE_CHECKS = (
@@ -69,7 +69,7 @@ FILE_CHECKS = (
         from makeit3d.files where state = 'stored' and (size is null or stored_at is null or sha256 is null)
         """,
     ),
-    Check(
+    AuditCheck(
         Invariant(
             "uploads_end",
             Area.ROWS,

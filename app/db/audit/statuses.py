@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from app.db.audit.checks import IS_PAID, Check
+from app.db.audit.checks import IS_PAID, AuditCheck
 from app.domain.audit import Area, Invariant
 
 _REPAIR = "`makeit3d jobs show` the job; a defect: report it with the job's events"
 
 
-def _rows(name: str, rule: str, sql: str, *, remedy: str = _REPAIR, passing: bool = False) -> Check:
-    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), sql.replace("IS_PAID", IS_PAID))
+def _rows(name: str, rule: str, sql: str, *, remedy: str = _REPAIR, passing: bool = False) -> AuditCheck:
+    return AuditCheck(Invariant(name, Area.ROWS, rule, remedy, passing), sql.replace("IS_PAID", IS_PAID))
 
 
 STATUS_CHECKS = (

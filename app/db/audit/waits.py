@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from app.db.audit.checks import Check
+from app.db.audit.checks import AuditCheck
 from app.domain.audit import Area, Invariant
 
 
-def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> Check:
-    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), sql)
+def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> AuditCheck:
+    return AuditCheck(Invariant(name, Area.ROWS, rule, remedy, passing), sql)
 
 
 WAIT_CHECKS = (

@@ -400,15 +400,20 @@ class Code(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. ``seen`` says what was there, without secrets."""
+    """One thing that is wrong: one of ours, or an entry of a registered check. ``seen`` says what was there, without
+    secrets."""
 
-    code: Code
+    code: Code | Entry
     seen: str
+
+    @property
+    def entry(self) -> Entry:
+        return self.code.value if isinstance(self.code, Code) else self.code
 
 
 class Ill(Exception):
     """What a group looks at can not even be opened, and this is why. Without a finding another group says it."""
 
     def __init__(self, finding: Finding | None = None) -> None:
-        super().__init__("" if finding is None else f"{finding.code.value.code}: {finding.seen}")
+        super().__init__("" if finding is None else f"{finding.entry.code}: {finding.seen}")
         self.finding = finding

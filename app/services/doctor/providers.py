@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from app.ai_clients.registry import ProviderRegistry, build_registry
+from app.ai_clients.registry import ProviderRegistry
 from app.ai_clients.spec import Observation, ProviderSpec
 from app.config import Settings
 from app.services.doctor.examination import Group, Seen
@@ -34,6 +34,3 @@ def providers_group(registry: ProviderRegistry) -> Group[Settings]:
     """One check for each provider, with a time of its own."""
     checks = tuple(_check_of(spec) for spec in registry.specs)
     return Group("providers", _open, checks, silence=Code.PROVIDER_UNREACHABLE)
-
-
-PROVIDERS = providers_group(build_registry())

@@ -74,13 +74,6 @@ async def _times(settings: Settings) -> Seen:
     if settings.shutdown_grace_seconds < longest:
         grace = f"BFF_SHUTDOWN_GRACE_SECONDS is {settings.shutdown_grace_seconds:.0f}"
         seen.append(Finding(Code.GRACE_SHORT, f"{grace}, {name} is {longest:.0f}"))
-    short = [
-        f"BFF_TIME_LIMIT_{kind.upper()}_SECONDS is {seconds:.0f}"
-        for kind, seconds in settings.time_limits.items()
-        if seconds <= longest
-    ]
-    if short:
-        seen.append(Finding(Code.TIME_LIMIT_SHORT, f"{', '.join(short)}; {name} is {longest:.0f}"))
     return seen
 
 
