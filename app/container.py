@@ -14,10 +14,10 @@ from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
 from app.domain.user_limits import MICROS, UserLimits
+from app.job_types import refine_model
 from app.job_types.generate_images import GENERATE_IMAGES
 from app.job_types.generate_model import GENERATE_MODEL
 from app.job_types.polled import PolledCalls
-from app.job_types.refine_model import REFINE_MODEL
 from app.job_types.registry import JobTypes
 from app.job_types.render_sketch import RENDER_SKETCH
 from app.job_types.toolbox import Toolbox
@@ -32,7 +32,6 @@ from app.services.cancellation import Cancellation
 from app.services.decoders import Decoders
 from app.services.engine import Engine
 from app.services.event_stream import EventStream
-from app.services.generation import Generation
 from app.services.health import Health
 from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
@@ -42,7 +41,6 @@ from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
 from app.services.outputs import Outputs
-from app.services.plans import Planner
 from app.services.poll_cache import PollAnswer, PollCache
 from app.services.poller import Poller
 from app.services.posts import Posts
@@ -60,18 +58,42 @@ from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
 from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
+from app.task_types.acceptance import Acceptance
+from app.task_types.image_to_image import IMAGE_TO_IMAGE
+from app.task_types.image_to_model import IMAGE_TO_MODEL
+from app.task_types.planner import Planner
+from app.task_types.refine_model import REFINE_MODEL
+from app.task_types.registry import TaskTypes
+from app.task_types.sketch_to_model import sketch_to_model
+from app.task_types.text_to_image import TEXT_TO_IMAGE
+from app.task_types.text_to_model import TEXT_TO_MODEL
 
 
-def build_registry() -> Registry:
+def build_task_types(*, sketch_renderer: str | None = None) -> TaskTypes:
+    """Every task type there is: one line each."""
+    return TaskTypes(
+        [
+            TEXT_TO_IMAGE,
+            IMAGE_TO_IMAGE,
+            TEXT_TO_MODEL,
+            IMAGE_TO_MODEL,
+            sketch_to_model(sketch_renderer),
+            REFINE_MODEL,
+        ]
+    )
+
+
+def build_registry(*, sketch_renderer: str | None = None) -> Registry:
     """What this product can do, one line for each thing. Nothing registers itself."""
     return Registry(
         providers=built_in_providers(),
+        task_types=build_task_types(sketch_renderer=sketch_renderer),
         job_types=JobTypes(
             [
                 GENERATE_IMAGES,
                 RENDER_SKETCH,
                 GENERATE_MODEL,
-                REFINE_MODEL,
+                refine_model.REFINE_MODEL,
             ]
         ),
         asset_kinds=AssetKinds(KINDS),
@@ -247,7 +269,8 @@ class ApiContainer:
     database: Database
     storage: ObjectStorage
     verifier: PrincipalVerifier
-    generation: Generation
+    acceptance: Acceptance
+    planner: Planner
     cancellation: Cancellation
     notifier: Notifier
     events: EventStream
@@ -296,20 +319,22 @@ class ApiContainer:
                 for name, pool in registry.providers.pools(settings).items()
                 if pool.provider in providers.polled
             }
+            planner = Planner(providers, settings)
             return cls(
                 settings=settings,
                 database=database,
                 storage=storage,
                 verifier=PrincipalVerifier(settings, http),
-                generation=Generation(
+                acceptance=Acceptance(
                     queue,
                     InputResolver(database, inputs, settings),
                     providers,
-                    Planner(providers, settings),
+                    planner,
                     limits,
                     user,
                     publisher,
                 ),
+                planner=planner,
                 cancellation=Cancellation(queue, publisher),
                 notifier=notifier,
                 events=events,

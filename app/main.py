@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -25,9 +25,11 @@ from app.middleware import AuthenticatedBodies, BodyLimit, BodyTime, HeadAsGet, 
 from app.observability import configure_logging
 from app.polls import Polls
 from app.registry import Registry
-from app.routers import assets, events, generation, operations, tasks, uploads
+from app.routers import assets, events, generation, operations, task_types, tasks, uploads
 from app.routers.multipart import FORM_BYTES
+from app.schemas.generation import creation_schemas
 from app.schemas.problems import Fault, Problem
+from app.task_types.catalogue import Catalogue
 from app.tasks.bells import celery_bells
 
 _JSON_BYTES = 1024 * 1024
@@ -64,11 +66,12 @@ def create_app(
         settings = load_settings()
         configure_logging(settings)
         tracing.configure(settings, "makeit3d-api")
+    registry = registry or build_registry(sketch_renderer=settings.sketch_renderer)
     app = _Application(
         title="MakeIt3D (sandbox)" if settings.is_sandbox else "MakeIt3D",
         version=version("makeit3d-bff"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(settings, open_services or partial(_open_services, registry or build_registry())),
+        lifespan=_lifespan(settings, registry, open_services or partial(_open_services, registry)),
         redoc_url=None,
         redirect_slashes=False,
         # the framework's own would tell what users wrote: inputs that are refused, messages of exceptions
@@ -76,7 +79,8 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
-    for module in (generation, tasks, events, uploads, assets, operations):
+    app.include_router(generation.routes(registry.task_types))
+    for module in (tasks, task_types, events, uploads, assets, operations):
         app.include_router(module.router)
     upload_bytes = max(settings.max_input_bytes, settings.max_model_bytes) + FORM_BYTES
     app.add_middleware(AuthenticatedBodies, authenticate=authenticate)
@@ -101,7 +105,7 @@ def create_app(
         cors=cors if settings.cors_origins else None,
         origins=settings.cors_origins,
     )
-    _document_problems(app)
+    _complete_document(app, creation_schemas(registry.task_types))
     return app
 
 
@@ -110,12 +114,13 @@ async def _open_services(registry: Registry, settings: Settings) -> ApiContainer
 
 
 def _lifespan(
-    settings: Settings, open_services: Callable[[Settings], Awaitable[ApiContainer]]
+    settings: Settings, registry: Registry, open_services: Callable[[Settings], Awaitable[ApiContainer]]
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         services = await open_services(settings)
         app.state.services = services
+        app.state.catalogue = Catalogue(registry.task_types, services.planner)
         try:
             with _at_stop_signal(services.events.stop):
                 yield
@@ -156,8 +161,8 @@ def _at_stop_signal(begin: Callable[[], None]) -> Generator[None]:
                 signal.signal(number, previous[number])
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Put the problem's schema where the routes refer to it, and take out the framework's own error schemas."""
+def _complete_document(app: FastAPI, schemas: Mapping[str, Any]) -> None:
+    """Put in these schemas and the problem's, which the routes refer to, and take out the framework's own of errors."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -167,6 +172,7 @@ def _document_problems(app: FastAPI) -> None:
             for model in (Fault, Problem):
                 components[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components[model.__name__].pop("$defs", None)
+            components.update(schemas)
             components.pop("HTTPValidationError", None)
             components.pop("ValidationError", None)
             for path in schema["paths"].values():

@@ -15,6 +15,7 @@ from app.services.audit import ROW_CHECKS
 from app.services.doctor.examination import Group
 from app.services.doctor.rounds import groups
 from app.services.personal_data import PersonalData
+from app.task_types.registry import TaskTypes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class Registry:
     """``audit_checks`` and ``doctor_checks`` run beside those that the product always has."""
 
     providers: ProviderRegistry
+    task_types: TaskTypes
     job_types: JobTypes
     asset_kinds: AssetKinds
     participants: Participants

@@ -3,7 +3,7 @@
 -- the word that its task belongs to somebody else. Rows that outputs are made from are locked first: clients may delete
 -- theirs at any moment, and the foreign key would refuse the whole request.
 with existing as (
-  select r.id, r.job_id, r.body_hash, r.status from makeit3d.requests r
+  select r.id, r.task_id, r.job_id, r.body_hash, r.status from makeit3d.requests r
   where r.user_id = :user_id and r.scope = :scope and r.idempotency_key = :idempotency_key and r.matches
 ), task as (
   insert into makeit3d.tasks (id, user_id, reserved)
@@ -73,7 +73,7 @@ with existing as (
   from task, (select id, table_name, status from output union all select id, 'input_assets', status from input)
     as changed
 )
-select existing.id as existing_id, existing.job_id, existing.body_hash, existing.status, request.id is not null as accepted,
+select existing.id as existing_id, existing.task_id, existing.job_id, existing.body_hash, existing.status, request.id is not null as accepted,
   exists (select from job where job.waiting_for = 'user_limit') as waits
 from (select) as one left join existing on true left join request on true;
 

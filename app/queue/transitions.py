@@ -159,7 +159,7 @@ class Queue:
         assert row is not None  # noqa: S101 - the statement has one row
         if row["existing_id"] is not None:
             raise DuplicateRequest(
-                StoredRequest(row["existing_id"], plan.task_id, row["job_id"], row["body_hash"], row["status"])
+                StoredRequest(row["existing_id"], row["task_id"], row["job_id"], row["body_hash"], row["status"])
             )
         if not row["accepted"]:
             raise TaskOwnedByAnother

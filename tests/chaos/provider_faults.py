@@ -20,11 +20,10 @@ from app.db import tasks
 from app.db.pool import Database
 from app.db.tasks import StatusRows
 from app.db.workers import WorkerIdentity
-from app.domain.commands import GenerateCommand
-from app.domain.operations import ModelOptions, Operation
+from app.domain.operations import Operation
 from app.domain.params import ObjectRef
-from app.services.plans import Planner
 from app.storage.memory import MemoryStorage
+from app.task_types.planner import Planner
 
 from tests import kernel
 from tests.e2e.gateway import ADMIN
@@ -32,7 +31,7 @@ from tests.integration.factories import make_user, planned, settings_for
 from tests.integration.workshop import BUCKET, INPUTS, RoomBells
 from tests.sandbox_process import SandboxProcess
 
-BARE = ModelOptions(texture=False, pbr=False, face_limit=500)
+BARE = {"texture": False, "pbr": False, "face_limit": 500}
 PATIENCE = 270.0  # seconds for a table of faults; a limit for a hung test, not a measure
 
 _UNFINISHED = """
@@ -92,9 +91,9 @@ class Bench:
         """Accept what a client would ask for; the task id. Models are bare, which is the least work."""
         task_id = str(uuid4())
         planner = Planner(build_registry().build(self.settings), self.settings)
-        fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else {"options": BARE}
-        command = GenerateCommand(operation, task_id, prompt=prompt, **fields)
-        request = planned(planner, command, () if picture is None else (picture,), self.user)
+        fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else BARE
+        pictures = () if picture is None else (picture,)
+        request = planned(planner, self.settings, operation, task_id, self.user, pictures, prompt=prompt, **fields)
         await kernel.accept(self.db, request, user_limits(self.settings))
         for worker in self.workers:
             worker.engine.wake()

@@ -10,14 +10,16 @@ from uuid import UUID, uuid4
 
 from app.ai_clients.registry import build_registry
 from app.config import Settings
+from app.container import build_task_types
 from app.db.pool import Database
 from app.db.provider_calls import CallIntent
 from app.db.workers import WorkerIdentity, renew
-from app.domain.commands import GenerateCommand
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane
+from app.domain.operations import Operation
 from app.domain.params import ObjectRef
 from app.queue.plans import RequestPlan
-from app.services.plans import PlanInputs, Planner
+from app.task_types.planner import Planner
+from app.task_types.steps import Inputs
 from pydantic import SecretStr
 
 from tests import kernel
@@ -44,6 +46,18 @@ async def make_user(database: Database) -> UUID:
     return user_id
 
 
+async def make_draft(database: Database, user_id: UUID, provider_task_id: str) -> None:
+    """A finished model in the user's own journal."""
+    await database.execute(
+        "insert into makeit3d.provider_calls (id, user_id, attempt, worker_id, provider, pool, kind, state,"
+        " request_hash, estimate_micros, price_version, deadline, provider_task_id)"
+        " values ($1, $2, 1, $1, 'tripo', 'tripo_h', 'text-to-model', 'settled', 'h', 0, 'v', now(), $3)",
+        uuid4(),
+        user_id,
+        provider_task_id,
+    )
+
+
 def image_plan(
     user_id: UUID, task_id: str, *, n: int = 1, key: str | None = None, lane: Lane = "normal"
 ) -> RequestPlan:
@@ -67,11 +81,27 @@ def sketch_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> Reque
     return _plan(user_id, task_id, [first, second], [concept, model], key)
 
 
-def planned(planner: Planner, command: GenerateCommand, pictures: Sequence[ObjectRef], user_id: UUID) -> RequestPlan:
-    """What accepting a client's request would write."""
-    plan = planner.plan(command, PlanInputs(pictures), user_id)
-    request = _plan(user_id, command.task_id, plan.jobs, plan.assets, f"key:{uuid4()}")
-    return replace(request, operation=command.operation.value, job_id=plan.main_job_id)
+def planned(
+    planner: Planner,
+    settings: Settings,
+    operation: Operation,
+    task_id: str,
+    user_id: UUID,
+    pictures: Sequence[ObjectRef] = (),
+    **fields: Any,  # noqa: ANN401 - parameters of the type
+) -> RequestPlan:
+    """What accepting a client's request would write; the pictures are its inputs."""
+    task_type = build_task_types(sketch_renderer=settings.sketch_renderer).named(operation.value)
+    links: dict[str, Any] = {}
+    if pictures:
+        [item] = task_type.inputs
+        links[item.fields[0]] = ["a link"] * len(pictures) if item.most > 1 else "a link"
+        inputs = Inputs({item.key: tuple(pictures)})
+    else:
+        inputs = Inputs()
+    plan = planner.plan(task_type, task_type.params.model_validate(links | fields), inputs, user_id)
+    request = _plan(user_id, task_id, plan.jobs, plan.assets, f"key:{uuid4()}")
+    return replace(request, operation=task_type.name, job_id=plan.main_job_id)
 
 
 def _plan(

@@ -19,18 +19,17 @@ from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.domain.jobs import Lane
 from app.main import create_app
+from app.registry import Registry
 from app.server import http_protocol
 from app.services.asset_content import AssetContent
 from app.services.cancellation import Cancellation
 from app.services.decoders import Decoders
 from app.services.event_stream import EventStream
-from app.services.generation import Generation
 from app.services.health import Health
 from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
 from app.services.installation import InstallationGauges
 from app.services.notifier import Notifier
-from app.services.plans import Planner
 from app.services.poll_cache import PollAnswer, PollCache
 from app.services.principals import PrincipalVerifier
 from app.services.publisher import Publisher
@@ -40,6 +39,8 @@ from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
 from app.storage.memory import MemoryStorage
+from app.task_types.acceptance import Acceptance
+from app.task_types.planner import Planner
 
 from tests import kernel
 from tests.fake_providers import FakeImages, FakeModels
@@ -85,12 +86,14 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         stack.push_async_callback(publisher.aclose)
         queue = kernel.queue_of(database)
         resolver = InputResolver(database, inputs, settings)
+        planner = Planner(providers, settings)
         return ApiContainer(
             settings=settings,
             database=database,
             storage=storage,
             verifier=PrincipalVerifier(settings, http),
-            generation=Generation(queue, resolver, providers, Planner(providers, settings), limits, user, publisher),
+            acceptance=Acceptance(queue, resolver, providers, planner, limits, user, publisher),
+            planner=planner,
             cancellation=Cancellation(queue, publisher),
             notifier=notifier,
             events=events,
@@ -148,7 +151,9 @@ async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 @asynccontextmanager
-async def gateway(settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage) -> AsyncGenerator[Gateway]:
+async def gateway(
+    settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage, registry: Registry | None = None
+) -> AsyncGenerator[Gateway]:
     """Serve on a free port of loopback; streams and long polls end when the context does."""
     opened: list[ApiContainer] = []
 
@@ -156,7 +161,7 @@ async def gateway(settings: Settings, *, storage_kind: type[MemoryStorage] = Mem
         opened.append(await open_services(wanted, storage_kind=storage_kind))
         return opened[0]
 
-    app = create_app(settings, open_services=opener)
+    app = create_app(settings, open_services=opener, registry=registry)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         http = http_protocol(settings.connections_per_address)

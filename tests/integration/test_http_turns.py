@@ -12,9 +12,9 @@ from typing import cast
 
 import httpx
 import pytest
-from app.services.generation import MOST_LOOKS
 from app.storage.base import ObjectInfo
 from app.storage.memory import MemoryStorage
+from app.task_types.acceptance import MOST_LOOKS
 from PIL import Image
 
 from tests.integration.factories import settings_for

@@ -15,7 +15,7 @@ import pytest
 from app.config import Settings
 from PIL import Image
 
-from tests.integration.factories import settings_for
+from tests.integration.factories import make_draft, settings_for
 from tests.integration.http_gateway import Gateway, gateway
 from tests.integration.identities import Project, project
 from tests.integration.test_http_events import Reader
@@ -88,14 +88,7 @@ async def _furnished(gate: Gateway, signer: Project, settings: Settings) -> Worl
     photo.write_bytes(picture())
     key = f"{gate.user_id}/{uuid4()}.png"
     await gate.services.storage.upload(INPUTS, key, photo, content_type="image/png")
-    await gate.db.execute(
-        "insert into makeit3d.provider_calls (id, user_id, attempt, worker_id, provider, pool, kind, state,"
-        " request_hash, estimate_micros, price_version, deadline, provider_task_id)"
-        " values ($1, $2, 1, $1, 'tripo', 'tripo_h', 'text-to-model', 'settled', 'h', 0, 'v', now(), $3)",
-        uuid4(),
-        gate.user_id,
-        DRAFT,
-    )
+    await make_draft(gate.db, gate.user_id, DRAFT)
     status = await gate.http.get(f"/tasks/{task}/status", headers=bearer)
     cursor = await gate.db.fetchval(
         "select xid::text || '-' || id from makeit3d.events order by events.xid, id limit 1"

@@ -20,14 +20,13 @@ from app.db import tasks
 from app.db.pool import Database
 from app.db.tasks import StatusRows
 from app.db.workers import WorkerIdentity
-from app.domain.commands import GenerateCommand
 from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
 from app.queue.plans import RequestPlan
-from app.services.plans import Planner
 from app.services.retries import Retries
 from app.storage.memory import MemoryStorage
+from app.task_types.planner import Planner
 from PIL import Image
 
 from tests import kernel
@@ -92,7 +91,7 @@ class Workshop:
         task_id: str,
         *,
         pictures: Sequence[ObjectRef] = (),
-        **fields: Any,  # noqa: ANN401 - fields of a command
+        **fields: Any,  # noqa: ANN401 - parameters of the type
     ) -> str:
         """Accept what a client would ask for; the task id."""
         request = self.plan(operation, task_id, pictures=pictures, **fields)
@@ -107,12 +106,11 @@ class Workshop:
         task_id: str,
         *,
         pictures: Sequence[ObjectRef] = (),
-        **fields: Any,  # noqa: ANN401 - fields of a command
+        **fields: Any,  # noqa: ANN401 - parameters of the type
     ) -> RequestPlan:
         """What accepting it would write."""
         planner = Planner(Providers([self.images, self.models]), self.settings)
-        command = GenerateCommand(operation, task_id, prompt=fields.pop("prompt", "a fox"), **fields)
-        return planned(planner, command, pictures, self.user)
+        return planned(planner, self.settings, operation, task_id, self.user, pictures, **{"prompt": "a fox", **fields})
 
     async def status(self, task_id: str) -> StatusRows:
         status = await tasks.status(self.db, task_id, self.user)

@@ -1,4 +1,4 @@
-"""Field types that several bodies share. Text is untrusted: what a database or a provider chokes on stops here."""
+"""Field types that several task types share. Text is untrusted: what a database or a provider chokes on stops here."""
 
 from __future__ import annotations
 

@@ -1,24 +1,21 @@
-"""What the six operations accept, and what command it becomes."""
+"""What the bodies of the six operations accept, and what parameters they become."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from app.domain.commands import GenerateCommand
-from app.domain.operations import ModelOptions, Operation
-from app.schemas.generation import (
-    ImageToImage,
-    ImageToModel,
-    RefineModel,
-    SketchToModel,
-    TextToImage,
-    TextToModel,
-)
+from app.container import build_task_types
+from app.domain.operations import ModelOptions
+from app.schemas.generation import body_of
+from app.task_types.params import Params
+from app.task_types.registry import AnyTaskType
 from pydantic import BaseModel, ValidationError
 
 T = "task-0001"
 URL = "https://project.supabase.co/storage/v1/object/public/b/k.png"
+TYPES = {body_of(task_type): task_type for task_type in build_task_types()}
+TextToImage, ImageToImage, TextToModel, ImageToModel, SketchToModel, RefineModel = TYPES
 BODIES: dict[type[BaseModel], dict[str, Any]] = {
     TextToImage: {"task_id": T, "prompt": "a fox"},
     ImageToImage: {"task_id": T, "prompt": "a fox", "input_image_asset_url": URL},
@@ -139,30 +136,29 @@ def test_what_can_be_refined() -> None:
     assert faults(RefineModel, model_version="v3.5-20260815", texture_quality="fast") == []
 
 
-def command(model: type[BaseModel], **changes: Any) -> GenerateCommand:  # noqa: ANN401 - any JSON
+def parsed(model: type[BaseModel], **changes: Any) -> tuple[AnyTaskType, Any]:  # noqa: ANN401 - any JSON
+    """The type of a body and its parameters; a change to ... takes the field away."""
     body = {key: value for key, value in (BODIES[model] | changes).items() if value is not ...}
-    parsed: Any = model.model_validate(body)
-    return parsed.command()
+    found = model.model_validate(body)
+    assert isinstance(found, Params)
+    return next(task_type for known, task_type in TYPES.items() if known is model), found
 
 
-def test_commands_hold_what_was_sent() -> None:
-    assert command(TextToImage, prompt=" a fox ", n=3, style="oak", size="auto") == GenerateCommand(
-        Operation.TEXT_TO_IMAGE, T, prompt="a fox", n=3, style="oak", size="auto"
-    )
-    assert command(ImageToModel, pbr=True, face_limit=1000, provider="tripo") == GenerateCommand(
-        Operation.IMAGE_TO_MODEL,
-        T,
-        input_image_asset_urls=(URL,),
-        options=ModelOptions(pbr=True, face_limit=1000),
-        provider="tripo",
-    )
-    assert command(ImageToImage).input_image_asset_urls == (URL,)
-    assert command(SketchToModel).input_sketch_asset_url == URL
-    assert command(RefineModel, texture_quality="extreme").options == ModelOptions(texture_quality="extreme")
+def test_parameters_hold_what_was_sent() -> None:
+    task_type, params = parsed(TextToImage, prompt=" a fox ", n=3, style="oak", size="auto")
+    assert task_type.name == "text-to-image"
+    assert task_type.set_fields(params) == {"prompt": "a fox", "n": 3, "style": "oak", "size": "auto"}
+    task_type, params = parsed(ImageToModel, pbr=True, face_limit=1000, provider="tripo")
+    assert task_type.input_urls(params) == {"input_image_asset_urls": (URL,)}
+    assert params.options() == ModelOptions(pbr=True, face_limit=1000)
+    assert task_type.set_fields(params) == {"pbr": True, "face_limit": 1000, "provider": "tripo"}
+    assert parsed(ImageToImage)[0].input_urls(parsed(ImageToImage)[1]) == {"input_image_asset_urls": (URL,)}
+    _, params = parsed(RefineModel, texture_quality="extreme")
+    assert params.options() == ModelOptions(texture_quality="extreme")
 
 
 def test_a_body_of_fields_that_are_not_there_costs_one_fault() -> None:
-    for operation in (TextToImage, ImageToImage, TextToModel, ImageToModel, SketchToModel, RefineModel):
+    for operation in BODIES:
         with pytest.raises(ValidationError) as refused:
             operation.model_validate({f"unknown_{number}": 0 for number in range(1000)})
         assert refused.value.error_count() == 1

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from app.domain.commands import GenerateCommand
-from app.domain.operations import Operation
 from app.domain.storage_urls import StorageRef
-from app.schemas.generation import ImageToImage, ImageToModel, RefineModel, SketchToModel, TextToImage, TextToModel
 from pydantic import BaseModel
 
-from tests.unit.http.test_bodies import BODIES, URL, command
+from tests.unit.task_types.test_params import (
+    BODIES,
+    TYPES,
+    URL,
+    ImageToImage,
+    ImageToModel,
+    RefineModel,
+    SketchToModel,
+    TextToImage,
+    TextToModel,
+    parsed,
+)
 
 SIGNED = "https://project.supabase.co/storage/v1/object/sign/b/k.png?token=one"
 OBJECT = StorageRef("b", "k.png")
@@ -48,7 +57,8 @@ PINNED: list[tuple[type[BaseModel], dict[str, Any], str]] = [
 
 
 def hash_of(model: type[BaseModel], **changes: Any) -> str:  # noqa: ANN401 - any JSON
-    return command(model, **changes).body_hash({URL: OBJECT, SIGNED: OBJECT})
+    task_type, params = parsed(model, **changes)
+    return task_type.body_hash(params, {URL: OBJECT, SIGNED: OBJECT})
 
 
 @pytest.mark.parametrize(("model", "changes", "pinned"), PINNED)
@@ -56,18 +66,20 @@ def test_a_hash_outlives_the_code(model: type[BaseModel], changes: dict[str, Any
     assert hash_of(model, **changes) == pinned
 
 
-@pytest.mark.parametrize("model", BODIES)
-def test_a_new_optional_field_changes_no_hash(model: Any) -> None:  # noqa: ANN401 - a class made on the spot
-    class Newer(model):
+@pytest.mark.parametrize("task_type", TYPES.values(), ids=lambda task_type: task_type.name)
+def test_a_new_optional_field_changes_no_hash(task_type: Any) -> None:  # noqa: ANN401 - a class made on the spot
+    class Newer(task_type.params):
         mood: str | None = None
         seed: int = 3
 
-    def fields(**more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
-        found: dict[str, Any] = Newer.model_validate(BODIES[model] | more).set_fields()
-        return found
+    newer, body = replace(task_type, params=Newer), dict(task_type.example)
+    today = task_type.body_hash(task_type.params.model_validate(body), {})
 
-    assert fields() == fields(mood=None, seed=3) == model.model_validate(BODIES[model]).set_fields()
-    assert fields(mood="calm") == fields() | {"mood": "calm"}
+    def hash_of_newer(**more: Any) -> str:  # noqa: ANN401 - any JSON
+        return newer.body_hash(Newer.model_validate(body | more), {})
+
+    assert hash_of_newer() == hash_of_newer(mood=None, seed=3) == today
+    assert hash_of_newer(mood="calm") != today
 
 
 @pytest.mark.parametrize("model", BODIES)
@@ -96,19 +108,16 @@ def test_links_to_one_object_are_one_input() -> None:
         ImageToModel, input_image_asset_urls=[SIGNED, URL]
     )
     assert hash_of(ImageToModel, input_image_asset_urls=[URL, URL]) != hash_of(ImageToModel)
-    other = command(ImageToImage).body_hash({URL: StorageRef("b", "other.png")})
+    task_type, params = parsed(ImageToImage)
+    other = task_type.body_hash(params, {URL: StorageRef("b", "other.png")})
     assert other != hash_of(ImageToImage)
-    assert command(ImageToImage).body_hash({}) not in (other, hash_of(ImageToImage))
+    assert task_type.body_hash(params, {}) not in (other, hash_of(ImageToImage))
 
 
-def test_the_command_knows_every_link_of_a_body() -> None:
-    """One that it does not know would not be part of the hash."""
-    links = {name for model in BODIES for name in model.model_fields if name.endswith(("_asset_url", "_asset_urls"))}
-    every = GenerateCommand(
-        Operation.TEXT_TO_IMAGE,
-        "task-0001",
-        input_image_asset_urls=(URL,),
-        input_sketch_asset_url=URL,
-        input_model_asset_url=URL,
-    )
-    assert links == {"input_image_asset_url", *every.input_urls}
+def test_a_type_that_forgets_an_input_is_refused() -> None:
+    """Its links would not be part of the hash."""
+    image_to_image = TYPES[ImageToImage]
+    with pytest.raises(ValueError, match="disagree about input_image_asset_url"):
+        replace(image_to_image, inputs=())
+    with pytest.raises(ValueError, match="disagree about input_image_asset_url"):
+        replace(TYPES[TextToImage], inputs=image_to_image.inputs)

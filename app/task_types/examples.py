@@ -1,4 +1,4 @@
-"""Values of the examples in the OpenAPI document."""
+"""Values of the examples in the documents of the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generation use case: check, plan, accept in one statement, ring."""
+"""The way in for every task type: check, plan, accept in one statement, tell."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import structlog
 from app.ai_clients.base import Capability
 from app.ai_clients.registry import Providers
 from app.db import assets, provider_calls
-from app.domain.commands import GenerateCommand
+from app.db.assets import Sources
 from app.domain.crash_points import Boundary, boundary
-from app.domain.operations import Operation
+from app.domain.params import ObjectRef
 from app.domain.principal import Principal
 from app.domain.statuses import AssetStatus, CallState, JobStatus, asset_status
 from app.domain.user_limits import UserLimits
@@ -21,10 +21,12 @@ from app.queue import transitions as queue
 from app.queue.plans import RequestPlan
 from app.queue.transitions import DuplicateRequest, Queue, StoredRequest, TaskOwnedByAnother, UnknownUser
 from app.services.input_resolver import InputResolver, ResolvedInput
-from app.services.plans import PlanInputs, Planner
 from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
 from app.services.turns import Turns
+from app.task_types.planner import Planner
+from app.task_types.registry import P, TaskType, provider_of
+from app.task_types.steps import Inputs
 from app.tracing import span
 
 log = structlog.get_logger(__name__)
@@ -47,7 +49,19 @@ class Accepted:
     retry_after: float = _POLL_HINT_SECONDS  # seconds
 
 
-class Generation:
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What makes two requests one: a key within a scope, for one body."""
+
+    task_id: str
+    user_id: UUID
+    scope: str
+    key: str
+    explicit: bool
+    body_hash: str
+
+
+class Acceptance:
     def __init__(
         self,
         queue: Queue,
@@ -68,35 +82,40 @@ class Generation:
         self._publisher = publisher
         self._looks = Turns(at_once=_LOOKS_AT_ONCE, most=MOST_LOOKS)
 
-    async def accept(self, principal: Principal, command: GenerateCommand, *, idempotency_key: str | None) -> Accepted:
-        """Queue what the command asks for, once per idempotency key.
+    async def accept(
+        self,
+        principal: Principal,
+        task_type: TaskType[P],
+        params: P,
+        *,
+        task_id: str | None,
+        idempotency_key: str | None,
+    ) -> Accepted:
+        """Queue what the parameters ask for, once per idempotency key. Without a task id a new task is made; then only
+        a key makes a second request a repeat.
 
         Raises AppError: TASK_NOT_FOUND, IDEMPOTENCY_KEY_REUSED, RATE_LIMITED, USER_LIMIT, USER_BUDGET_EXCEEDED,
         TOO_MANY_INPUTS, the INPUT_* and DRAFT_* codes, PROVIDER_NOT_AVAILABLE. Nothing is written then.
         """
-        user_id = principal.user_id
-        urls = [url for found in command.input_urls.values() for url in found]
-        body_hash = command.body_hash(await self._resolver.objects(urls, user_id))
-        key = f"body:{body_hash}" if idempotency_key is None else f"key:{idempotency_key}"
+        identity = await self._identity(task_type, params, principal.user_id, task_id, idempotency_key)
         # a repeat looks at no input and uses up no limit; without these, accepting says that it is one
-        if urls or command.tripo_draft_task_id or self._rate_limits.count_any or self._user_limits.any:
-            repeat = await self._repeat(command.task_id, user_id, key, body_hash)
+        looks = any(item.values(params) for item in task_type.inputs)
+        if looks or self._rate_limits.count_any or self._user_limits.any:
+            repeat = await self._repeat(identity)
             if repeat is not None:
                 return repeat
         try:
-            request, accepted = await self._accept_new(
-                command, user_id, key, body_hash, explicit=idempotency_key is not None
-            )
+            request, accepted = await self._accept_new(task_type, params, identity)
         except DuplicateRequest as duplicate:
             if duplicate.existing is not None:
-                return _repeated(duplicate.existing, body_hash)
-            repeat = await self._repeat(command.task_id, user_id, key, body_hash)
+                return _repeated(duplicate.existing, identity.body_hash)
+            repeat = await self._repeat(identity)
             if repeat is None:  # the other one failed in this very moment
                 raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Please repeat the request.", retry_after=1) from None
             return repeat
         except AppError:
             # it may be its own twin, accepted a moment ago, that used up the limit
-            repeat = await self._repeat(command.task_id, user_id, key, body_hash)
+            repeat = await self._repeat(identity)
             if repeat is None:
                 raise
             return repeat
@@ -107,30 +126,45 @@ class Generation:
         self._publisher.publish(accepted.committed)
         log.info(
             "request_accepted",
-            task_id=command.task_id,
+            task_id=request.task_id,
             request_id=str(request.id),
             job_id=str(request.job_id),
             operation=request.operation,
             jobs=len(request.jobs),
         )
-        return Accepted(command.task_id, request.id, request.job_id, AssetStatus.PENDING, deduplicated=False)
+        return Accepted(request.task_id, request.id, request.job_id, AssetStatus.PENDING, deduplicated=False)
+
+    async def _identity(
+        self, task_type: TaskType[P], params: P, user_id: UUID, task_id: str | None, key: str | None
+    ) -> _Identity:
+        urls = [url for found in task_type.input_urls(params).values() for url in found]
+        body_hash = task_type.body_hash(params, await self._resolver.objects(urls, user_id))
+        own = task_id or str(uuid4())
+        return _Identity(
+            task_id=own,
+            user_id=user_id,
+            scope="" if task_id is None and key is not None else own,
+            key=f"body:{body_hash}" if key is None else f"key:{key}",
+            explicit=key is not None,
+            body_hash=body_hash,
+        )
 
     async def _accept_new(
-        self, command: GenerateCommand, user_id: UUID, key: str, body_hash: str, *, explicit: bool
+        self, task_type: TaskType[P], params: P, identity: _Identity
     ) -> tuple[RequestPlan, queue.Accepted]:
-        inputs, checked = await self._inputs(command, user_id)
-        plan = self._planner.plan(command, inputs, user_id)
+        inputs, checked = await self._inputs(task_type, params, identity.user_id)
+        plan = self._planner.plan(task_type, params, inputs, identity.user_id)
         for provider in sorted(plan.providers):
-            await self._rate_limits.hit(provider, user_id)
+            await self._rate_limits.hit(provider, identity.user_id)
         request = RequestPlan(
             id=uuid4(),
-            task_id=command.task_id,
-            user_id=user_id,
-            operation=command.operation.value,
-            scope=command.task_id,
-            idempotency_key=key,
-            explicit_key=explicit,
-            body_hash=body_hash,
+            task_id=identity.task_id,
+            user_id=identity.user_id,
+            operation=task_type.name,
+            scope=identity.scope,
+            idempotency_key=identity.key,
+            explicit_key=identity.explicit,
+            body_hash=identity.body_hash,
             job_id=plan.main_job_id,
             jobs=plan.jobs,
             assets=plan.assets,
@@ -139,49 +173,53 @@ class Generation:
         )
         # the jobs' runs, in other processes, go under this span
         with (
-            span("accept", own_id=request.id, task_id=command.task_id, jobs=len(request.jobs)),
-            boundary(Boundary.ACCEPT, [command.task_id]),
+            span("accept", own_id=request.id, task_id=request.task_id, jobs=len(plan.jobs)),
+            boundary(Boundary.ACCEPT, [request.task_id]),
         ):
             return request, await self._queue.accept(request, self._user_limits)
 
-    async def _repeat(self, task_id: str, user_id: UUID, key: str, body_hash: str) -> Accepted | None:
+    async def _repeat(self, identity: _Identity) -> Accepted | None:
         """The answer that an earlier request under the same key got."""
-        known = await self._queue.look_up(task_id=task_id, user_id=user_id, scope=task_id, idempotency_key=key)
+        known = await self._queue.look_up(
+            task_id=identity.task_id,
+            user_id=identity.user_id,
+            scope=identity.scope,
+            idempotency_key=identity.key,
+        )
         if known.task_is_foreign:
             raise AppError(ErrorCode.TASK_NOT_FOUND)
-        return None if known.existing is None else _repeated(known.existing, body_hash)
+        return None if known.existing is None else _repeated(known.existing, identity.body_hash)
 
-    async def _inputs(self, command: GenerateCommand, user_id: UUID) -> tuple[PlanInputs, list[ResolvedInput]]:
-        urls = list(command.input_image_asset_urls)
-        if command.input_sketch_asset_url is not None:
-            urls.append(command.input_sketch_asset_url)
-        if command.operation is Operation.REFINE_MODEL:
-            return await self._refine_inputs(command, user_id)
-        if not urls:
-            return PlanInputs(), []
-        async with self._looks.turn(user_id):
-            # one after the other: a refusal of one leaves no look at another going on
-            pictures = [await self._resolver.picture(url, user_id) for url in urls]
-        return PlanInputs([picture.ref for picture in pictures], sources=pictures[0].sources), pictures
-
-    async def _refine_inputs(self, command: GenerateCommand, user_id: UUID) -> tuple[PlanInputs, list[ResolvedInput]]:
-        if command.input_model_asset_url is not None:
+    async def _inputs(self, task_type: TaskType[P], params: P, user_id: UUID) -> tuple[Inputs, list[ResolvedInput]]:
+        """The type's inputs, checked; the first one's rows are what the outputs are made from."""
+        urls = task_type.input_urls(params)
+        objects: dict[str, tuple[ObjectRef, ...]] = {}
+        resolved: list[ResolvedInput] = []
+        if urls:
             async with self._looks.turn(user_id):
-                model = await self._resolver.model(command.input_model_asset_url, user_id)
-            return PlanInputs(model=model.ref, sources=model.sources), [model]
-        draft = command.tripo_draft_task_id
-        if draft is None:
-            raise AppError(ErrorCode.VALIDATION_ERROR, "Name a draft or a model to refine.")
-        provider = self._providers.offering(command.provider, Capability.TEXTURE_MODEL, wanted=command.operation.value)
+                for item in task_type.inputs:
+                    look = self._resolver.model if item.kind == "model" else self._resolver.picture
+                    # one after the other: a refusal of one leaves no look at another going on
+                    found = [await look(url, user_id) for url in urls.get(item.key, ())]
+                    objects[item.key] = tuple(one.ref for one in found)
+                    resolved += found
+        sources = resolved[0].sources if resolved else Sources()
+        drafts = [draft for item in task_type.inputs if item.kind == "draft" for draft in item.values(params)]
+        for draft in drafts:
+            chosen = self._providers.offering(provider_of(params), Capability.TEXTURE_MODEL, wanted=task_type.name)
+            sources = await self._source_of(draft, chosen.name, user_id)
+        return Inputs(objects, sources), resolved
+
+    async def _source_of(self, draft: str, provider: str, user_id: UUID) -> Sources:
+        """The rows that a draft belongs to. Raises AppError: DRAFT_NOT_FOUND, DRAFT_NOT_REFINABLE."""
         call = await provider_calls.owned_task(
-            self._database, provider=provider.name, provider_task_id=draft, user_id=user_id
+            self._database, provider=provider, provider_task_id=draft, user_id=user_id
         )
         if call is None:
             raise AppError(ErrorCode.DRAFT_NOT_FOUND)
         if call.state is not CallState.SETTLED or call.error_code is not None or not call.kind.endswith("-model"):
             raise AppError(ErrorCode.DRAFT_NOT_REFINABLE, "Only a finished model can be refined.")
-        sources = await assets.source_of_draft(self._database, provider_task_id=draft, user_id=user_id)
-        return PlanInputs(sources=sources), []
+        return await assets.source_of_draft(self._database, provider_task_id=draft, user_id=user_id)
 
 
 def _repeated(request: StoredRequest, body_hash: str) -> Accepted:

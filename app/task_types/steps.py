@@ -1,0 +1,100 @@
+"""What a task type plans: steps in their order, each with what it makes, as data. Planning writes and asks nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from app.ai_clients.base import Capability, ImageRequest, ModelRequest, Provider
+from app.db.assets import Sources
+from app.domain.jobs import AssetKind
+from app.domain.params import ImageJob, ModelJob, ObjectRef
+from app.errors import AppError, ErrorCode
+
+if TYPE_CHECKING:
+    from app.ai_clients.registry import Providers
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a request's inputs are, checked to be the caller's: objects by the key of the input they were sent as."""
+
+    objects: Mapping[str, tuple[ObjectRef, ...]] = field(default_factory=dict[str, tuple[ObjectRef, ...]])
+    sources: Sources = field(default_factory=Sources)
+
+    def all(self, key: str) -> tuple[ObjectRef, ...]:
+        return self.objects.get(key, ())
+
+    def one(self, key: str) -> ObjectRef | None:
+        return next(iter(self.all(key)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An asset that a step makes. ``from_step`` is the step whose first concept it is made from."""
+
+    kind: AssetKind
+    prompt: str = ""
+    style: str | None = None
+    from_step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a request: a job with its pool, its parameters and what it is to make."""
+
+    type: str  # of the job
+    provider: str | None
+    pool: str
+    params: Mapping[str, Any]
+    outputs: tuple[Output, ...] = ()
+    estimate_micros: int = 0  # what its paid calls may cost, USD micros
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What a plan chooses from: providers, each with its pools, prices and limits."""
+
+    providers: Providers
+    wanted: str  # the task type, as a refusal names it
+    safety_identifier: str | None = None  # a hash that stands for the user
+
+    def offering(self, name: str | None, capability: Capability) -> Provider:
+        """The named provider, or the default one. Raises AppError(PROVIDER_NOT_AVAILABLE)."""
+        return self.providers.offering(name, capability, wanted=self.wanted)
+
+    def images(self, job: ImageJob, *outputs: Output, provider: str | None = None) -> Step:
+        """Pictures by one paid call. Raises AppError: PROVIDER_NOT_AVAILABLE, VALIDATION_ERROR."""
+        drawn = Capability.IMAGE_TO_IMAGE if job.inputs else Capability.TEXT_TO_IMAGE
+        capability = Capability.SKETCH_TO_IMAGE if job.sketch else drawn
+        chosen = self.offering(provider, capability)
+        _prompt_fits(job.prompt, chosen, capability)
+        job = replace(job, safety_identifier=self.safety_identifier)
+        request = ImageRequest(job.prompt, n=job.n, size=job.size, quality=job.quality, sketch=job.sketch)
+        estimate = chosen.estimate(request, inputs=len(job.inputs)).micros
+        pool = chosen.pool(request)
+        return Step("generate_images", chosen.name, pool, job.as_json(), outputs, estimate)
+
+    def model(
+        self,
+        capability: Capability,
+        job: ModelJob,
+        *outputs: Output,
+        type: str = "generate_model",  # noqa: A002 - as the field it becomes
+        provider: str | None = None,
+    ) -> Step:
+        """A model, or a step on the way to one. Raises AppError: PROVIDER_NOT_AVAILABLE, VALIDATION_ERROR."""
+        chosen = self.offering(provider, capability)
+        _prompt_fits(job.prompt, chosen, capability)
+        request = ModelRequest(capability, options=job.options)
+        estimate = chosen.estimate(request).micros
+        return Step(type, chosen.name, chosen.pool(request), job.as_json(), outputs, estimate)
+
+
+def _prompt_fits(text: str, provider: Provider, capability: Capability) -> None:
+    limit = provider.capabilities[capability].prompt_characters
+    if limit is not None and len(text) > limit:
+        detail = f"Prompt and style together have {len(text)} characters; the provider takes {limit}."
+        fault = {"field": "prompt", "code": "too_long", "message": detail}
+        raise AppError(ErrorCode.VALIDATION_ERROR, detail, extra={"errors": [fault]})
