@@ -225,23 +225,28 @@ class Queue:
 
     async def finish(self, runs: Sequence[Settlement]) -> Finished:
         """Write how the runs ended, all in one transaction. Stale leases change nothing."""
-        by_job = {run.job.claim.job_id: run for run in runs}
         async with self.transaction() as tx:
             await self.lock_tasks(tx, {run.job.task_id for run in runs})
-            rows = await self.statements.finish_jobs.fetch(
-                tx.connection, runs=[run_columns(run) for run in by_job.values()]
-            )
-            changed = [_finished(row) for row in rows]
-            live = [by_job[job.job_id] for job in changed]
-            await self._follower.apply(
-                tx,
-                changed,
-                files=[file for run in live for file in stored_files(run)],
-                missing=[missing for run in live for missing in missing_outputs(run)],
-            )
-            # the next attempt waits, and its slot does not
-            tx.committed.capacity |= {run.job.pool for run in live if isinstance(run.outcome, Retry)}
-        return Finished(frozenset(job.job_id for job in changed), tx.committed)
+            finished = await self.finish_within(tx, runs)
+        return Finished(finished, tx.committed)
+
+    async def finish_within(self, tx: Tx, runs: Sequence[Settlement]) -> frozenset[UUID]:
+        """The jobs that were finished or requeued. The caller holds the locks of their tasks."""
+        by_job = {run.job.claim.job_id: run for run in runs}
+        rows = await self.statements.finish_jobs.fetch(
+            tx.connection, runs=[run_columns(run) for run in by_job.values()]
+        )
+        changed = [_finished(row) for row in rows]
+        live = [by_job[job.job_id] for job in changed]
+        await self._follower.apply(
+            tx,
+            changed,
+            files=[file for run in live for file in stored_files(run)],
+            missing=[missing for run in live for missing in missing_outputs(run)],
+        )
+        # the next attempt waits, and its slot does not
+        tx.committed.capacity |= {run.job.pool for run in live if isinstance(run.outcome, Retry)}
+        return frozenset(job.job_id for job in changed)
 
     async def requeue(self, worker_id: UUID, leases: Sequence[tuple[UUID, int]]) -> Committed:
         """Queue jobs again that the worker holds without knowing: the claim's answer never reached it. By job id and
