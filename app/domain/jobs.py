@@ -152,7 +152,7 @@ class AssetSlot:
     """An asset row of a claimed job, waiting for its file."""
 
     id: UUID
-    kind: AssetKind
+    kind: str
     number: int
     prompt: str
 
@@ -163,7 +163,7 @@ class StoredFile:
 
     file_id: UUID
     asset_id: UUID
-    kind: AssetKind
+    kind: str
     bucket: str
     key: str
     url: str
@@ -181,7 +181,7 @@ class StoredFile:
         return {
             "file_id": str(self.file_id),
             "asset_id": str(self.asset_id),
-            "kind": self.kind.value,
+            "kind": str(self.kind),
             "bucket": self.bucket,
             "key": self.key,
             "url": self.url,
@@ -201,7 +201,7 @@ class StoredFile:
         return cls(
             file_id=UUID(value["file_id"]),
             asset_id=UUID(value["asset_id"]),
-            kind=AssetKind(value["kind"]),
+            kind=value["kind"],
             bucket=value["bucket"],
             key=value["key"],
             url=value["url"],

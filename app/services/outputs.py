@@ -56,7 +56,7 @@ class Outputs:
         Raises ClaimLost, ResultRefused, StorageUnavailable.
         """
         key = output_key(slot.kind, run.job.task_id, slot.number, extension)
-        kind = "concept" if slot.kind is AssetKind.CONCEPT else "model"
+        kind = "concept" if slot.kind == AssetKind.CONCEPT else "model"
         file_id, url = await self._put(run, key, path, kind=kind, content_type=content_type)
         preview_id, preview_url, preview_size, preview_sha256 = None, None, None, None
         if preview is not None:
