@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -179,6 +179,12 @@ class JobRecord:
     files: Sequence[dict[str, Any]]
     assets: Sequence[dict[str, Any]]
     events: Sequence[dict[str, Any]]
+
+
+async def params_of(database: Database, request_id: UUID) -> Mapping[str, Any]:
+    """What the client of a request had set."""
+    found: dict[str, Any] = await database.fetchval("select params from makeit3d.requests where id = $1", request_id)
+    return found
 
 
 async def jobs_of(database: Database, request_id: UUID) -> list[UUID]:

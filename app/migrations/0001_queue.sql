@@ -22,6 +22,8 @@ create table makeit3d.requests (
   task_id text collate "C" not null references makeit3d.tasks (id) on delete cascade,
   user_id uuid references auth.users (id) on delete set null,
   operation text not null,
+  -- what the client set of the task type's parameters; inputs as lasting URLs of their objects, which open nothing
+  params jsonb not null default '{}',
   -- what the idempotency key is unique within: the task id, or '' where the client sent none
   scope text collate "C" not null,
   idempotency_key text collate "C" not null,

@@ -17,9 +17,9 @@ with existing as (
   returning id, status, reserved
 ), request as (
   insert into makeit3d.requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash,
-    job_id, retry_of, steps)
+    job_id, retry_of, steps, params)
   select :request_id, task.id, :user_id, :operation, :scope, :idempotency_key, :explicit_key, :body_hash, :job_id,
-    :retry_of, :steps::jsonb
+    :retry_of, :steps::jsonb, :params::jsonb
   from task
   returning id, user_id
 ), planned as (
@@ -73,7 +73,8 @@ with existing as (
   from task, (select id, table_name, status from output union all select id, 'input_assets', status from input)
     as changed
 )
-select existing.id as existing_id, existing.task_id, existing.job_id, existing.body_hash, existing.status, request.id is not null as accepted,
+select existing.id as existing_id, existing.task_id, existing.job_id, existing.body_hash, existing.status,
+  request.id is not null as accepted,
   exists (select from job where job.waiting_for = 'user_limit') as waits
 from (select) as one left join existing on true left join request on true;
 

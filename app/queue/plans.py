@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,7 @@ class RequestPlan:
     inputs: Sequence[CheckedInput] = ()
     retry_of: UUID | None = None
     trace_id: str | None = None  # of the HTTP request, W3C: 32 hex digits
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what was set, in the task type's own words
     steps: Sequence[StepPlan] = ()  # beyond those that ``jobs`` has rows for, where there are more
 
     @property
@@ -71,6 +72,7 @@ class RequestPlan:
             "body_hash": self.body_hash,
             "job_id": self.job_id,
             "retry_of": self.retry_of,
+            "params": dict(self.params),
             "steps": [step.as_json() for step in self.steps],
             "jobs": [_job(job, later=job.step > first, has_next=job.step < last) for job in self.jobs],
             "assets": [_asset(asset, position) for position, asset in enumerate(self.assets)],

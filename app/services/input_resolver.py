@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote
 from uuid import UUID
 
 from app.config import Settings
@@ -54,6 +55,10 @@ class InputResolver:
             if parsed is not None:
                 found[url] = parsed
         return found
+
+    def lasting_url(self, ref: StorageRef) -> str:
+        """The object's URL for who may read it anyway: no token, no key."""
+        return f"{self._settings.supabase_url}/storage/v1/object/authenticated/{ref.bucket}/{quote(ref.key)}"
 
     async def picture(self, url: str, user_id: UUID) -> ResolvedInput:
         """Raises AppError with one of the INPUT_* codes."""

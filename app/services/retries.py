@@ -73,6 +73,7 @@ class Retries:
             task_id=failed.task_id,
             user_id=user_id,
             operation=failed.operation,
+            params=await jobs.params_of(self._database, failed.request_id),
             scope=failed.task_id,
             idempotency_key=f"retry:{failed.request_id}",
             explicit_key=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
@@ -51,7 +53,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """What makes two requests one: a key within a scope, for one body."""
+    """What makes two requests one, a key within a scope for one body, and what is kept of it."""
 
     task_id: str
     user_id: UUID
@@ -59,6 +61,7 @@ class _Identity:
     key: str
     explicit: bool
     body_hash: str
+    params: Mapping[str, Any]  # what is stored of them
 
 
 class Acceptance:
@@ -138,7 +141,8 @@ class Acceptance:
         self, task_type: TaskType[P], params: P, user_id: UUID, task_id: str | None, key: str | None
     ) -> _Identity:
         urls = [url for found in task_type.input_urls(params).values() for url in found]
-        body_hash = task_type.body_hash(params, await self._resolver.objects(urls, user_id))
+        objects = await self._resolver.objects(urls, user_id)
+        body_hash = task_type.body_hash(params, objects)
         own = task_id or str(uuid4())
         return _Identity(
             task_id=own,
@@ -147,6 +151,7 @@ class Acceptance:
             key=f"body:{body_hash}" if key is None else f"key:{key}",
             explicit=key is not None,
             body_hash=body_hash,
+            params=task_type.kept(params, {url: self._resolver.lasting_url(ref) for url, ref in objects.items()}),
         )
 
     async def _accept_new(
@@ -161,6 +166,7 @@ class Acceptance:
             task_id=identity.task_id,
             user_id=identity.user_id,
             operation=task_type.name,
+            params=identity.params,
             scope=identity.scope,
             idempotency_key=identity.key,
             explicit_key=identity.explicit,

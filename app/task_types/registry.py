@@ -90,9 +90,21 @@ class TaskType(Generic[P]):
     def set_fields(self, params: P) -> dict[str, Any]:
         """What was set to something else than its default, in one spelling; inputs are not here, which their objects
         stand for."""
-        urls = {name for item in self.inputs if item.kind != "draft" for name in item.fields}
-        names = self.params.model_fields.keys() - urls
+        names = self.params.model_fields.keys() - self._links()
         return params.model_dump(mode="json", include=names, exclude_defaults=True, exclude_none=True)
+
+    def kept(self, params: P, lasting: Mapping[str, str]) -> dict[str, Any]:
+        """What is stored of a request: what was set, inputs by the URLs that ``lasting`` has for those that were sent.
+
+        A signed URL in a row would open its object to everyone who reads the row.
+        """
+        sent: dict[str, str | list[str] | None] = {name: getattr(params, name) for name in self._links()}
+        links = {
+            name: lasting.get(value) if isinstance(value, str) else [lasting.get(url) for url in value]
+            for name, value in sent.items()
+            if value is not None
+        }
+        return self.set_fields(params) | links
 
     def body_hash(self, params: P, objects: Mapping[str, StorageRef]) -> str:
         """Identifies the request within its task: a repeat has the same one, whatever way the client spelled it.
@@ -107,6 +119,10 @@ class TaskType(Generic[P]):
         }
         body = {"operation": self.name, "fields": self.set_fields(params), "inputs": inputs}
         return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def _links(self) -> set[str]:
+        """The fields that hold URLs."""
+        return {name for item in self.inputs if item.kind != "draft" for name in item.fields}
 
     def least_example(self) -> P:
         """The example without what may be left out: every option has its default."""

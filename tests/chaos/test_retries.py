@@ -121,6 +121,9 @@ async def test_both_steps_run_again_when_the_first_failed(shop: Workshop, retrie
     source = await assets.output_of_step(shop.db, status.request_id, 1)
     assert source is not None
     assert str(made["source_concept_image_id"]) == source["files"][0]["asset_id"]
+    (asked,) = await shop.db.fetch("select params, count(*) from makeit3d.requests group by params")
+    assert asked["count"] == 2
+    assert asked["params"] == {"prompt": "a fox", "input_sketch_asset_url": "a lasting link"}
     await assert_clean(shop)
 
 

@@ -99,9 +99,11 @@ def planned(
         inputs = Inputs({item.key: tuple(pictures)})
     else:
         inputs = Inputs()
-    plan = planner.plan(task_type, task_type.params.model_validate(links | fields), inputs, user_id)
+    params = task_type.params.model_validate(links | fields)
+    plan = planner.plan(task_type, params, inputs, user_id)
     request = _plan(user_id, task_id, plan.jobs, plan.assets, f"key:{uuid4()}")
-    return replace(request, operation=task_type.name, job_id=plan.main_job_id)
+    kept = task_type.kept(params, {"a link": "a lasting link"})
+    return replace(request, operation=task_type.name, params=kept, job_id=plan.main_job_id)
 
 
 def _plan(

@@ -238,3 +238,14 @@ async def test_a_type_of_two_steps_that_the_product_does_not_know(gate: Gateway)
     repeat = {"task_type": "monolith", "task_id": task, "params": {"surface": "carved", "prompt": "a fox"}}
     assert await ask(gate, "/tasks", repeat) == made | {"deduplicated": True}
     assert (await gate.get("/openapi.json")).json()["components"]["schemas"]["Obelisk"]["properties"]["surface"]
+
+
+async def test_a_request_keeps_what_was_set_and_no_link_that_opens_anything(gate: Gateway) -> None:
+    sent = with_links(gate, TYPES["image-to-model"], "a-secret-token") | {"style": None, "prompt": " oak "}
+    task = f"task-{uuid4()}"
+    await ask(gate, "/tasks", {"task_type": "image-to-model", "task_id": task, "params": sent})
+    kept = await gate.db.fetchval("select params from makeit3d.requests where task_id = $1", task)
+    link = f"{gate.services.settings.supabase_url}/storage/v1/object/authenticated/{INPUTS}/{gate.user_id}/a.png"
+    assert kept == {"texture": False, "prompt": "oak", "input_image_asset_urls": [link, link]}
+    # it is a good request of the type again, and the same one
+    assert (await ask(gate, "/tasks", {"task_type": "image-to-model", "task_id": task, "params": kept}))["deduplicated"]
