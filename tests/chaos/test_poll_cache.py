@@ -20,8 +20,8 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from app.ai_clients.registry import pools
 from app.config import child_environment
+from app.container import build_registry
 from app.db import events
 from app.db import pools as pool_rows
 from app.db.pool import Database
@@ -273,7 +273,9 @@ async def world(shared: tuple[str, list[Process]], tmp_path: Path) -> AsyncGener
         ]
         db = await Database.open(settings, application_name="makeit3d test")
         stack.push_async_callback(db.close)
-        await pool_rows.ensure(db, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+        await pool_rows.ensure(
+            db, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
+        )
         users = [await make_user(db) for _ in range(2)]
         notifier = Notifier(db)
         stack.push_async_callback(notifier.aclose)
