@@ -75,7 +75,7 @@ def literal(value: object) -> str:
             return str(value)
         case [str(), *_]:
             return f"array[{', '.join(map(literal, value))}]"
-        case list():
+        case list() | dict():
             return literal(orjson.dumps(value).decode())
         case _:
             return "'" + str(value).replace("'", "''") + "'"
@@ -116,6 +116,31 @@ async def test_hot_statements_read_a_handful_of_pages(crowd: Crowd) -> None:
     worker = await make_worker(db)
     claimed = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
     assert [job.user_id for job in claimed] == [crowd.other] * 3
+
+
+_OF_ANOTHER_TYPE = """
+insert into makeit3d.jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority,
+  fair_tag, status, params)
+select gen_random_uuid(), j.task_id, j.request_id, j.user_id, 1, n, 'of_a_plugin', j.provider, j.pool, j.lane, 50, n,
+  'queued', '{}'
+from makeit3d.jobs j, generate_series($1::integer, $2::integer) as n where j.id = $3
+"""
+
+
+async def test_jobs_of_types_that_a_worker_does_not_handle_cost_it_nothing(db: Database) -> None:
+    plan = await accept(db, image_plan(await make_user(db), "task-plugin-1"))
+    for first in range(0, BLOCKED, 20_000):
+        await db.execute(_OF_ANOTHER_TYPE, first + 1, first + 20_000, plan.job_id)
+    await accept(db, image_plan(await make_user(db), "task-runnable-1"))
+    statement = kernel.queue_of(db).statements.claim
+    types = ["generate_images", "generate_model"]
+    wanted = {"worker_id": UUID(int=1), "lanes": ["normal"], "types": types, "most": 20, "host": "", "time_limits": {}}
+    async with db.transaction() as connection:
+        plan_of_claim = await explain(connection, statement.text, statement.arguments(wanted))
+    assert plan_of_claim["Shared Hit Blocks"] + plan_of_claim["Shared Read Blocks"] <= 2 * MAX_PAGES, plan_of_claim
+    worker = await make_worker(db)
+    claimed = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
+    assert {job.task_id for job in claimed} == {"task-plugin-1", "task-runnable-1"}
 
 
 async def assert_a_scrape_is_bounded(crowd: Crowd) -> None:
