@@ -54,4 +54,4 @@ async def take(database: Database, claim: Claim, pool: str) -> bool | None:
         used = await connection.fetchval(_AHEAD, claim.job_id)
         free = used < slots
         changed = await connection.execute(_TAKE, claim.job_id, claim.worker_id, claim.attempt, free)
-        return free if changed == "UPDATE 1" else None
+        return free if changed == 1 else None

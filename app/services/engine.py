@@ -91,8 +91,7 @@ class Engine:
 
     async def start(self) -> None:
         """Register the process; without a row of its own its jobs would be taken for lost."""
-        with boundary(Boundary.ALIVE):
-            await workers.renew(self._database, self.identity, stopping=False)
+        await workers.renew(self._database, self.identity, stopping=False)
         self._liveness = asyncio.create_task(self._stay_alive())
 
     def wake(self) -> None:
@@ -276,8 +275,7 @@ class Engine:
         while True:
             await asyncio.sleep(self._ttl / 4)
             try:
-                with boundary(Boundary.ALIVE):
-                    await workers.renew(self._database, self.identity, stopping=self._stopping)
+                await workers.renew(self._database, self.identity, stopping=self._stopping)
                 await self._compare_claims()
             except UNREACHABLE as error:
                 log.warning("liveness_not_renewed", error=type(error).__name__)
@@ -342,8 +340,7 @@ class Engine:
         unknown = await workers.running_claims(self._database, self.identity.id) - set(self._runs)
         if unknown:
             await self._release(unknown)
-        with boundary(Boundary.ALIVE):
-            await workers.remove(self._database, self.identity.id)
+        await workers.remove(self._database, self.identity.id)
 
 
 def _key(run: JobRun) -> tuple[UUID, int]:

@@ -109,7 +109,7 @@ async def look_at_plant(db: Database, settings: Settings, name: str) -> Findings
     try:
         async with db.transaction() as connection:
             await connection.execute("set local session_replication_role = replica")
-            changed = await connection.execute(plant_of(name))
+            changed = await connection.driver.execute(plant_of(name))
             assert not changed.endswith(" 0")
             findings = await look(connection, db, settings)
             raise Undo

@@ -57,7 +57,7 @@ def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, Seq
     claim = kernel.queue_of(crowd.db).statements.claim
     wanted = {"worker_id": UUID(int=1), "lanes": lanes, "types": types, "most": 20, "host": "", "time_limits": {}}
     yield "claim", claim.text, claim.arguments(wanted)
-    yield "lanes to ring", workers.CLAIMABLE_LANES, []
+    yield "lanes to ring", workers.CLAIMABLE_LANES.text, []
     if analyzed:  # until then the planner makes a bitmap of all of the user's jobs: of the index alone
         yield "load of a user", user_limits.LOAD, [crowd.flooder, 5, 20, False]
     yield "release", user_limits.RELEASE, [crowd.flooder, 5]
@@ -83,7 +83,7 @@ def literal(value: object) -> str:
 
 async def explain(connection: Connection, statement: str, arguments: Sequence[object]) -> dict[str, Any]:
     """The executed plan; its changes are undone."""
-    undo = connection.transaction()
+    undo = connection.driver.transaction()
     await undo.start()
     given = f"({', '.join(map(literal, arguments))})" if arguments else ""
     try:

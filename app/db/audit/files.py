@@ -123,7 +123,7 @@ where a.status = 'complete' and a.job_id is not null
 async def outputs(connection: Connection, database: Database) -> AsyncGenerator[OutputRow]:
     """Every complete output of the snapshot, a page in memory at a time."""
     statement = _OUTPUTS.format(concepts=database.tables.concepts, models=database.tables.models)
-    async for row in connection.cursor(statement, prefetch=_PAGE):
+    async for row in connection.rows(statement, prefetch=_PAGE):
         values = dict(row)
         values["kind"] = AssetKind(values["kind"])
         yield OutputRow(**values)
@@ -135,7 +135,7 @@ async def manifest(connection: Connection, bucket: str) -> AsyncGenerator[Manife
         "select id, key, state, size, sha256 from makeit3d.files where bucket = $1"
         " and state <> 'removed' and kind <> 'input'"
     )
-    async for row in connection.cursor(statement, bucket, prefetch=_PAGE):
+    async for row in connection.rows(statement, bucket, prefetch=_PAGE):
         yield ManifestRow(**dict(row))
 
 

@@ -32,7 +32,7 @@ async def journal(database: Database, provider: str, *, since: datetime) -> list
     async with database.snapshot() as connection:
         return [
             _row(row)
-            async for row in connection.cursor(
+            async for row in connection.rows(
                 "select id, job_id, kind, state, error_code, provider_task_id, provider_request_id, cost_micros,"
                 " cost_is_estimate, created_at, deadline from makeit3d.provider_calls"
                 " where provider = $1 and created_at >= $2 order by created_at, id",

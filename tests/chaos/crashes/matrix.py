@@ -31,9 +31,10 @@ FIRST_STEP = (Boundary.NEXT_STEP,)
 WITH_PICTURES = (Operation.IMAGE_TO_IMAGE, Operation.IMAGE_TO_MODEL, *BOTH)
 INPUTS = (Boundary.SLOT,)
 # of the worker process, whatever it works on; no task is known yet before a claim
-PROCESS = (
+PROCESS: tuple[str, ...] = (
     Boundary.CLAIM,
-    Boundary.ALIVE,
+    "renew_worker",
+    "bury_workers",
     Boundary.TAKE_BACK,
     Boundary.PROMOTE,
     Boundary.ADOPT,
@@ -121,12 +122,12 @@ def troubles_of(operation: Operation) -> tuple[Trouble, ...]:
 NOBODYS = CrashPoint(Side.BEFORE, Boundary.CLAIM)
 
 
-def points(boundaries: Iterable[Boundary]) -> list[CrashPoint]:
+def points(boundaries: Iterable[str]) -> list[CrashPoint]:
     """Those that know whose they are."""
     return [point for point in all_points(boundaries) if point != NOBODYS]
 
 
-def all_points(boundaries: Iterable[Boundary]) -> list[CrashPoint]:
+def all_points(boundaries: Iterable[str]) -> list[CrashPoint]:
     return [CrashPoint(side, boundary) for boundary in boundaries for side in Side]
 
 
