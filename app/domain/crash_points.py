@@ -20,7 +20,6 @@ class Boundary(StrEnum):
     RING = "ring"  # the bell leaves the process
     # a job
     CLAIM = "claim"
-    ANNOUNCE = "announce"  # the manifest row of a file
     UPLOAD = "upload"
     SETTLE = "settle"  # also begins the next step
     NEXT_STEP = "next_step"  # who may go on now is told

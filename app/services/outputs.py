@@ -88,17 +88,16 @@ class Outputs:
 
     async def _put(self, run: JobRun, key: str, path: Path, *, kind: str, content_type: str) -> tuple[UUID, str]:
         """Announce, upload; the file's id and its lasting URL."""
-        with boundary(Boundary.ANNOUNCE):
-            announced = await files.announce(
-                self._database,
-                run.claim,
-                file_id=uuid4(),
-                bucket=self._bucket,
-                key=key,
-                kind=kind,
-                content_type=content_type,
-                content_key=secrets.token_urlsafe(24),
-            )
+        announced = await files.announce(
+            self._database,
+            run.claim,
+            file_id=uuid4(),
+            bucket=self._bucket,
+            key=key,
+            kind=kind,
+            content_type=content_type,
+            content_key=secrets.token_urlsafe(24),
+        )
         if announced is None:
             await self._ensure_claim(run)
             raise ResultRefused(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")

@@ -15,13 +15,13 @@ BOTH = (Operation.SKETCH_TO_MODEL,)  # a concept, then a model from it
 
 UNKNOWN = ErrorCode.PROVIDER_OUTCOME_UNKNOWN
 
-EVERY_JOB = (
+EVERY_JOB: tuple[str, ...] = (
     Boundary.CLAIM,
     Boundary.INTENT,
     Boundary.SEND,
     Boundary.SUBMITTED,
     Boundary.BREAKER,
-    Boundary.ANNOUNCE,
+    "announce_file",
     Boundary.UPLOAD,
     Boundary.SETTLE,
 )
@@ -103,7 +103,7 @@ class Case:
         return self.trouble.end
 
 
-def boundaries_of(operation: Operation) -> tuple[Boundary, ...]:
+def boundaries_of(operation: Operation) -> tuple[str, ...]:
     """What a job of the operation passes on its way, when all goes well but for the crash."""
     every = (*EVERY_JOB, *INPUTS) if operation in WITH_PICTURES else EVERY_JOB
     if operation in IMAGES:
