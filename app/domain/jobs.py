@@ -87,6 +87,7 @@ class JobPlan:
     chunk: int = 0
     participants: tuple[str, ...] = ()  # names of those who take part when it is accepted and ends
     price: Mapping[str, Any] | None = None  # what it costs its user, frozen
+    items: tuple[str, ...] = ()  # keys of what it works through
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,9 @@ create table makeit3d.jobs (
   -- what it costs its user, frozen when it was accepted, and what it used of that
   price jsonb,
   usage jsonb,
+  -- of what it works through; null where that is not counted
+  items_total integer,
+  items_done integer not null default 0,
   -- later steps of its request wait for it
   has_next boolean not null default false,
   progress smallint not null default 0 check (progress between 0 and 100),
@@ -190,3 +193,16 @@ create index jobs_kept on makeit3d.jobs (kept_call) where kept_call is not null;
 create index jobs_queue on makeit3d.jobs (
   (lane || '/' || pool || '/' || coalesce(waiting_for, '') || case when resume then '/resume' else '' end), created_at)
   where status = 'queued';
+
+-- What a job works through, one row each; a bad one fails no job.
+create table makeit3d.job_items (
+  job_id uuid not null references makeit3d.jobs (id) on delete cascade,
+  key text collate "C" not null,
+  position integer not null,
+  status text not null default 'pending' check (status in ('pending', 'done', 'skipped', 'failed')),
+  error_code text,
+  error_message text,
+  output jsonb,
+  updated_at timestamptz not null default now(),
+  primary key (job_id, key)
+) with (fillfactor = 80);

@@ -232,6 +232,13 @@ create function makeit3d.asset_event(task_id text, asset_id uuid, table_name tex
     'asset_url', asset_url, 'error_code', error_code)
 $$;
 
+-- What readers are told of an item of a job.
+create function makeit3d.item_event(task_id text, job_id uuid, key text, status text, error_code text, output jsonb)
+returns jsonb language sql stable as $$
+  select jsonb_build_object('task_id', task_id, 'job_id', job_id, 'key', key, 'status', status,
+    'error_code', error_code, 'output', output)
+$$;
+
 -- Whatever changes a job that readers see tells them of it, in the same statement: no path can forget to.
 create function makeit3d.tell_of_jobs() returns trigger language plpgsql as $$
 begin

@@ -29,7 +29,7 @@ with existing as (
     end as waiting_for
   from jsonb_to_recordset(:jobs::jsonb) as p(id uuid, step smallint, chunk integer, type text, provider text, pool text,
     lane text, priority smallint, estimate_micros bigint, params jsonb, later boolean, has_next boolean, retry_of uuid,
-    paid boolean, participants text[], price jsonb, kept_call uuid, kept_host text, kept_until timestamptz,
+    paid boolean, participants text[], price jsonb, items text[], kept_call uuid, kept_host text, kept_until timestamptz,
     kept_pictures smallint[])
 ), ready as (
   select p.id, request.user_id, p.lane, p.pool, p.priority, p.step as position
@@ -37,12 +37,15 @@ with existing as (
 ), {tagged}, job as (
   insert into makeit3d.jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority,
     fair_tag, status, waiting_for, estimate_micros, params, has_next, retry_of, resume, calls_done, participants, price,
-    trace_id, kept_call, kept_host, kept_until, kept_pictures)
+    items_total, trace_id, kept_call, kept_host, kept_until, kept_pictures)
   select p.id, task.id, request.id, :user_id, p.step, p.chunk, p.type, p.provider, p.pool, p.lane, p.priority,
     coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params, p.has_next, p.retry_of, p.paid,
-    p.paid, coalesce(p.participants, '{}'), p.price, :trace_id, p.kept_call, p.kept_host, p.kept_until, p.kept_pictures
+    p.paid, coalesce(p.participants, '{}'), p.price, cardinality(p.items), :trace_id, p.kept_call, p.kept_host, p.kept_until, p.kept_pictures
   from task, request, planned p left join tagged on tagged.id = p.id
   returning id, task_id, request_id, user_id, type, step, status, progress, waiting_for, error_code
+), item as (
+  insert into makeit3d.job_items (job_id, key, position)
+  select p.id, i.key, i.position from request, planned p, unnest(p.items) with ordinality as i(key, position)
 ), plan as (
   select a.*, row_number() over (partition by a.kind order by a.position) - 1 + (task.reserved ->> a.kind)::integer
     - (:reserved::jsonb ->> a.kind)::integer as number

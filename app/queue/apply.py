@@ -19,12 +19,17 @@ class Follower:
         self._statements = statements
         self._participants = participants
 
-    async def apply(self, tx: Tx, changed: Sequence[Changed], *, files: Rows = (), missing: Rows = ()) -> list[Changed]:
-        """Let everything follow; all jobs that changed, those that hung on the given ones included. ``files`` are
-        stored outputs of completed jobs, ``missing`` their outputs without a file."""
+    async def apply(
+        self, tx: Tx, changed: Sequence[Changed], *, files: Rows = (), missing: Rows = (), items: Rows = ()
+    ) -> list[Changed]:
+        """Let everything follow; all jobs that changed, those that hung on the given ones included.
+
+        Of completed jobs: ``files`` are stored outputs, ``missing`` outputs without a file, ``items`` what they worked
+        through.
+        """
         if not changed:
             return []
-        await self._end_outputs(tx, changed, files, missing)
+        await self._end_outputs(tx, changed, files, missing, items)
         dependents = await self._advance_steps(tx, changed)
         await self._end_outputs(tx, dependents)
         every = [*changed, *dependents]
@@ -45,7 +50,9 @@ class Follower:
                 tx.committed.free(job.pool, job.user_id)
         return every
 
-    async def _end_outputs(self, tx: Tx, changed: Sequence[Changed], files: Rows = (), missing: Rows = ()) -> None:
+    async def _end_outputs(
+        self, tx: Tx, changed: Sequence[Changed], files: Rows = (), missing: Rows = (), items: Rows = ()
+    ) -> None:
         ended = [
             {
                 "job_id": str(job.job_id),
@@ -57,8 +64,10 @@ class Follower:
             for job in changed
             if job.new in (JobStatus.FAILED, JobStatus.CANCELED)
         ]
-        if files or missing or ended:
-            await self._statements.finish_outputs.execute(tx.connection, files=list(files), ended=[*missing, *ended])
+        if files or missing or ended or items:
+            await self._statements.finish_outputs.execute(
+                tx.connection, files=list(files), ended=[*missing, *ended], items=list(items)
+            )
 
     async def _advance_steps(self, tx: Tx, changed: Sequence[Changed]) -> list[Changed]:
         """Start what waited for these jobs, or end it with them; the jobs that ended."""

@@ -101,6 +101,7 @@ def _job(job: JobPlan, *, later: bool, has_next: bool) -> dict[str, Any]:
         "retry_of": None if job.retry_of is None else str(job.retry_of),
         "paid": job.keeps_paid_work,
         "participants": list(job.participants),
+        "items": list(job.items) or None,
         "price": None if job.price is None else dict(job.price),
     } | ({} if job.kept is None else job.kept.as_json())
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from app.domain.jobs import Completed, Deferred, Failed, HandedBack, KeptResult, Outcome, Retry, Settlement
+from app.domain.jobs import Completed, Deferred, Failed, HandedBack, ItemEnd, KeptResult, Outcome, Retry, Settlement
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
 
@@ -25,16 +26,18 @@ def run_columns(run: Settlement) -> dict[str, Any]:
         "error_message": None,
         "output": None,
         "usage": None,
+        "items": 0,
         "drops_kept": False,
     } | _outcome_columns(run.outcome)
 
 
 def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
     match outcome:
-        case Completed(files=files, provider_task_id=task, kept=kept, output=own, usage=usage):
+        case Completed(files=files, provider_task_id=task, kept=kept, output=own, usage=usage, items=items):
             output = {**own, "files": [file.as_json() for file in files], "provider_task_id": task}
             usage = None if usage is None else dict(usage)
-            return {"status": "completed", "output": output, "usage": usage, "drops_kept": True} | _kept(kept)
+            columns = {"status": "completed", "output": output, "usage": usage, "items": len(items)}
+            return columns | {"drops_kept": True} | _kept(kept)
         case Failed(error=error, message=message, kept=kept):
             # whatever else ends the job, what is kept for it stays for the next one
             gone = error is ErrorCode.PAID_RESULT_GONE
@@ -72,6 +75,28 @@ def stored_files(run: Settlement) -> list[dict[str, Any]]:
         return []
     task = run.outcome.provider_task_id
     return [file.as_json() | {"provider_task_id": task} for file in run.outcome.files]
+
+
+def item_rows(items: Sequence[ItemEnd]) -> list[dict[str, Any]]:
+    """Of ``record_items``; with the job's id, of ``finish_outputs``."""
+    return [
+        {
+            "key": item.key,
+            "position": position,
+            "status": item.status,
+            "error_code": None if item.error is None else item.error.code,
+            "error_message": item.message,
+            "output": dict(item.output),
+        }
+        for position, item in enumerate(items, 1)
+    ]
+
+
+def ended_items(run: Settlement) -> list[dict[str, Any]]:
+    """Rows of ``finish_outputs``: the items of a completed job."""
+    if not isinstance(run.outcome, Completed):
+        return []
+    return [row | {"job_id": str(run.job.claim.job_id)} for row in item_rows(run.outcome.items)]
 
 
 def missing_outputs(run: Settlement) -> list[dict[str, Any]]:

@@ -67,6 +67,7 @@ class Statements:
         self.lock_own_task = found["lock_own_task"]
         self.finish_jobs = found["finish_jobs"]
         self.finish_outputs = found["finish_outputs"]
+        self.record_items = found["record_items"]
         self.advance_steps = found["advance_steps"]
         self.roll_up = found["roll_up"]
         self.requeue_jobs = found["requeue_jobs"]

@@ -17,14 +17,14 @@ import asyncpg
 from app.db import user_limits
 from app.db.assets import UnknownUser
 from app.db.pool import Connection, Database
-from app.domain.jobs import AssetSlot, Claim, ClaimedJob, KeptResult, Lane, Retry, Settlement
+from app.domain.jobs import AssetSlot, Claim, ClaimedJob, ItemEnd, KeptResult, Lane, Retry, Settlement
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
 from app.queue.apply import Follower
 from app.queue.contracts import AssetKinds, Changed, Committed, Participants, Refused, Transition, Tx
 from app.queue.plans import RequestPlan
-from app.queue.runs import missing_outputs, run_columns, stored_files
+from app.queue.runs import ended_items, item_rows, missing_outputs, run_columns, stored_files
 from app.queue.statements import Statements
 
 OVERDUE_MESSAGE = "The job took longer than it may. What it paid for is followed to its end."
@@ -243,10 +243,27 @@ class Queue:
             changed,
             files=[file for run in live for file in stored_files(run)],
             missing=[missing for run in live for missing in missing_outputs(run)],
+            items=[item for run in live for item in ended_items(run)],
         )
         # the next attempt waits, and its slot does not
         tx.committed.capacity |= {run.job.pool for run in live if isinstance(run.outcome, Retry)}
         return frozenset(job.job_id for job in changed)
+
+    async def record_items(self, lease: Claim, items: Sequence[ItemEnd]) -> Committed | None:
+        """Items of a running job that ended, with their events and the job's progress; None when the lease is lost."""
+        statement = self.statements.record_items
+        row = await self.database.fetchrow(
+            statement.text,
+            *statement.arguments(
+                {
+                    "job_id": lease.job_id,
+                    "worker_id": lease.worker_id,
+                    "attempt": lease.attempt,
+                    "items": item_rows(items),
+                }
+            ),
+        )
+        return None if row is None else Committed(tasks={(row["task_id"], row["user_id"])})
 
     async def requeue(self, worker_id: UUID, leases: Sequence[tuple[UUID, int]]) -> Committed:
         """Queue jobs again that the worker holds without knowing: the claim's answer never reached it. By job id and

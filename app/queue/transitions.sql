@@ -35,11 +35,13 @@ update makeit3d.jobs j set
   kept_host = coalesce(o.kept_host, case when not o.drops_kept then j.kept_host end),
   kept_until = coalesce(o.kept_until, case when not o.drops_kept then j.kept_until end),
   kept_pictures = coalesce(o.kept_pictures, case when not o.drops_kept then j.kept_pictures end),
+  items_done = case when o.status = 'completed' then coalesce(j.items_total, o.items) else j.items_done end,
+  items_total = case when o.status = 'completed' then coalesce(j.items_total, nullif(o.items, 0)) else j.items_total end,
   progress = case when o.status = 'completed' then 100 when o.start_over then 0 else j.progress end,
   finished_at = case when o.status = 'queued' then null else now() end
 from jsonb_to_recordset(:runs::jsonb) as o(id uuid, worker_id uuid, attempt integer, status text, delay float8,
   waiting_for text, failed integer, deferred integer, start_over boolean, error_code text, error_message text,
-  output jsonb, usage jsonb, kept_call uuid, kept_host text, kept_until timestamptz, kept_pictures smallint[],
+  output jsonb, usage jsonb, items integer, kept_call uuid, kept_host text, kept_until timestamptz, kept_pictures smallint[],
   drops_kept boolean)
 where j.id = o.id and j.worker_id = o.worker_id and j.attempt = o.attempt and j.status = 'running'
 returning makeit3d.changed(j, 'running') as changed;

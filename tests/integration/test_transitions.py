@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from app.db.pool import Database
-from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, HandedBack, Outcome, Retry, Settlement
+from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, HandedBack, ItemEnd, Outcome, Retry, Settlement
 from app.domain.statuses import JobStatus
 from app.errors import AppError, ErrorCode
 from app.outputs.kinds import KINDS
@@ -21,6 +21,8 @@ from app.queue.states import TRANSITIONS, Transition
 from app.queue.transitions import Queue, TaskOwnedByAnother
 
 from tests.integration.factories import image_plan, make_user, make_worker, model_plan, sketch_plan
+
+TYPES = ("generate_images", "generate_model")
 
 LEDGER = """
 create table ledger (job_id uuid primary key, accepted_at timestamptz, ended_at timestamptz, by text, old text,
@@ -73,7 +75,7 @@ class Harness:
 
     async def claim(self, *, limit: int = 100) -> tuple[ClaimedJob, ...]:
         worker = await make_worker(self.db)
-        return (await self.queue.claim(worker_id=worker.id, lanes=worker.lanes, limit=limit)).jobs
+        return (await self.queue.claim(worker_id=worker.id, lanes=worker.lanes, limit=limit, types=TYPES)).jobs
 
     async def accept_and_claim(self, plan: RequestPlan) -> ClaimedJob:
         await self.accept(plan)
@@ -321,7 +323,7 @@ async def test_a_batch_takes_few_round_trips(harness: Harness, counted: Counted,
         assert statements(counted) == (4 if participants else 1)
     worker = await make_worker(harness.db)
     statements(counted)
-    claimed = await harness.queue.claim(worker_id=worker.id, lanes=worker.lanes, limit=100)
+    claimed = await harness.queue.claim(worker_id=worker.id, lanes=worker.lanes, limit=100, types=TYPES)
     assert statements(counted) == 1
     assert len(claimed.jobs) == 6
     outcomes = [Completed(), Completed(), Failed(ErrorCode.INTERNAL_ERROR, "broken")]
@@ -338,3 +340,38 @@ async def test_a_batch_of_single_steps_takes_one_round_trip_less(harness: Harnes
     statements(counted)
     await harness.queue.finish([Settlement(job, Completed()) for job in claimed])
     assert statements(counted) <= 6
+
+
+# --- what a job works through ----------------------------------------------------------------------------------------
+
+
+async def test_items_are_told_as_they_end_and_fail_no_job(harness: Harness) -> None:
+    plan = image_plan(harness.user, "task-items-001")
+    await harness.accept(replace(plan, jobs=[replace(job, items=("a", "b", "c")) for job in plan.jobs]))
+    (job,) = await harness.claim()
+    recorded = await harness.queue.record_items(job.claim, [ItemEnd("a", "done", output={"width": 3})])
+    assert recorded is not None
+    assert recorded.tasks == {(job.task_id, harness.user)}
+    row = await harness.db.fetchrow("select items_total, items_done, progress from makeit3d.jobs")
+    assert row is not None
+    assert tuple(row) == (3, 1, 33)
+    stale = replace(job.claim, attempt=job.claim.attempt + 1)
+    assert await harness.queue.record_items(stale, [ItemEnd("b", "done")]) is None
+    ends = (ItemEnd("a", "done", output={"width": 3}), ItemEnd("b", "skipped"))
+    broken = ItemEnd("c", "failed", ErrorCode.INPUT_NOT_IMAGE, "not an image")
+    assert await harness.finish(job, Completed(items=(*ends, broken)))
+    items = await harness.db.fetch("select key, status, error_code from makeit3d.job_items order by position")
+    assert [tuple(item) for item in items] == [
+        ("a", "done", None),
+        ("b", "skipped", None),
+        ("c", "failed", "input_not_image"),
+    ]
+    told = await harness.db.fetch("select payload from makeit3d.events where type = 'item_update' order by id")
+    assert [(event["payload"]["key"], event["payload"]["status"]) for event in told] == [
+        ("a", "done"),
+        ("b", "skipped"),
+        ("c", "failed"),
+    ]
+    row = await harness.db.fetchrow("select status, items_total, items_done, progress from makeit3d.jobs")
+    assert row is not None
+    assert tuple(row) == ("completed", 3, 3, 100)
