@@ -1,4 +1,4 @@
--- name: accept
+-- name: accept_request
 -- Task, request, jobs, outputs and events of one request, or nothing: the request that is stored under its key, or
 -- the word that its task belongs to somebody else. Rows that outputs are made from are locked first: clients may delete
 -- theirs at any moment, and the foreign key would refuse the whole request.
@@ -82,6 +82,7 @@ select existing.id as existing_id, existing.task_id, existing.job_id, existing.b
 from (select) as one left join existing on true left join request on true;
 
 -- name: look_up
+-- Whether the task is somebody else's, and the live request under the key.
 select exists (select from makeit3d.tasks where id = :task_id and user_id is distinct from :user_id) as task_is_foreign,
   r.id, r.task_id, r.job_id, r.body_hash, r.status
 from (select) as one left join makeit3d.requests r

@@ -65,8 +65,8 @@ class Follower:
             if job.new in (JobStatus.FAILED, JobStatus.CANCELED)
         ]
         if files or missing or ended or items:
-            await self._statements.finish_outputs.execute(
-                tx.connection, files=list(files), ended=[*missing, *ended], items=list(items)
+            await tx.connection.execute(
+                self._statements.finish_outputs, files=list(files), ended=[*missing, *ended], items=list(items)
             )
 
     async def _advance_steps(self, tx: Tx, changed: Sequence[Changed]) -> list[Changed]:
@@ -74,8 +74,8 @@ class Follower:
         before = [job for job in changed if job.has_next and job.new in (JobStatus.COMPLETED, JobStatus.FAILED)]
         if not before:
             return []
-        rows = await self._statements.advance_steps.fetch(
-            tx.connection,
+        rows = await tx.connection.fetch(
+            self._statements.advance_steps,
             completed=[job.request_id for job in before if job.new is JobStatus.COMPLETED],
             failed=[
                 {
@@ -93,8 +93,8 @@ class Follower:
         ]
 
     async def _roll_up(self, tx: Tx, changed: Sequence[Changed]) -> None:
-        await self._statements.roll_up.execute(
-            tx.connection,
+        await tx.connection.execute(
+            self._statements.roll_up,
             request_ids=list({job.request_id for job in changed}),
             task_ids=sorted({job.task_id for job in changed}),
         )

@@ -1,4 +1,4 @@
--- name: claim
+-- name: claim_jobs
 -- Up to :most jobs of the lanes, in order of the lanes, with their outputs; in one round trip. makeit3d.pick_jobs locks
 -- and chooses; a job that was accepted after this statement began is left to the next claim, with its outputs.
 with picked as materialized (

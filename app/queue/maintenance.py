@@ -54,10 +54,10 @@ async def sweep(
     committed = tx.committed
 
     async def lost_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
-        return await queue.statements.lost_jobs.fetch(tx.connection, most=_AT_A_TIME)
+        return await tx.connection.fetch(queue.statements.lost_jobs, most=_AT_A_TIME)
 
     async def overdue_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
-        return await queue.statements.overdue_jobs.fetch(tx.connection, patience_seconds=ttl_seconds, most=_AT_A_TIME)
+        return await tx.connection.fetch(queue.statements.overdue_jobs, patience_seconds=ttl_seconds, most=_AT_A_TIME)
 
     taken = await _expire(
         queue, committed, lost_jobs, lambda tx, ids: queue.expire_leases(tx, ids, max_crashes=max_crashes)
@@ -80,8 +80,8 @@ async def expire_stranded(queue: Queue, *, max_wait_seconds: float) -> tuple[lis
     committed = Committed()
 
     async def stranded_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
-        return await queue.statements.stranded_jobs.fetch(
-            tx.connection, max_wait_seconds=max_wait_seconds, most=_AT_A_TIME
+        return await tx.connection.fetch(
+            queue.statements.stranded_jobs, max_wait_seconds=max_wait_seconds, most=_AT_A_TIME
         )
 
     return await _expire(queue, committed, stranded_jobs, queue.expire_stranded), committed

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.db.fair_tags import tagging
 from app.db.pool import AssetTables
+from app.db.sql import Statement, parse
 from app.queue.contracts import AssetKinds
-from app.queue.named import load
 
 _UNFINISHED = "('pending', 'processing')"
 _SOURCES = {"source_concept_image_id": "concept_images", "source_model_id": "models"}
@@ -59,10 +60,15 @@ class Statements:
             "insert_outputs": _insert(every),
             "sources": _sources(tables),
         }
-        found = load("transitions.sql", "accept.sql", "claim.sql", "outputs.sql", fragments=fragments)
-        self.accept = found["accept"]
+        found: dict[str, Statement] = {}
+        for name in ("transitions.sql", "accept.sql", "claim.sql", "outputs.sql"):
+            text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+            for fragment, value in fragments.items():
+                text = text.replace(f"{{{fragment}}}", value)
+            found |= parse(text)
+        self.accept = found["accept_request"]
         self.look_up = found["look_up"]
-        self.claim = found["claim"]
+        self.claim = found["claim_jobs"]
         self.lock_tasks = found["lock_tasks"]
         self.lock_own_task = found["lock_own_task"]
         self.finish_jobs = found["finish_jobs"]

@@ -123,8 +123,7 @@ class Queue:
                 return await self.database.in_transaction(
                     lambda connection: self._accept_within(connection, plan, limits)
                 )
-            statement, arguments = self.statements.accept, plan.arguments(None)
-            row = await self.database.fetchrow(statement.text, *statement.arguments(arguments))
+            row = await self.database.fetchrow(self.statements.accept, **plan.arguments(None))
             return self._accepted(row, plan, Committed())
         except Refused as refused:
             raise AppError(refused.code, refused.detail, refused.retry_after, refused.extra) from refused
@@ -146,7 +145,7 @@ class Queue:
             load = await user_limits.load(connection, plan.user_id, limits)
             estimate = sum(job.estimate_micros for job in plan.jobs)
             permits = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
-        row = await self.statements.accept.fetchrow(connection, **plan.arguments(permits))
+        row = await connection.fetchrow(self.statements.accept, **plan.arguments(permits))
         accepted = self._accepted(row, plan, tx.committed)
         for participant in self.participants:
             jobs = plan.accepted_jobs(participant.name)
@@ -171,12 +170,8 @@ class Queue:
 
     async def look_up(self, *, task_id: str, user_id: UUID, scope: str, idempotency_key: str) -> LookUp:
         """Whether the task belongs to somebody else, and the live request under the key, if there is one."""
-        statement = self.statements.look_up
         row = await self.database.fetchrow(
-            statement.text,
-            *statement.arguments(
-                {"task_id": task_id, "user_id": user_id, "scope": scope, "idempotency_key": idempotency_key}
-            ),
+            self.statements.look_up, task_id=task_id, user_id=user_id, scope=scope, idempotency_key=idempotency_key
         )
         assert row is not None  # noqa: S101 - the statement has one row
         existing = None
@@ -199,19 +194,14 @@ class Queue:
         """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker that handles ``types``; one that
         runs alone is claimed alone. ``host`` is the worker's: what is kept on its disk runs there. ``time_limits`` are
         in seconds, by job type; a type without one has none. One round trip."""
-        statement = self.statements.claim
         rows = await self.database.fetch(
-            statement.text,
-            *statement.arguments(
-                {
-                    "worker_id": worker_id,
-                    "lanes": list(lanes),
-                    "types": list(types),
-                    "most": limit,
-                    "host": host,
-                    "time_limits": dict(time_limits or {}),
-                }
-            ),
+            self.statements.claim,
+            worker_id=worker_id,
+            lanes=list(lanes),
+            types=list(types),
+            most=limit,
+            host=host,
+            time_limits=dict(time_limits or {}),
         )
         taken = [row for row in rows if row["id"] is not None]
         first = rows[0]
@@ -233,8 +223,8 @@ class Queue:
     async def finish_within(self, tx: Tx, runs: Sequence[Settlement]) -> frozenset[UUID]:
         """The jobs that were finished or requeued. The caller holds the locks of their tasks."""
         by_job = {run.job.claim.job_id: run for run in runs}
-        rows = await self.statements.finish_jobs.fetch(
-            tx.connection, runs=[run_columns(run) for run in by_job.values()]
+        rows = await tx.connection.fetch(
+            self.statements.finish_jobs, runs=[run_columns(run) for run in by_job.values()]
         )
         changed = [_finished(row) for row in rows]
         live = [by_job[job.job_id] for job in changed]
@@ -251,17 +241,12 @@ class Queue:
 
     async def record_items(self, lease: Claim, items: Sequence[ItemEnd]) -> Committed | None:
         """Items of a running job that ended, with their events and the job's progress; None when the lease is lost."""
-        statement = self.statements.record_items
         row = await self.database.fetchrow(
-            statement.text,
-            *statement.arguments(
-                {
-                    "job_id": lease.job_id,
-                    "worker_id": lease.worker_id,
-                    "attempt": lease.attempt,
-                    "items": item_rows(items),
-                }
-            ),
+            self.statements.record_items,
+            job_id=lease.job_id,
+            worker_id=lease.worker_id,
+            attempt=lease.attempt,
+            items=item_rows(items),
         )
         return None if row is None else Committed(tasks={(row["task_id"], row["user_id"])})
 
@@ -270,10 +255,13 @@ class Queue:
         attempt."""
         async with self.transaction() as tx:
             ids = [job_id for job_id, _ in leases]
-            tasks = await self.statements.tasks_of.fetch(tx.connection, job_ids=ids)
+            tasks = await tx.connection.fetch(self.statements.tasks_of, job_ids=ids)
             await self.lock_tasks(tx, [row["task_id"] for row in tasks])
-            rows = await self.statements.requeue_jobs.fetch(
-                tx.connection, worker_id=worker_id, job_ids=ids, attempts=[attempt for _, attempt in leases]
+            rows = await tx.connection.fetch(
+                self.statements.requeue_jobs,
+                worker_id=worker_id,
+                job_ids=ids,
+                attempts=[attempt for _, attempt in leases],
             )
             await self._follower.apply(tx, _changed(rows, Transition.REQUEUE))
         return tx.committed
@@ -284,7 +272,7 @@ class Queue:
         """End all unfinished jobs and outputs of the task at once. Open provider calls stay open: they are polled on
         and their cost is recorded. None when the task is not the user's."""
         async with self.transaction() as tx:
-            if await self.statements.lock_own_task.fetchval(tx.connection, task_id=task_id, user_id=user_id) is None:
+            if await tx.connection.fetchval(self.statements.lock_own_task, task_id=task_id, user_id=user_id) is None:
                 return None
             jobs = await self._end(tx, [task_id], Transition.CANCEL)
         return Canceled(tuple(sorted({job.pool for job in jobs})), tx.committed)
@@ -294,7 +282,7 @@ class Queue:
         committed = Committed()
         while True:
             async with self.transaction() as tx:
-                rows = await self.statements.unfinished_tasks_of.fetch(tx.connection, user_id=user_id, most=_AT_A_TIME)
+                rows = await tx.connection.fetch(self.statements.unfinished_tasks_of, user_id=user_id, most=_AT_A_TIME)
                 tasks = [row["id"] for row in rows]
                 await self.lock_tasks(tx, tasks)
                 await self._end(tx, tasks, Transition.ERASE)
@@ -303,8 +291,8 @@ class Queue:
                 return committed
 
     async def _end(self, tx: Tx, task_ids: Sequence[str], by: Transition) -> list[Changed]:
-        rows = await self.statements.cancel_jobs.fetch(
-            tx.connection, task_ids=list(task_ids), error_code=ErrorCode.CANCELED.code
+        rows = await tx.connection.fetch(
+            self.statements.cancel_jobs, task_ids=list(task_ids), error_code=ErrorCode.CANCELED.code
         )
         return await self._follower.apply(tx, _changed(rows, by))
 
@@ -313,8 +301,8 @@ class Queue:
     async def expire_leases(self, tx: Tx, lost: Sequence[UUID], *, max_crashes: int) -> list[Changed]:
         """Take running jobs back from workers that are gone: those that were there at too many crashes fail. The caller
         holds the locks of their tasks."""
-        rows = await self.statements.expire_leases.fetch(
-            tx.connection,
+        rows = await tx.connection.fetch(
+            self.statements.expire_leases,
             job_ids=list(lost),
             max_crashes=max_crashes,
             error_code=ErrorCode.WORKER_CRASHED.code,
@@ -325,8 +313,8 @@ class Queue:
     async def expire_deadlines(self, tx: Tx, overdue: Sequence[UUID], *, patience_seconds: float) -> list[Changed]:
         """Fail running jobs whose deadline passed that long ago. Open calls stay open: they are polled on and their
         cost is recorded. The caller holds the locks of their tasks."""
-        rows = await self.statements.expire_deadlines.fetch(
-            tx.connection,
+        rows = await tx.connection.fetch(
+            self.statements.expire_deadlines,
             job_ids=list(overdue),
             patience_seconds=patience_seconds,
             error_code=ErrorCode.DEADLINE_EXCEEDED.code,
@@ -337,8 +325,8 @@ class Queue:
     async def expire_stranded(self, tx: Tx, stranded: Sequence[UUID]) -> list[Changed]:
         """Fail jobs that an open breaker has kept waiting for too long, with its reason. The caller holds the locks of
         their tasks."""
-        rows = await self.statements.expire_stranded.fetch(
-            tx.connection, job_ids=list(stranded), error_message=_OUTAGE_MESSAGE
+        rows = await tx.connection.fetch(
+            self.statements.expire_stranded, job_ids=list(stranded), error_message=_OUTAGE_MESSAGE
         )
         return await self._follower.apply(tx, _changed(rows, Transition.EXPIRE))
 
@@ -350,7 +338,7 @@ class Queue:
             yield Tx(connection, Committed())
 
     async def lock_tasks(self, tx: Tx, task_ids: Collection[str]) -> None:
-        await self.statements.lock_tasks.execute(tx.connection, task_ids=sorted(set(task_ids)))
+        await tx.connection.execute(self.statements.lock_tasks, task_ids=sorted(set(task_ids)))
 
 
 def _changed(rows: Sequence[asyncpg.Record], by: Transition) -> list[Changed]:

@@ -6,9 +6,11 @@
 select t.id from makeit3d.tasks t where t.id = any(:task_ids) order by t.id for no key update;
 
 -- name: lock_own_task
+-- None where the task is not the user's.
 select t.id from makeit3d.tasks t where t.id = :task_id and t.user_id = :user_id for no key update;
 
 -- name: unfinished_tasks_of
+-- Tasks of a user that have something to end.
 select t.id from makeit3d.tasks t where t.user_id = :user_id
   and exists (select from makeit3d.jobs j where j.task_id = t.id and j.status in ('queued', 'running'))
 order by t.id limit :most;
@@ -47,6 +49,7 @@ where j.id = o.id and j.worker_id = o.worker_id and j.attempt = o.attempt and j.
 returning makeit3d.changed(j, 'running') as changed;
 
 -- name: tasks_of
+-- Tasks of jobs that a worker is said to hold.
 select distinct j.task_id from makeit3d.jobs j where j.id = any(:job_ids::uuid[]);
 
 -- name: requeue_jobs
@@ -66,6 +69,7 @@ where before.id = j.id and j.task_id = any(:task_ids) and j.status in ('queued',
 returning makeit3d.changed(j, before.status) as changed;
 
 -- name: overdue_jobs
+-- Running jobs whose deadline passed that long ago.
 select j.id, j.task_id from makeit3d.jobs j
 where j.status = 'running' and j.deadline < now() - make_interval(secs => :patience_seconds::float8)
 order by j.deadline limit :most;

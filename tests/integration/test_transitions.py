@@ -302,7 +302,7 @@ async def counted(harness: Harness) -> Counted:
     await harness.queue.finish([Settlement(job, Completed()) for job in await harness.claim()])
     await harness.queue.finish([Settlement(j, Failed(ErrorCode.CANCELED, "")) for j in await harness.claim()])
     async with harness.db.transaction() as connection:
-        connection.add_query_logger(counted)
+        connection.driver.add_query_logger(counted)
     counted.statements.clear()
     return counted
 

@@ -16,7 +16,7 @@ import app
 import app.db
 
 ROOT = Path(next(iter(app.__path__))).parent
-ENGINE = ("app/services", "app/tasks", "app/job_types")
+ENGINE = ("app/services", "app/tasks", "app/job_types", "app/task_types")
 
 # statements that change something: not "for update", "no key update" or "updated_at"
 _WRITING = re.compile(
