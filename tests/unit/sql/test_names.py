@@ -24,7 +24,7 @@ def test_names_are_those_of_the_module(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_text_can_be_made(path: Path) -> None:
     for statement in load(str(path)).values():
-        assert "{" not in TEXTS.of(statement)
+        assert re.search(r"\{[a-z_]+\}", TEXTS.of(statement)) is None
 
 
 def test_a_name_stands_for_one_statement() -> None:
