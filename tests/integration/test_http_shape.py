@@ -90,6 +90,8 @@ async def test_head_is_served_where_get_is(gate: Gateway) -> None:
     assert (only_post.status_code, only_post.headers["allow"]) == (405, "POST")
     only_get = await gate.post("/problems", json={})
     assert (only_get.status_code, only_get.headers["allow"]) == (405, "GET, HEAD")
+    both = await gate.http.put("/tasks")
+    assert (both.status_code, both.headers["allow"]) == (405, "GET, HEAD, POST")
     tag = (await gate.get(f"/tasks/{TASK}/status")).headers["etag"]
     same = await gate.http.head(f"/tasks/{TASK}/status", headers=gate.headers() | {"If-None-Match": tag})
     assert same.status_code == 304
