@@ -111,6 +111,25 @@ def test_sketch_to_model_is_a_concept_and_a_model(user: User) -> None:
     assert whole["result"]["model_url"].endswith(f"/models/{task}/model.glb")
 
 
+def test_the_common_door_leads_to_the_same_work(user: User, gateway: Gateway) -> None:
+    listed = user.http.get("/task-types").json()["task_types"]
+    assert len(listed) >= 6
+    params = {"input_sketch_asset_url": user.put_input(sample("horse.png")), "prompt": "a wooden toy horse"}
+    before = len(gateway.paid())
+    body = accepted(user.post("/tasks", {"task_type": "sketch-to-model", "params": params}))
+    task = body["task_id"]  # made for the client
+    status = user.finished(body["job_id"])
+    assert status["status"] == "complete"
+    assert status["operation"] == "sketch-to-model"
+    assert status["result"]["model_url"].endswith(f"/models/{task}/model.glb")
+    assert len(gateway.paid()) == before + 2
+    # here the client names the task, so the body is the key, through whichever door it comes
+    own = new_task()
+    first = accepted(user.post("/tasks", {"type": "sketch_to_model", "input": params, "task_id": own}))
+    again = accepted(user.post("/generate/sketch-to-model", {"task_id": own, **params}))
+    assert again == first | {"deduplicated": True, "status": again["status"]}
+
+
 def test_refine_by_draft_and_by_model_file(user: User) -> None:
     task = new_task()
     draft = user.finished(

@@ -38,6 +38,12 @@ def test_no_file_of_the_product_names_it() -> None:
     assert build_task_types().find(OBELISK.name) is None
 
 
+def test_the_document_shows_it_whole() -> None:
+    here = Path(__file__).parent
+    shown = (here.parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert (here / "obelisk.py").read_text(encoding="utf-8") in shown
+
+
 def test_its_steps_become_jobs_and_rows(planner: Planner) -> None:
     params = Obelisk.model_validate({"prompt": "a fox", "style": "oak", "surface": "carved", "face_limit": 1000})
     plan = planner.plan(OBELISK, params, Inputs(), UUID(int=7))
