@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, *, isolation: str | None = None, readonly: bool = False) -> AsyncGenerator[Connection]:
-        async with self._connection(for_transaction=True) as driver:
+        async with self._connection() as driver:
             transaction = driver.transaction(isolation=isolation, readonly=readonly)
             await transaction.start()
             connection = Connection(driver, self._texts)
@@ -218,26 +219,38 @@ class Database:
             return await work(connection)
 
     @asynccontextmanager
-    async def _connection(self, *, for_transaction: bool = False) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
-        with WAITING.track_inprogress(), CONNECTION_WAIT.time():
-            async with asyncio.timeout(self._timeout):  # the driver's own would cost a task each time
-                connection: asyncpg.pool.PoolConnectionProxy = await self._pool.acquire()
+    async def _connection(self) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+        """For a transaction."""
+        connection = await self._acquire()
         try:
             yield connection
-        except TimeoutError:
-            # not even a late answer came: the others of the pool hang on the same silent server, or on none
-            _give_up(connection)
-            await self._pool.expire_connections()
-            raise
-        except asyncio.CancelledError:
-            if for_transaction:  # begun or not: the server may have heard of it, and we not of that
-                _give_up(connection)
-            raise
-        except asyncpg.InternalClientError:
-            _give_up(connection)
+        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError) as error:
+            await self._broke_off(connection, error, for_transaction=True)
             raise
         finally:
             await self._give_back(connection)
+
+    async def _acquire(self) -> asyncpg.pool.PoolConnectionProxy:
+        WAITING.inc()
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout):  # the driver's own would cost a task each time
+                return await self._pool.acquire()
+        finally:
+            WAITING.dec()
+            CONNECTION_WAIT.observe(time.perf_counter() - began)
+
+    async def _broke_off(
+        self, connection: asyncpg.pool.PoolConnectionProxy, error: BaseException, *, for_transaction: bool
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            if for_transaction:  # begun or not: the server may have heard of it, and we not of that
+                _give_up(connection)
+            return
+        _give_up(connection)
+        if isinstance(error, TimeoutError):
+            # not even a late answer came: the others of the pool hang on the same silent server, or on none
+            await self._pool.expire_connections()
 
     async def _give_back(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
         """What was done with the connection stands, whatever becomes of it now: the pool ends one it can not reset."""
@@ -279,8 +292,14 @@ class Database:
         return await self._once(method, query, args)
 
     async def _once(self, method: str, query: str, args: Sequence[object]) -> Any:  # noqa: ANN401
-        async with self._connection() as connection:
+        connection = await self._acquire()  # as in ``_connection``, without what a generator costs
+        try:
             return await getattr(connection, method)(query, *args)
+        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError) as error:
+            await self._broke_off(connection, error, for_transaction=False)
+            raise
+        finally:
+            await self._give_back(connection)
 
 
 def _changed(tag: str) -> int:
