@@ -9,6 +9,12 @@ import httpx
 
 from app.ai_clients.registry import Providers
 from app.ai_clients.registry import build_registry as built_in_providers
+from app.calls.executor import PaidCallExecutor
+from app.calls.paid_calls import PaidCalls
+from app.calls.poller import Poller
+from app.calls.reconciler import Reconciler
+from app.calls.spool import Spool
+from app.calls.upkeep import CallUpkeep
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
@@ -36,22 +42,17 @@ from app.services.health import Health
 from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
 from app.services.installation import InstallationGauges
-from app.services.journal import Journal
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
 from app.services.outputs import Outputs
 from app.services.poll_cache import PollAnswer, PollCache
-from app.services.poller import Poller
-from app.services.posts import Posts
 from app.services.preparation import Preparation
 from app.services.principals import PrincipalVerifier
 from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
-from app.services.reconciler import Reconciler
 from app.services.retries import Retries
 from app.services.settler import Settler
-from app.services.spool import Spool
 from app.services.sweeper import Sweeper
 from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
@@ -180,8 +181,8 @@ class WorkerContainer:
             reconciler = Reconciler(database, publisher, providers.polled, settings)
             stack.push_async_callback(reconciler.aclose)
             breakers = Breakers(database, bells, settings)
-            posts = Posts(database, spool, breakers, RetryPolicy.of(settings))
-            journal = Journal(database, settings, spool, reconciler, posts)
+            executor = PaidCallExecutor(database, spool.markers, breakers)
+            calls = PaidCalls(database, settings, spool, reconciler, executor)
             pollers = {
                 name: Poller(database, provider, publisher, breakers, give_up_seconds=settings.call_give_up_seconds)
                 for name, provider in providers.polled.items()
@@ -196,9 +197,9 @@ class WorkerContainer:
                 queue,
                 identity,
                 registry.job_types.runnable(
-                    _toolbox(settings, database, storage, providers, journal, pollers, spool, decoders, publisher)
+                    _toolbox(settings, database, storage, providers, calls, pollers, spool, decoders, publisher)
                 ),
-                posts=posts,
+                posts=executor,
                 settler=settler,
                 publisher=publisher,
                 leftovers=leftovers,
@@ -208,12 +209,9 @@ class WorkerContainer:
             sweeper = Sweeper(
                 queue,
                 bells,
-                list(pollers.values()),
                 leftovers,
-                reconciler,
                 publisher,
-                posts=posts,
-                worker_id=identity.id,
+                CallUpkeep(database, spool, executor, list(pollers.values()), reconciler, worker_id=identity.id),
                 settings=settings,
             )
             return cls(settings, database, storage, engine, sweeper, pollers, stack.pop_all())
@@ -357,7 +355,7 @@ def _toolbox(
     database: Database,
     storage: ObjectStorage,
     providers: Providers,
-    journal: Journal,
+    calls: PaidCalls,
     pollers: dict[str, Poller],
     spool: Spool,
     decoders: Decoders,
@@ -368,8 +366,8 @@ def _toolbox(
         database=database,
         storage=storage,
         providers=providers,
-        journal=journal,
-        calls=PolledCalls(providers, journal, pollers, RetryPolicy.of(settings)),
+        calls=calls,
+        polled=PolledCalls(providers, pollers, RetryPolicy.of(settings)),
         preparation=Preparation(database, publisher),
         inputs=InputFiles(storage, settings, settings.spool_directory, decoders),
         outputs=Outputs(database, storage, settings),

@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
+from app.calls.executor import PaidCallExecutor
+from app.calls.spool import Spool
 from app.container import build_registry, open_queue, user_limits
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
@@ -25,10 +27,8 @@ from app.services.job_run import JobRun, RunnableType
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
-from app.services.posts import Posts
 from app.services.publisher import Publisher
 from app.services.settler import Settler
-from app.services.spool import Spool
 from app.storage.memory import MemoryStorage
 from app.tasks.bells import CeleryBells
 from app.tasks.celery_app import create_celery
@@ -77,7 +77,7 @@ async def drain(dsn: str, broker: str, home: Path, jobs: int, slots: int) -> flo
             queue,
             WorkerIdentity(uuid4(), "bench", "localhost", os.getpid(), ("priority", "normal"), slots),
             {"generate_images": RunnableType(handler.run, RetryPolicy.of(settings))},
-            posts=Posts(database, spool, Breakers(database, bells, settings), RetryPolicy.of(settings)),
+            posts=PaidCallExecutor(database, spool.markers, Breakers(database, bells, settings)),
             settler=Settler(queue, publisher, window_seconds=settings.settle_window_ms / 1000),
             publisher=publisher,
             leftovers=Leftovers(database, MemoryStorage(home, {}), settings),

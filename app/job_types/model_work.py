@@ -6,8 +6,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import UUID
 
-from app.ai_clients.base import FileInput
-from app.db import provider_calls
+from app.ai_clients.base import DownloadedFile, FileInput, PolledProvider
+from app.calls import journal
+from app.calls.journal import Call
 from app.domain.jobs import Completed, Failed, Outcome
 from app.domain.operations import View
 from app.domain.params import ModelJob, ObjectRef, Source
@@ -28,6 +29,7 @@ class ModelWork:
 
     def __init__(self, toolbox: Toolbox) -> None:
         self.calls = toolbox.calls
+        self.polled = toolbox.polled
         self.spool = toolbox.spool
         self.inputs = toolbox.inputs
         self.preparation = toolbox.preparation
@@ -62,19 +64,25 @@ class ModelWork:
         """The provider's task id that an earlier step made."""
         return str((await self._toolbox.output_of_step(run, step))["provider_task_id"])
 
-    async def store(self, run: JobRun, call: FinishedCall) -> Outcome:
-        """Download the result and put it into the bucket."""
+    async def store(self, run: JobRun, provider: PolledProvider, call: Call) -> Outcome:
+        """Wait for the result, download it and put it into the bucket."""
+        finished = await self.polled.finished(run, provider, call)
+        if not isinstance(finished, FinishedCall):
+            return finished
         if not run.assets:
             return Failed(ErrorCode.INTERNAL_ERROR, "The job has no row to fill.")
         # only now, not while the provider works: hundreds wait at a time
         async with self.spool.workspace(expected_bytes=_EXPECTED_BYTES) as directory:
-            return await self._store(run, call, directory)
+            return await self._store(run, provider, finished, directory)
 
-    async def _store(self, run: JobRun, call: FinishedCall, directory: Path) -> Outcome:
-        model = await self.calls.download(run, call.task, directory / "result", max_bytes=self._max_model_bytes)
+    async def _store(self, run: JobRun, provider: PolledProvider, call: FinishedCall, directory: Path) -> Outcome:
+        most = self._max_model_bytes
+        model = await self.polled.download(run, provider, call.task, directory / "result", max_bytes=most)
+        if not isinstance(model, DownloadedFile):
+            return model
         if model.content_type != GLB:
             return Failed(ErrorCode.PROVIDER_RESULT_INVALID, "The provider's result is not a GLB model.")
-        preview = await self.calls.preview(run, call.task, directory / "preview", max_bytes=self._max_image_bytes)
+        preview = await self.polled.preview(provider, call.task, directory / "preview", max_bytes=self._max_image_bytes)
         if preview is not None:
             preview = await self.inputs.make_preview(preview, directory / "preview.webp", run.job.user_id)
         return await self.upload(run, call.id, call.task.id, model.path, content_type=GLB, preview=preview)
@@ -86,7 +94,7 @@ class ModelWork:
         path = None if kept is None else self.spool.kept(kept.call_id, RESULT)
         if kept is None or path is None or not run.assets:
             return None
-        call = await provider_calls.by_id(self._database, kept.call_id)
+        call = await journal.by_id(self._database, kept.call_id)
         if call is None or call.provider_task_id is None:
             return None
         with path.open("rb") as source:

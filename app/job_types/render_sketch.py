@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from app.ai_clients.base import Capability, ModelRequest
+from app.ai_clients.base import Capability, DownloadedFile, ModelRequest
+from app.calls.journal import Call
 from app.domain.jobs import Failed, Outcome
 from app.domain.params import ModelJob
 from app.errors import ErrorCode
 from app.job_types.model_work import ModelWork
+from app.job_types.polled import FinishedCall
 from app.job_types.registry import JobType
 from app.job_types.toolbox import Toolbox
 from app.services.job_run import JobRun
@@ -27,19 +29,26 @@ class RenderSketch:
             return Failed(ErrorCode.INTERNAL_ERROR, "The job has no row to fill.")
         if (stored := await work.store_kept(run)) is not None:
             return stored
-        async with AsyncExitStack() as stack:
-
-            async def prepare() -> ModelRequest:
+        provider = work.polled.provider(run)
+        call = await work.calls.find_reusable(run, provider, Capability.SKETCH_TO_IMAGE)
+        if call is None:
+            async with AsyncExitStack() as stack:
                 views = await work.fetch_views(run, job, stack)
-                return ModelRequest(Capability.SKETCH_TO_IMAGE, prompt=job.prompt, views=views)
-
-            call = await work.calls.finished(run, Capability.SKETCH_TO_IMAGE, prepare)
-            workspace = work.spool.workspace(expected_bytes=_EXPECTED_BYTES)
-            directory = await stack.enter_async_context(workspace)
-            picture = await work.calls.download(run, call.task, directory / "result", max_bytes=self._max_image_bytes)
+                request = ModelRequest(Capability.SKETCH_TO_IMAGE, prompt=job.prompt, views=views)
+                call = await work.calls.execute(run, provider, request)
+        if not isinstance(call, Call):
+            return call
+        finished = await work.polled.finished(run, provider, call)
+        if not isinstance(finished, FinishedCall):
+            return finished
+        async with work.spool.workspace(expected_bytes=_EXPECTED_BYTES) as directory:
+            target, most = directory / "result", self._max_image_bytes
+            picture = await work.polled.download(run, provider, finished.task, target, max_bytes=most)
+            if not isinstance(picture, DownloadedFile):
+                return picture
             seen = await work.inputs.look_at(picture.path, run.job.user_id)
             return await work.upload(
-                run, call.id, call.task.id, picture.path, content_type=picture.content_type, picture=seen
+                run, call.id, finished.task.id, picture.path, content_type=picture.content_type, picture=seen
             )
 
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.ai_clients.registry import Providers
+from app.calls.paid_calls import PaidCalls
+from app.calls.spool import Spool
 from app.config import Settings
 from app.db import assets
 from app.db.pool import Database
@@ -15,10 +17,8 @@ from app.errors import AppError, ErrorCode
 from app.job_types.polled import PolledCalls
 from app.services.input_files import InputFiles
 from app.services.job_run import JobRun
-from app.services.journal import Journal
 from app.services.outputs import Outputs
 from app.services.preparation import Preparation
-from app.services.spool import Spool
 from app.storage.base import ObjectStorage
 
 
@@ -34,8 +34,8 @@ class Toolbox:
     database: Database
     storage: ObjectStorage
     providers: Providers
-    journal: Journal
-    calls: PolledCalls
+    calls: PaidCalls
+    polled: PolledCalls
     preparation: Preparation
     inputs: InputFiles
     outputs: Outputs

@@ -24,7 +24,7 @@ from app.queue.transitions import OVERDUE_MESSAGE, Queue
 from app.services.bells import Bells
 from app.services.job_run import ClaimLost, HandBack, JobEnded, JobRun, RunnableType
 from app.services.leftovers import Leftovers
-from app.services.posts import Posts
+from app.services.open_calls import OpenCalls
 from app.services.publisher import Publisher
 from app.services.settler import Settler, code, word
 from app.tracing import Place, detached, span, span_id_of
@@ -49,7 +49,7 @@ class Engine:
         identity: WorkerIdentity,
         types: Mapping[str, RunnableType],
         *,
-        posts: Posts,
+        posts: OpenCalls,
         settler: Settler,
         publisher: Publisher,
         leftovers: Leftovers,

@@ -7,14 +7,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
-from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
 
 from app.config import Settings
-from app.db import breakers, events, orphaned_calls, workers
+from app.db import breakers, events, workers
 from app.db.pool import UNREACHABLE
 from app.domain.crash_points import Boundary, boundary
 from app.queue.contracts import Committed
@@ -22,12 +20,9 @@ from app.queue.maintenance import SweepResult, expire_stranded, sweep
 from app.queue.transitions import Queue
 from app.services import breaker
 from app.services.bells import Bells
-from app.services.bookings import booked
 from app.services.leftovers import Leftovers
-from app.services.poller import Poller
-from app.services.posts import Posts
+from app.services.open_calls import Upkeep
 from app.services.publisher import Publisher
-from app.services.reconciler import Reconciler
 from app.tracing import detached
 
 log = structlog.get_logger(__name__)
@@ -40,7 +35,6 @@ for _what in (
     SWEPT.labels(_what)
 
 _EVENT_DAYS = 30
-_ORPHANS_PER_ROUND = 100
 _SPREAD = 1.2  # sweeps of many processes do not go in step
 _CLEAN_EVERY_ROUNDS = 60
 
@@ -50,24 +44,18 @@ class Sweeper:
         self,
         queue: Queue,
         bells: Bells,
-        pollers: Sequence[Poller],
         leftovers: Leftovers,
-        reconciler: Reconciler,
         publisher: Publisher,
+        calls: Upkeep,
         *,
-        posts: Posts,
-        worker_id: UUID,
         settings: Settings,
     ) -> None:
         self._queue = queue
         self._database = queue.database
-        self._posts = posts
         self._bells = bells
-        self._pollers = pollers
         self._leftovers = leftovers
-        self._reconciler = reconciler
+        self._calls = calls
         self._publisher = publisher
-        self._worker_id = worker_id
         self._ttl = settings.worker_ttl_seconds
         self._every = settings.sweep_seconds
         self._max_crashes = settings.max_crashes
@@ -138,15 +126,8 @@ class Sweeper:
             self._publisher.publish(result.committed)
             await self._clean()
             await self._publisher.repair()
-        self._bells.ring(await self._posts.recover())
-        for poller in self._pollers:
-            with boundary(Boundary.ADOPT):
-                orphans = await orphaned_calls.adopt(
-                    self._database, worker_id=self._worker_id, provider=poller.provider_name, limit=_ORPHANS_PER_ROUND
-                )
-            SWEPT.labels("orphaned_calls").inc(len(orphans))
-            for call in orphans:
-                poller.adopt(call)
+        self._bells.ring(await self._calls.recover())
+        SWEPT.labels("orphaned_calls").inc(await self._calls.adopt())
 
     def _may_expire_leases(self) -> bool:
         """Whether a worker that was not seen for its time to live is dead, asked when the database just answered. After
@@ -158,16 +139,7 @@ class Sweeper:
         return now - self._database_back_at > self._ttl
 
     async def _clean(self) -> None:
-        self._reconciler.start_round()
-        with boundary(Boundary.GIVE_UP):
-            settled = await orphaned_calls.settle(
-                self._database, looked_for=[poller.provider_name for poller in self._pollers]
-            )
-        SWEPT.labels("abandoned_calls").inc(len(settled))
-        for provider, cost_micros in settled:
-            booked(provider, cost_micros, is_estimate=True)
-        if settled:
-            log.error("abandoned_calls_settled", calls=len(settled))
+        SWEPT.labels("abandoned_calls").inc(await self._calls.settle())
         with boundary(Boundary.BREAKER):
             stranded, committed = await expire_stranded(self._queue, max_wait_seconds=self._max_wait)
         SWEPT.labels("stranded_by_breaker").inc(len(stranded))

@@ -11,12 +11,12 @@ import structlog
 
 from app.ai_clients.base import Capability
 from app.ai_clients.registry import Providers
-from app.db import assets, provider_calls
+from app.db import assets, drafts
 from app.db.assets import Sources
 from app.domain.crash_points import Boundary, boundary
 from app.domain.params import ObjectRef
 from app.domain.principal import Principal
-from app.domain.statuses import AssetStatus, CallState, JobStatus, asset_status
+from app.domain.statuses import AssetStatus, JobStatus, asset_status
 from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
 from app.queue import transitions as queue
@@ -210,20 +210,18 @@ class Acceptance:
                     objects[item.key] = tuple(one.ref for one in found)
                     resolved += found
         sources = resolved[0].sources if resolved else Sources()
-        drafts = [draft for item in task_type.inputs if item.kind == "draft" for draft in item.values(params)]
-        for draft in drafts:
+        named = [draft for item in task_type.inputs if item.kind == "draft" for draft in item.values(params)]
+        for draft in named:
             chosen = self._providers.offering(provider_of(params), Capability.TEXTURE_MODEL, wanted=task_type.name)
             sources = await self._source_of(draft, chosen.name, user_id)
         return Inputs(objects, sources), resolved
 
     async def _source_of(self, draft: str, provider: str, user_id: UUID) -> Sources:
         """The rows that a draft belongs to. Raises AppError: DRAFT_NOT_FOUND, DRAFT_NOT_REFINABLE."""
-        call = await provider_calls.owned_task(
-            self._database, provider=provider, provider_task_id=draft, user_id=user_id
-        )
-        if call is None:
+        found = await drafts.owned(self._database, provider=provider, provider_task_id=draft, user_id=user_id)
+        if found is None:
             raise AppError(ErrorCode.DRAFT_NOT_FOUND)
-        if call.state is not CallState.SETTLED or call.error_code is not None or not call.kind.endswith("-model"):
+        if not found.is_finished or not found.kind.endswith("-model"):
             raise AppError(ErrorCode.DRAFT_NOT_REFINABLE, "Only a finished model can be refined.")
         return await assets.source_of_draft(self._database, provider_task_id=draft, user_id=user_id)
 

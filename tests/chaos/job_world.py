@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID, uuid4
 
+from app.calls import journal, orphans
+from app.calls.journal import Call
 from app.config import Settings
-from app.db import assets, files, orphaned_calls, provider_calls, workers
+from app.db import assets, files, workers
 from app.db.pool import Database
-from app.db.provider_calls import Call
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import (
     AssetSlot,
@@ -135,7 +136,7 @@ class World:
             job = held.job
             intent = call_intent(job.provider or "", job.pool, _kind(job))
             stale = await self._is_stale(held)
-            if await provider_calls.intend(self.db, job.claim, intent):
+            if await journal.intend(self.db, job.claim, intent):
                 assert not stale, "a stale claim began a paid call"
                 self.sent.append(intent.id)
 
@@ -203,7 +204,7 @@ class World:
         return row is None or row["attempt"] != claim.attempt or row["status"] in ("completed", "failed", "canceled")
 
     async def _latest(self, held: Held) -> Call | None:
-        calls = await provider_calls.calls_of(self.db, held.job.claim.job_id)
+        calls = await journal.calls_of(self.db, held.job.claim.job_id)
         return calls[-1] if calls else None
 
     # --- answers of providers, early, late, or never ----------------------------------------------------------
@@ -211,18 +212,18 @@ class World:
     async def answer(self, call_id: UUID, word: str) -> None:
         match word:
             case "submitted":
-                await provider_calls.submitted(self.db, call_id, last=True, provider_task_id=str(call_id))
+                await journal.submitted(self.db, call_id, last=True, provider_task_id=str(call_id))
             case "refused":
                 code = ErrorCode.PROVIDER_BUSY.code
-                await provider_calls.refused(self.db, call_id, error_code=code, provider_code=None, http_status=429)
+                await journal.refused(self.db, call_id, error_code=code, provider_code=None, http_status=429)
             case "unknown":
                 code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
-                await provider_calls.unknown(self.db, call_id, error_code=code, http_status=None)
+                await journal.unknown(self.db, call_id, error_code=code, http_status=None)
             case "succeeded":
-                await provider_calls.settled(self.db, call_id, cost_micros=30_000, result={"files": []})
+                await journal.settled(self.db, call_id, cost_micros=30_000, result={"files": []})
             case _:
                 code = ErrorCode.PROVIDER_TASK_FAILED.code
-                await provider_calls.settled(self.db, call_id, cost_micros=0, error_code=code)
+                await journal.settled(self.db, call_id, cost_micros=0, error_code=code)
 
     # --- time and housekeeping --------------------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class World:
 
     async def sweep(self) -> None:
         await kernel.sweep(self.db, ttl_seconds=TTL_SECONDS, max_crashes=MAX_CRASHES)
-        await orphaned_calls.settle(self.db, looked_for=[])
+        await orphans.settle(self.db, looked_for=[])
         for row in await files.abandoned_uploads(self.db, ended_seconds=60.0, unowned_seconds=3600.0, limit=100):
             await files.mark_removed(self.db, row.id)
 
@@ -288,7 +289,7 @@ def _failed(call: Call) -> bool:
 
 
 def _kind(job: ClaimedJob) -> str:
-    return "generation" if job.type == "generate_images" else "text-to-model"
+    return "text-to-image" if job.type == "generate_images" else "text-to-model"
 
 
 async def new_world(db: Database, settings: Settings) -> World:

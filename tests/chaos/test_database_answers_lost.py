@@ -144,7 +144,7 @@ async def test_a_sweep_that_an_outage_overtook_buries_nobody(
 
 
 LOST_ANSWERS = {
-    "intent": (b"generation",),
+    "intent": (b"text-to-image",),
     "reply recorded": (b"on disk",),
     "file announced": (b"concepts/",),
     "call settled": (b'"files":[{',),

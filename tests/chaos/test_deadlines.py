@@ -10,10 +10,11 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from app.calls import journal
+from app.calls.journal import CallIntent
 from app.container import build_registry
-from app.db import provider_calls, workers
+from app.db import workers
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
 from app.db.tasks import StatusRows
 from app.domain.jobs import ClaimedJob, Deferred, HandedBack, Outcome, Retry, Settlement
 from app.domain.operations import Operation
@@ -184,8 +185,8 @@ async def claim_one(db: Database, limit: float) -> ClaimedJob:
 
 async def pay(db: Database, job: ClaimedJob) -> None:
     intent = CallIntent(uuid4(), "tripo", "tripo_h", "image-to-model", "hash", {}, 300_000, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, intent)
-    assert await provider_calls.submitted(db, intent.id, last=True, provider_task_id="task-1")
+    assert await journal.intend(db, job.claim, intent)
+    assert await journal.submitted(db, intent.id, last=True, provider_task_id="task-1")
 
 
 async def test_a_job_of_a_process_that_is_stuck_is_ended_by_the_sweep(db: Database) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import asyncpg
 import pytest
+from app.calls import journal, orphans
 from app.config import Settings
-from app.db import events, orphaned_calls, provider_calls
+from app.db import events
 from app.db.pool import Database
 from app.domain.cursors import Cursor
 from app.domain.jobs import Claim
@@ -63,9 +64,9 @@ async def test_a_cost_booked_while_its_job_is_canceled_is_not_lost(
     plan = await accept(db, image_plan(user, "task-cross-1"))
     (claim,) = await claimed(db)
     intent = call_intent()
-    assert await provider_calls.intend(db, claim, intent)
+    assert await journal.intend(db, claim, intent)
     async with holding(database, "select from makeit3d.jobs where id = $1 for update", claim.job_id):
-        booked = asyncio.create_task(provider_calls.settled(db, intent.id, cost_micros=40_000))
+        booked = asyncio.create_task(journal.settled(db, intent.id, cost_micros=40_000))
         await until_waiting(db, 1)
         canceled = asyncio.create_task(kernel.cancel(db, plan.task_id, user))
         await until_waiting(db, 2)
@@ -78,10 +79,10 @@ async def test_a_call_settled_as_abandoned_costs_its_job_the_estimate(db: Databa
     user = await make_user(db)
     await accept(db, image_plan(user, "task-cross-2"))
     (claim,) = await claimed(db)
-    assert await provider_calls.intend(db, claim, call_intent())
+    assert await journal.intend(db, claim, call_intent())
     await kernel.cancel(db, "task-cross-2", user)
     await db.execute("update makeit3d.provider_calls set deadline = now() - interval '1 hour'")
-    assert await orphaned_calls.settle(db, looked_for=[]) == [("openai", 40_000)]
+    assert await orphans.settle(db, looked_for=[]) == [("openai", 40_000)]
     await clean(db, settings)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from app.ai_clients.registry import build_registry
+from app.calls.journal import CallIntent
 from app.config import Settings
 from app.container import build_task_types
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
 from app.db.workers import WorkerIdentity, renew
 from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane
 from app.domain.operations import Operation
@@ -183,6 +183,6 @@ async def make_worker(
     return worker
 
 
-def call_intent(provider: str = "openai", pool: str = "openai", kind: str = "generation") -> CallIntent:
+def call_intent(provider: str = "openai", pool: str = "openai", kind: str = "text-to-image") -> CallIntent:
     """A paid call about to be made, estimated at 0.04 USD."""
     return CallIntent(uuid4(), provider, pool, kind, "hash", {}, 40_000, "test", 60.0)

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import httpx
 import uvicorn
 from app.ai_clients.registry import Providers, build_registry
+from app.calls.spool import Spool
 from app.config import Settings
 from app.container import ApiContainer, user_limits
 from app.db import pools as pool_rows
@@ -34,7 +35,6 @@ from app.services.poll_cache import PollAnswer, PollCache
 from app.services.principals import PrincipalVerifier
 from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
-from app.services.spool import Spool
 from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID, uuid4
 
-from app.db import breakers, provider_calls, tasks, waits, workers
+from app.calls import journal
+from app.calls.journal import CallIntent
+from app.db import breakers, tasks, waits, workers
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
 from app.db.workers import WorkerIdentity
 from app.domain.breakers import BreakerState
 from app.domain.jobs import ClaimedJob, Deferred, Settlement
@@ -51,7 +52,7 @@ async def cool_down(db: Database) -> None:
 
 async def call_of(db: Database, job: ClaimedJob) -> UUID:
     intent = CallIntent(uuid4(), "tripo", "tripo_h", "text-to-model", "hash", {}, 300_000, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, intent)
+    assert await journal.intend(db, job.claim, intent)
     return intent.id
 
 
@@ -106,7 +107,7 @@ async def test_after_the_cool_down_one_claim_of_many_gets_one_job(db: Database) 
     assert await state(db) is BreakerState.HALF_OPEN
     assert await waiting_for(db, "task-probe-11", user) == "breaker"
     assert [await claim(db, worker) for worker in crowd] == [[]] * 6
-    await provider_calls.submitted(db, call := await call_of(db, claimed[0]), last=True, provider_task_id="t")
+    await journal.submitted(db, call := await call_of(db, claimed[0]), last=True, provider_task_id="t")
     assert await breakers.accepted(db, "tripo", call)
     assert await state(db) is BreakerState.CLOSED
     assert len(await claim(db, crowd[0])) == 9  # as many as there are slots besides the probe's
@@ -153,7 +154,7 @@ async def test_paid_work_goes_on_while_the_breaker_is_open(db: Database) -> None
     user, worker = await make_user(db), await make_worker(db)
     await accept(db, model_plan(user, "task-paid-1"))
     (job,) = await claim(db, worker)
-    await provider_calls.submitted(db, await call_of(db, job), last=True, provider_task_id="t")
+    await journal.submitted(db, await call_of(db, job), last=True, provider_task_id="t")
     await fail(db)
     await kernel.finish(db, [Settlement(job, Deferred(None, None, 0.0))])
     assert await waiting_for(db, "task-paid-1", user) == "worker"

@@ -6,9 +6,10 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
-from app.db import assets, files, provider_calls, tasks, workers
+from app.calls import journal
+from app.calls.journal import CallIntent
+from app.db import assets, files, tasks, workers
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import (
     ClaimedJob,
@@ -83,11 +84,11 @@ async def test_an_open_call_holds_its_slot_also_when_its_job_is_canceled(db: Dat
     await accept(db, model_plan(user, "task-hold-02"))
     (job,) = await claim_all(db, worker)
     call = intent()
-    assert await provider_calls.intend(db, job.claim, call)
-    assert await provider_calls.submitted(db, call.id, last=True, provider_task_id="t-1")
+    assert await journal.intend(db, job.claim, call)
+    assert await journal.submitted(db, call.id, last=True, provider_task_id="t-1")
     await kernel.cancel(db, "task-hold-01", user)
     assert await claim_all(db, worker) == []
-    await provider_calls.settled(db, call.id, cost_micros=300_000)
+    await journal.settled(db, call.id, cost_micros=300_000)
     assert len(await claim_all(db, worker)) == 1
     # what was paid stays visible
     assert await db.fetchval("select cost_micros from makeit3d.jobs where task_id = 'task-hold-01'") == 300_000
@@ -98,7 +99,7 @@ async def test_a_job_has_at_most_one_open_call(db: Database) -> None:
     worker = await make_worker(db)
     await accept(db, model_plan(user, "task-pay-001"))
     (job,) = await claim_all(db, worker)
-    results = await asyncio.gather(*(provider_calls.intend(db, job.claim, intent()) for _ in range(8)))
+    results = await asyncio.gather(*(journal.intend(db, job.claim, intent()) for _ in range(8)))
     assert sum(results) == 1
 
 
@@ -110,7 +111,7 @@ async def test_a_stale_claim_changes_nothing(db: Database) -> None:
     await kernel.finish(db, [Settlement(stale, HandedBack())])
     (fresh,) = await claim_all(db, worker)
     assert fresh.claim.attempt == stale.claim.attempt + 1
-    assert not await provider_calls.intend(db, stale.claim, intent("openai"))
+    assert not await journal.intend(db, stale.claim, intent("openai"))
     settled = await kernel.finish(db, [Settlement(stale, Failed(ErrorCode.INTERNAL_ERROR, "late"))])
     assert settled.jobs == frozenset()
     assert (await state_of(db, "task-stale-1", user))[1] == ["running"]
@@ -190,7 +191,7 @@ async def test_a_crash_with_an_intent_parks_the_job_and_with_an_id_resumes_it(db
     dead = await make_worker(db)
     (job,) = await claim_all(db, dead)
     call = intent()
-    assert await provider_calls.intend(db, job.claim, call)
+    assert await journal.intend(db, job.claim, call)
     await db.execute("update makeit3d.workers set seen_at = now() - interval '1 hour'")
     await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
     await kernel.sweep(db, ttl_seconds=10, max_crashes=5)
@@ -199,18 +200,18 @@ async def test_a_crash_with_an_intent_parks_the_job_and_with_an_id_resumes_it(db
     assert parked["waiting_for"] == "retry"
     assert parked["run_after"] is not None
     # the late answer of the process that was only slow: nothing is waited for any more
-    assert await provider_calls.submitted(db, call.id, last=True, provider_task_id="t-9")
+    assert await journal.submitted(db, call.id, last=True, provider_task_id="t-9")
     assert await db.fetchval("select waiting_for is null and run_after is null from makeit3d.jobs")
     alive = await make_worker(db)
     (job,) = await claim_all(db, alive)  # the pool is full with its own call: resuming needs no slot
-    assert [c.provider_task_id for c in await provider_calls.calls_of(db, job.claim.job_id)] == ["t-9"]
+    assert [c.provider_task_id for c in await journal.calls_of(db, job.claim.job_id)] == ["t-9"]
 
 
 async def test_a_job_that_crashed_for_the_last_time_does_not_go_on(db: Database) -> None:
     user = await make_user(db)
     await accept(db, model_plan(user, "task-last-crash"))
     (job,) = await claim_all(db, await make_worker(db))
-    assert await provider_calls.intend(db, job.claim, intent())
+    assert await journal.intend(db, job.claim, intent())
     await db.execute("delete from makeit3d.workers")
     await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
     result = await kernel.sweep(db, ttl_seconds=10, max_crashes=1)

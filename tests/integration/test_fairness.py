@@ -8,9 +8,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from app.ai_clients.base import ImageRequest
-from app.db import provider_calls, user_limits, workers
+from app.calls import journal
+from app.calls.journal import CallIntent
+from app.db import user_limits, workers
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, Settlement
 from app.domain.operations import Operation
@@ -194,9 +195,9 @@ async def test_a_job_whose_call_was_refused_while_it_waited_needs_a_slot_again(d
     job = await claim_one(db, worker)
     assert job is not None
     call = CallIntent(uuid4(), "tripo", "tripo_h", "text-to-model", "hash", {}, 1, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, call)
+    assert await journal.intend(db, job.claim, call)
     await kernel.finish(db, [Settlement(job, Deferred(None, None, 0.0))])  # to look at the open call later
-    await provider_calls.refused(db, call.id, error_code="provider_busy", provider_code=None, http_status=429)
+    await journal.refused(db, call.id, error_code="provider_busy", provider_code=None, http_status=429)
     await accept(db, model_plan(user, "task-refused-2"))
     rounds = [await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=10) for _ in range(3)]
     (job,) = [job for result in rounds for job in result.jobs]

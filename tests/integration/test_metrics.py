@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from app.calls import journal
 from app.config import Settings
-from app.db import breakers, jobs, provider_calls
+from app.db import breakers, jobs
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.tasks.worker import serve_metrics
@@ -117,7 +118,7 @@ async def test_what_a_sweep_settles_is_in_the_costs(db: Database, database: str,
     await accept(db, image_plan(user, "task-metrics-cost"))
     worker = await make_worker(db)
     (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
-    assert await provider_calls.intend(db, job.claim, call_intent())
+    assert await journal.intend(db, job.claim, call_intent())
     await kernel.cancel(db, "task-metrics-cost", user)
     await db.execute("update makeit3d.provider_calls set deadline = now() - interval '1 hour'")
     async with open_workshop(db, database, tmp_path) as shop, asyncio.timeout(60):
@@ -160,8 +161,8 @@ async def test_rules_ask_for_series_that_a_scrape_has(gate: Gateway, database: s
     worker = await make_worker(gate.db)
     (job,) = (await kernel.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
     call = call_intent()
-    assert await provider_calls.intend(gate.db, job.claim, call)
-    await provider_calls.unknown(gate.db, call.id, error_code="provider_outcome_unknown", http_status=None)
+    assert await journal.intend(gate.db, job.claim, call)
+    await journal.unknown(gate.db, call.id, error_code="provider_outcome_unknown", http_status=None)
     await accept(gate.db, image_plan(gate.user_id, "task-metrics-2"))
     await gate.http.get("/health/live")
     queued = series(await scrape(gate))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from app.ai_clients.base import ProviderTask, ProviderTaskState
 from app.ai_clients.errors import Advice, Refused
-from app.db import provider_calls
+from app.calls import journal
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 
@@ -33,7 +33,7 @@ async def test_who_comes_while_the_end_is_booked_hears_of_it(workshop: Workshop)
             "select exists (select from makeit3d.provider_calls where state = 'submitted')"
         ):
             await asyncio.sleep(0.02)
-        (call,) = await provider_calls.calls_of(workshop.db, await workshop.db.fetchval("select id from makeit3d.jobs"))
+        (call,) = await journal.calls_of(workshop.db, await workshop.db.fetchval("select id from makeit3d.jobs"))
         async with workshop.db.transaction() as connection:
             await connection.execute("select 1 from makeit3d.provider_calls for update")
             workshop.models.tasks = {id_: replace(work, polls_left=0) for id_, work in workshop.models.tasks.items()}

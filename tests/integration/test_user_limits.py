@@ -8,9 +8,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from app.db import provider_calls, tasks, user_limits
+from app.calls import journal
+from app.calls.journal import CallIntent
+from app.db import tasks, user_limits
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
 from app.domain.jobs import ClaimedJob, Completed, Failed, Retry, Settlement
 from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
@@ -105,11 +106,11 @@ async def test_a_retry_keeps_its_place_and_an_open_call_of_a_canceled_job_holds_
     await db.execute("update makeit3d.jobs set run_after = null, waiting_for = null where waiting_for = 'retry'")
     (job,) = await claim_all(db)
     call = CallIntent(uuid4(), "tripo", "tripo_h", "text-to-model", "hash", {}, 200_000, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, call)
-    assert await provider_calls.submitted(db, call.id, last=True, provider_task_id="t-1")
+    assert await journal.intend(db, job.claim, call)
+    assert await journal.submitted(db, call.id, last=True, provider_task_id="t-1")
     await kernel.cancel(db, "task-keeps-01", user)
     assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
-    await provider_calls.settled(db, call.id, cost_micros=200_000)
+    await journal.settled(db, call.id, cost_micros=200_000)
     assert (await user_limits.release(db, user, in_flight=1)).lanes == {"normal"}
 
 
@@ -193,11 +194,11 @@ async def test_what_a_call_cost_replaces_its_estimate_and_yesterday_does_not_cou
 
     assert await refused(300_000)
     (job,) = await claim_all(db)
-    call = CallIntent(uuid4(), "openai", "openai", "generation", "hash", {}, 800_000, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, call)
+    call = CallIntent(uuid4(), "openai", "openai", "text-to-image", "hash", {}, 800_000, "v", 60.0)
+    assert await journal.intend(db, job.claim, call)
     assert await refused(300_000)  # one job, counted once: its open call is what it reserved
     assert not await refused(200_000)
-    await provider_calls.settled(db, call.id, cost_micros=500_000, result={"files": [], "missing": {}})
+    await journal.settled(db, call.id, cost_micros=500_000, result={"files": [], "missing": {}})
     assert not await refused(0)
     await kernel.finish(db, [Settlement(job, Completed(()))])
     assert await refused(300_001)

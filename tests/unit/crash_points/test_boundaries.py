@@ -62,8 +62,8 @@ WITHOUT_CASE = {
 def statements_that_write() -> dict[str, str]:
     """File by statement. A name stands for one statement only."""
     found: dict[str, str] = {}
-    package = Path(app.db.__file__ or "").parent
-    for path in sorted([*package.rglob("*.sql"), *package.parent.joinpath("queue").rglob("*.sql")]):
+    package = Path(app.db.__file__ or "").parent.parent
+    for path in sorted(path for folder in ("db", "queue", "calls") for path in package.joinpath(folder).rglob("*.sql")):
         for statement in load(str(path)).values():
             if statement.writes:
                 assert statement.name not in found
@@ -100,14 +100,14 @@ def test_every_point_has_a_case(full: bool) -> None:
 
 def test_the_survey_knows_who_writes() -> None:
     known = writers()
-    assert {"maintenance.sweep", "provider_calls.intend", "user_limits.release"} <= known
-    assert not known & {"provider_calls.calls_of", "tasks.get", "assets.output_of_step", "files.by_id"}
+    assert {"maintenance.sweep", "journal.intend", "user_limits.release"} <= known
+    assert not known & {"journal.calls_of", "tasks.get", "assets.output_of_step", "files.by_id"}
 
 
 @pytest.mark.parametrize(
     ("line", "call"),
     [
-        ("await provider_calls.settled(database, call_id)", "provider_calls.settled"),
+        ("await journal.settled(database, call_id)", "journal.settled"),
         ("await self._queue.finish([])", "queue.finish"),
         ("await sweep(self._queue)", "maintenance.sweep"),
         ("await self._provider.send(prepared)", "provider.send"),
@@ -116,7 +116,7 @@ def test_the_survey_knows_who_writes() -> None:
     ],
 )
 def test_the_survey_sees_what_lies_bare(line: str, call: str) -> None:
-    head = "from app.db import provider_calls\nfrom app.queue.maintenance import sweep\nasync def f(self):\n"
+    head = "from app.calls import journal\nfrom app.queue.maintenance import sweep\nasync def f(self):\n"
     [bare] = crossings_in(f"{head}    {line}", "f.py", writers())
     assert (bare.call, bare.boundary) == (call, None)
     [kept] = crossings_in(f"{head}    with boundary(Boundary.SEND):\n        {line}", "f.py", writers())

@@ -20,7 +20,9 @@ ASSET_TABLES = "asset tables"
 
 def writes() -> set[tuple[str, str]]:
     """(path, table) of every write in the product."""
-    paths = [*ROOT.glob("app/db/**/*"), *ROOT.glob("app/queue/**/*"), *ROOT.glob("app/migrations/*.sql")]
+    paths = [*ROOT.glob("app/migrations/*.sql")]
+    for package in ("db", "queue", "calls"):
+        paths.extend(ROOT.glob(f"app/{package}/**/*"))
     return {
         (str(path.relative_to(ROOT)), ASSET_TABLES if table.startswith("{") else table)
         for path in paths

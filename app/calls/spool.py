@@ -1,51 +1,42 @@
 """A directory on disk through which results pass, so that none is ever whole in memory.
 
-Replies of paid calls are named after their call, so that another run of the job, also after a crash, finds them. So are
-the slips of calls about to be made: ``<call>.announced`` until right before the first byte, ``<call>.left`` after that,
-or ``<call>.held`` from the moment it was decided that no byte ever leaves until the journal has it.
-Only one of two processes can move a slip or take it away: the one that sends the call, or the one that finds that its
-sender died before. No slip proves nothing.
+Replies of paid calls are named after their call, so that another run of the job, also after a crash, finds them. Send
+markers lie beside them.
 
 What was paid and storage refused for good is kept in ``<call>.kept/`` for an operator's retry.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import shutil
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from prometheus_client import Gauge
-
+from app.calls.send_marker import SendMarkers
 from app.domain.jobs import KeptResult
-
-RESERVED = Gauge("makeit3d_spool_reserved_bytes", "Disk that transfers of this process may be using")
+from app.services.workspaces import Workspaces
 
 _LEFTOVER_SECONDS = 24 * 3600
 _GRACE_SECONDS = 3600.0  # a retry that began at the last moment still finds what it is to store
 _REPLY = "reply"
 
 
-class Spool:
+class Spool(Workspaces):
     """``max_bytes`` bounds what this process keeps on disk at a time, by what transfers say they may need. Paid results
     that storage refused are kept beyond that, on this ``host``, for ``keep_seconds``; ``open`` adds a name that
     lies beside the directory to the host's, for two machines may be called the same."""
 
     def __init__(self, directory: Path, *, max_bytes: int, host: str = "", keep_seconds: float = 0.0) -> None:
-        self._directory = directory
+        super().__init__(directory, max_bytes=max_bytes)
+        self.markers = SendMarkers(directory)
         self.host = host
         self._keep_seconds = keep_seconds
-        self._free = max_bytes
-        self._max = max_bytes
-        self._returned = asyncio.Event()
 
     def open(self) -> None:
         """Make the directory and remove what crashed runs left long ago."""
@@ -110,69 +101,9 @@ class Spool:
     def _kept(self, call_id: UUID) -> Path:
         return self._directory / f"{call_id}.kept"
 
-    # --- slips ----------------------------------------------------------------------------------------------
-
-    def announce(self, call_id: UUID) -> None:
-        """A paid call is about to be made here. Raises OSError."""
-        self._slip(call_id, "announced").touch()
-
-    async def depart(self, call_id: UUID) -> None:
-        """Its first byte comes next. Raises FileNotFoundError when it was held back, OSError."""
-        await asyncio.to_thread(self._depart, call_id)
-
-    def _depart(self, call_id: UUID) -> None:
-        self._slip(call_id, "announced").rename(self._slip(call_id, "left"))
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # not even a power cut may make it look unsent
-        finally:
-            os.close(directory)
-
-    def hold_back(self, call_id: UUID) -> bool:
-        """Keep an announced call from leaving. True is proof that no byte of it left, nor ever will."""
-        try:
-            self._slip(call_id, "announced").rename(self._slip(call_id, "held"))
-        except FileNotFoundError:
-            return self._slip(call_id, "held").exists()
-        return True
-
-    def announced(self) -> list[UUID]:
-        """Calls that were announced here and have not left."""
-        return [UUID(path.stem) for state in ("announced", "held") for path in self._directory.glob(f"*.{state}")]
-
     def replied(self) -> list[UUID]:
         """Calls whose whole reply is here."""
         return [UUID(path.stem) for path in self._directory.glob("*.reply")] + self.all_kept()
-
-    def drop_slip(self, call_id: UUID) -> None:
-        for state in ("announced", "held", "left"):
-            self._slip(call_id, state).unlink(missing_ok=True)
-
-    def _slip(self, call_id: UUID, state: str) -> Path:
-        return self._directory / f"{call_id}.{state}"
-
-    @asynccontextmanager
-    async def workspace(self, *, expected_bytes: int) -> AsyncGenerator[Path]:
-        """A directory of one's own, removed afterwards; waits until the expected bytes fit into the budget."""
-        share = min(expected_bytes, self._max)
-        while self._free < share:
-            self._returned.clear()
-            await self._returned.wait()
-        self._take(share)
-        try:
-            directory = self._directory / f"work-{uuid4().hex}"
-            directory.mkdir()
-            try:
-                yield directory
-            finally:
-                await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
-        finally:  # without an await: a share that a cancellation kept would be missing for ever
-            self._take(-share)
-            self._returned.set()
-
-    def _take(self, share: int) -> None:
-        self._free -= share
-        RESERVED.inc(share)
 
 
 def _remove_older(path: Path, seconds: float) -> None:

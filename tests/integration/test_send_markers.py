@@ -1,4 +1,4 @@
-"""Between the intent of a paid call and its first byte: a slip in the spool proves that nothing left."""
+"""Between the intent of a paid call and its first byte: a send marker in the spool proves that nothing was sent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from app.ai_clients.base import BeforeFirstByte, ImageRequest, Reply, Request
-from app.db import provider_calls
-from app.db.provider_calls import CallIntent
+from app.calls import journal
+from app.calls.journal import CallIntent
+from app.calls.spool import Spool
 from app.domain.operations import Operation
 from app.errors import ErrorCode
-from app.services.spool import Spool
 
 from tests import kernel
 from tests.fake_providers import FakeImages, unwatched
@@ -62,15 +62,15 @@ async def intend_and_die(workshop: Workshop, task: str, *, deadline_seconds: flo
         id=uuid4(),
         provider="openai",
         pool="openai",
-        kind="generation",
+        kind="text-to-image",
         request_hash="hash",
         fingerprint={},
         estimate_micros=40_000,
         price_version="fake",
         deadline_seconds=deadline_seconds,
     )
-    spool_of(workshop).announce(call.id)
-    assert await provider_calls.intend(workshop.db, claimed.claim, call)
+    spool_of(workshop).markers.place(call.id)
+    assert await journal.intend(workshop.db, claimed.claim, call)
     return call.id
 
 
@@ -81,12 +81,12 @@ async def test_a_call_that_never_left_is_made_again_at_once(workshop: Workshop) 
     assert status.jobs[0]["status"] == "completed"
     assert await workshop.calls() == [("refused", "call_not_sent", 0), ("settled", None, 40_000)]
     assert workshop.images.ledger.posts == 1
-    assert spool_of(workshop).announced() == []
+    assert spool_of(workshop).markers.unsent() == []
 
 
 async def test_the_proof_outlives_who_found_it(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-5", deadline_seconds=3600)
-    assert spool_of(workshop).hold_back(call_id)  # and died before the journal had it
+    assert spool_of(workshop).markers.revoke(call_id)  # and died before the journal had it
     await workshop.start()
     status = await workshop.finished("task-departure-5")
     assert status.jobs[0]["status"] == "completed"
@@ -95,7 +95,7 @@ async def test_the_proof_outlives_who_found_it(workshop: Workshop) -> None:
 
 async def test_a_reply_on_this_host_is_not_waited_for(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-6", deadline_seconds=3600)
-    await spool_of(workshop).depart(call_id)
+    await spool_of(workshop).markers.sent(call_id)
     await FakeImages().send(
         ImageRequest(prompt="a fox", n=1), reply=spool_of(workshop).reply(call_id), before_first_byte=unwatched
     )
@@ -108,7 +108,7 @@ async def test_a_reply_on_this_host_is_not_waited_for(workshop: Workshop) -> Non
 
 async def test_a_reply_on_another_host_is_used_when_its_worker_is_back(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-8", deadline_seconds=3600)
-    await spool_of(workshop).depart(call_id)
+    await spool_of(workshop).markers.sent(call_id)
     await FakeImages().send(
         ImageRequest(prompt="a fox", n=1), reply=spool_of(workshop).reply(call_id), before_first_byte=unwatched
     )
@@ -126,7 +126,7 @@ async def test_a_reply_on_another_host_is_used_when_its_worker_is_back(workshop:
 
 async def test_a_call_that_may_have_left_is_not(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-2", deadline_seconds=1.5)
-    await spool_of(workshop).depart(call_id)
+    await spool_of(workshop).markers.sent(call_id)
     await workshop.start()
     status = await workshop.finished("task-departure-2")
     assert status.jobs[0]["error_code"] == "provider_outcome_unknown"
@@ -135,9 +135,9 @@ async def test_a_call_that_may_have_left_is_not(workshop: Workshop) -> None:
 
 async def test_a_call_given_up_before_a_crash_is_not_paid_again(workshop: Workshop) -> None:
     call_id = await intend_and_die(workshop, "task-departure-7", deadline_seconds=3600)
-    await spool_of(workshop).depart(call_id)
+    await spool_of(workshop).markers.sent(call_id)
     unknown = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
-    await provider_calls.settled(workshop.db, call_id, cost_micros=40_000, is_estimate=True, error_code=unknown)
+    await journal.settled(workshop.db, call_id, cost_micros=40_000, is_estimate=True, error_code=unknown)
     await workshop.start()  # and the job was not ended yet
     status = await workshop.finished("task-departure-7")
     assert (status.jobs[0]["status"], status.jobs[0]["error_code"]) == ("failed", unknown)
@@ -152,8 +152,8 @@ async def test_of_a_late_sender_and_its_successor_only_one_sends(workshop: Works
     task = await workshop.ask(Operation.TEXT_TO_IMAGE, "task-departure-3")
     async with asyncio.timeout(PATIENCE):
         await hesitant.at_the_door.wait()
-    [call_id] = spool_of(workshop).announced()
-    assert spool_of(workshop).hold_back(call_id)  # the successor's proof
+    [call_id] = spool_of(workshop).markers.unsent()
+    assert spool_of(workshop).markers.revoke(call_id)  # the successor's proof
     hesitant.go.set()
     status = await workshop.finished(task)
     assert status.jobs[0]["status"] == "completed"
@@ -175,18 +175,18 @@ async def test_a_slip_is_moved_or_taken_by_one_alone(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=1)
     held, gone = uuid4(), uuid4()
     for call_id in (held, gone):
-        spool.announce(call_id)
-    assert sorted(spool.announced()) == sorted((held, gone))
-    assert spool.hold_back(held)
+        spool.markers.place(call_id)
+    assert sorted(spool.markers.unsent()) == sorted((held, gone))
+    assert spool.markers.revoke(held)
     with pytest.raises(FileNotFoundError):
-        await spool.depart(held)
-    await spool.depart(gone)
-    assert not spool.hold_back(gone)
-    assert not spool.hold_back(uuid4()), "no slip proves nothing"
-    assert spool.hold_back(held), "who held it back may have died before the journal had it"
-    assert spool.announced() == [held]
+        await spool.markers.sent(held)
+    await spool.markers.sent(gone)
+    assert not spool.markers.revoke(gone)
+    assert not spool.markers.revoke(uuid4()), "no marker proves nothing"
+    assert spool.markers.revoke(held), "who held it back may have died before the journal had it"
+    assert spool.markers.unsent() == [held]
     for call_id in (held, gone):
-        spool.drop_slip(call_id)
+        spool.markers.remove(call_id)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,13 +13,12 @@ import structlog
 
 from app.ai_clients.base import PolledProvider, ProviderTask, ProviderTaskState
 from app.ai_clients.errors import Advice, ProviderError, Refused
-from app.db import provider_calls
+from app.calls import accounting, journal
+from app.calls.journal import Call
 from app.db.pool import UNREACHABLE, Database
-from app.db.provider_calls import Call
 from app.domain.crash_points import Boundary, boundary
 from app.errors import ErrorCode
 from app.queue.contracts import Committed
-from app.services import bookings
 from app.services.breaker import Breakers
 from app.services.publisher import Publisher
 from app.tracing import detached, span
@@ -84,7 +83,7 @@ class Poller:
             if watched is not None and watched.waiter is waiter and waiter.cancelled():
                 del self._watched[task_id]
 
-    async def look(self, task_id: str) -> ProviderTask:
+    async def task_now(self, task_id: str) -> ProviderTask:
         """The task as it is now, with a fresh output URL. Raises ProviderError."""
         with boundary(Boundary.POLL):
             return (await self._provider.poll([task_id]))[task_id]
@@ -146,7 +145,7 @@ class Poller:
             changed = {call_id for call_id, _ in moved}
             calls = [watched.call for watched in self._watched.values() if watched.call.id in changed]
             with boundary(Boundary.PROGRESS, (call.task_id for call in calls)):
-                await provider_calls.record_progress(self._database, moved)
+                await journal.record_progress(self._database, moved)
             readers = {(call.task_id, call.user_id) for call in calls if call.task_id is not None}
             self._publisher.publish(Committed(tasks=readers))
 
@@ -156,7 +155,7 @@ class Poller:
             watched = self._watched.get(task_id)
             if watched is None:
                 continue
-            await bookings.book(self._database, watched.call, task)
+            await accounting.settle(self._database, watched.call, task)
             ended.append(watched.call)
             self._over(task_id, watched, task)
         if ended:
@@ -171,7 +170,7 @@ class Poller:
         }
         for task_id, watched in endless.items():
             call, error = watched.call, ErrorCode.DEADLINE_EXCEEDED
-            await bookings.give_up(self._database, call, error)
+            await accounting.give_up(self._database, call, error)
             log.error(
                 "provider_call_given_up", call_id=str(call.id), provider=self._provider.name, provider_task_id=task_id
             )

@@ -83,6 +83,9 @@ on conflict (id) do update set state = 'refused', error_code = excluded.error_co
 """
 
 
+ON_DISK: Mapping[str, Any] = {"reply": "on disk"}  # where the result of an accepted synchronous call is
+
+
 async def intend(database: Database, claim: Claim, intent: CallIntent) -> bool:
     """Commit the intent before the first byte is sent. False when the claim is lost or a call is still open."""
     try:
@@ -330,17 +333,6 @@ async def known_task_ids(database: Database, provider: str, since: datetime) -> 
         since,
     )
     return frozenset(row["provider_task_id"] for row in rows)
-
-
-async def owned_task(database: Database, *, provider: str, provider_task_id: str, user_id: UUID) -> Call | None:
-    """A call of the user's own journal by the provider's task id: the proof that a draft is theirs."""
-    row = await database.fetchrow(
-        f"select {COLUMNS} from makeit3d.provider_calls where provider = $1 and provider_task_id = $2 and user_id = $3",  # noqa: S608
-        provider,
-        provider_task_id,
-        user_id,
-    )
-    return None if row is None else call_of(row)
 
 
 def call_of(row: asyncpg.Record) -> Call:

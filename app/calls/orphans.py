@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from app.calls.journal import COLUMNS, Call, call_of
 from app.db.pool import Database
-from app.db.provider_calls import COLUMNS, Call, call_of
 
 
 async def adopt(database: Database, *, worker_id: UUID, provider: str, limit: int) -> list[Call]:
