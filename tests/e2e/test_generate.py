@@ -114,19 +114,18 @@ def test_sketch_to_model_is_a_concept_and_a_model(user: User) -> None:
 def test_the_common_door_leads_to_the_same_work(user: User, gateway: Gateway) -> None:
     listed = user.http.get("/task-types").json()["task_types"]
     assert len(listed) >= 6
-    params = {"input_sketch_asset_url": user.put_input(sample("horse.png")), "prompt": "a wooden toy horse"}
+    params = {"prompt": "a small wooden boat", "texture": False, "face_limit": 500}
     before = len(gateway.paid())
-    body = accepted(user.post("/tasks", {"task_type": "sketch-to-model", "params": params}))
+    body = accepted(user.post("/tasks", {"task_type": "text-to-model", "params": params}))
     task = body["task_id"]  # made for the client
     status = user.finished(body["job_id"])
-    assert status["status"] == "complete"
-    assert status["operation"] == "sketch-to-model"
+    assert (status["status"], status["operation"]) == ("complete", "text-to-model")
     assert status["result"]["model_url"].endswith(f"/models/{task}/model.glb")
-    assert len(gateway.paid()) == before + 2
+    assert len(gateway.paid()) == before + 1
     # here the client names the task, so the body is the key, through whichever door it comes
     own = new_task()
-    first = accepted(user.post("/tasks", {"type": "sketch_to_model", "input": params, "task_id": own}))
-    again = accepted(user.post("/generate/sketch-to-model", {"task_id": own, **params}))
+    first = accepted(user.post("/tasks", {"type": "text_to_model", "input": params, "task_id": own}))
+    again = accepted(user.post("/generate/text-to-model", {"task_id": own, **params}))
     assert again == first | {"deduplicated": True, "status": again["status"]}
 
 
