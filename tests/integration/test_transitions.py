@@ -12,6 +12,7 @@ import pytest
 from app.db.pool import Database
 from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, HandedBack, ItemEnd, Outcome, Retry, Settlement
 from app.domain.statuses import JobStatus
+from app.domain.user_limits import NO_LIMITS
 from app.errors import AppError, ErrorCode
 from app.outputs.kinds import KINDS
 from app.queue.contracts import AcceptedJob, AcceptedRequest, AssetKinds, Changed, Participants, Refused, Tx
@@ -19,8 +20,12 @@ from app.queue.maintenance import expire_stranded, sweep
 from app.queue.plans import RequestPlan
 from app.queue.states import TRANSITIONS, Transition
 from app.queue.transitions import Queue, TaskOwnedByAnother
+from app.services.notifier import Notifier
+from app.services.publisher import Publisher
+from app.services.settler import Settler
 
 from tests.integration.factories import image_plan, make_user, make_worker, model_plan, sketch_plan
+from tests.integration.http_gateway import DeafBells
 
 TYPES = ("generate_images", "generate_model")
 
@@ -240,6 +245,27 @@ async def test_an_end_that_a_participant_cannot_write_is_no_end(harness: Harness
     assert await harness.status(job.claim.job_id) == "running"
     await harness.assert_books_agree()
     assert await harness.finish(job, Failed(ErrorCode.INTERNAL_ERROR, "not recorded"))
+    await harness.assert_books_agree()
+
+
+async def test_one_job_that_cannot_be_finished_holds_back_no_other(harness: Harness) -> None:
+    await harness.accept(image_plan(harness.user, "task-poisoned"))
+    await harness.accept(image_plan(harness.user, "task-healthy-1"))
+    jobs = await harness.claim()
+    poisoned = next(job for job in jobs if job.task_id == "task-poisoned")
+    harness.ledger.fails_on = {poisoned.claim.job_id}
+    notifier = Notifier(harness.db)
+    publisher = Publisher(harness.db, DeafBells(), notifier, NO_LIMITS)
+    settler = Settler(harness.queue, publisher, window_seconds=0.05)
+    assert await asyncio.gather(*(settler.settle(Settlement(job, Completed())) for job in jobs)) == [True, True]
+    await settler.aclose()
+    await publisher.aclose()
+    await notifier.aclose()
+    ends = await harness.db.fetch("select task_id, status, error_code from makeit3d.jobs order by task_id")
+    assert [tuple(end) for end in ends] == [
+        ("task-healthy-1", "completed", None),
+        ("task-poisoned", "failed", "internal_error"),
+    ]
     await harness.assert_books_agree()
 
 
