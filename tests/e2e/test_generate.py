@@ -45,6 +45,7 @@ def gltf(url: str) -> dict[str, Any]:
     return json.loads(content[20 : 20 + size])
 
 
+@pytest.mark.usefixtures("drawn")
 def test_text_to_image(user: User) -> None:
     task = new_task()
     body = accepted(
@@ -61,6 +62,7 @@ def test_text_to_image(user: User) -> None:
     assert first.tobytes() != second.tobytes()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_image_to_image_and_then_a_model_in_one_task(user: User, gateway: Gateway) -> None:
     task = new_task()
     source = user.put_input(sample("coffee.png"))
@@ -79,6 +81,7 @@ def test_image_to_image_and_then_a_model_in_one_task(user: User, gateway: Gatewa
     assert len(gateway.paid()) == before + 2
 
 
+@pytest.mark.usefixtures("drawn")
 def test_text_to_model(user: User) -> None:
     request = {"task_id": new_task(), "prompt": "a small wooden rowing boat", "face_limit": 5000}
     status = user.finished(accepted(user.post("/generate/text-to-model", request))["job_id"])
@@ -99,6 +102,7 @@ def test_multiview_to_model(user: User) -> None:
     assert status["status"] == "complete"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_sketch_to_model_is_a_concept_and_a_model(user: User) -> None:
     task = new_task()
     sketch = user.put_input(sample("horse.png"))
