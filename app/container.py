@@ -193,12 +193,24 @@ class WorkerContainer:
             leftovers = Leftovers(database, storage, settings)
             decoders = Decoders(settings)
             stack.push_async_callback(decoders.aclose)
+            toolbox = Toolbox(
+                settings=settings,
+                database=database,
+                storage=storage,
+                providers=providers,
+                calls=calls,
+                polled=PolledCalls(providers, pollers, RetryPolicy.of(settings)),
+                preparation=Preparation(database, publisher),
+                inputs=InputFiles(storage, settings, settings.spool_directory, decoders),
+                outputs=Outputs(database, storage, settings),
+                spool=spool,
+                queue=queue,
+                publisher=publisher,
+            )
             engine = Engine(
                 queue,
                 identity,
-                registry.job_types.runnable(
-                    _toolbox(settings, database, storage, providers, calls, pollers, spool, decoders, publisher)
-                ),
+                registry.job_types.runnable(toolbox),
                 posts=executor,
                 settler=settler,
                 publisher=publisher,
@@ -317,7 +329,7 @@ class ApiContainer:
                 for name, pool in registry.providers.pools(settings).items()
                 if pool.provider in providers.polled
             }
-            planner = Planner(providers, settings)
+            planner = Planner(providers, settings, registry.job_types.permits)
             return cls(
                 settings=settings,
                 database=database,
@@ -348,28 +360,3 @@ class ApiContainer:
 
     async def aclose(self) -> None:
         await self.stack.aclose()
-
-
-def _toolbox(
-    settings: Settings,
-    database: Database,
-    storage: ObjectStorage,
-    providers: Providers,
-    calls: PaidCalls,
-    pollers: dict[str, Poller],
-    spool: Spool,
-    decoders: Decoders,
-    publisher: Publisher,
-) -> Toolbox:
-    return Toolbox(
-        settings=settings,
-        database=database,
-        storage=storage,
-        providers=providers,
-        calls=calls,
-        polled=PolledCalls(providers, pollers, RetryPolicy.of(settings)),
-        preparation=Preparation(database, publisher),
-        inputs=InputFiles(storage, settings, settings.spool_directory, decoders),
-        outputs=Outputs(database, storage, settings),
-        spool=spool,
-    )

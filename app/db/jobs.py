@@ -136,7 +136,7 @@ async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[J
     completed one those that lack what storage refused, and the rows of that."""
     tables = database.tables
     jobs = await database.fetch(
-        "select j.id, j.step, j.type, j.provider, j.pool, j.lane, j.priority, j.params, j.estimate_micros"
+        "select j.id, j.step, j.type, j.permit, j.provider, j.pool, j.lane, j.priority, j.params, j.estimate_micros"
         " from makeit3d.jobs j join makeit3d.requests r on r.id = j.request_id where r.id = $1"
         " and case r.status when 'failed' then j.status = 'failed' else j.kept_call is not null end"
         " order by j.step, j.chunk",

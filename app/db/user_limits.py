@@ -1,7 +1,8 @@
 """Places of users: what they have under way, and who of their waiting jobs comes next.
 
-Whoever gives out places or budget of a user holds the user's lock, and takes it before any row. A place is held by
-every job that runs or could run, a retry included, and by the open call of a job that ended without it.
+Whoever gives out places or budget of a user holds the user's lock, and takes it before any row. A place of a
+class (jobs.permit) is held by every job of it that runs or could run, a retry included, and by the open call of a job
+that ended without it. Work that nobody pays for (none) takes no place.
 """
 
 from __future__ import annotations
@@ -19,21 +20,25 @@ from app.domain.user_limits import UserLimits, UserLoad
 
 _LOCK = "select pg_advisory_xact_lock(1970500978, hashtext($1::uuid::text))"  # "user" in ASCII
 
-# up to $2 of them
-_IN_FLIGHT = """((
+
+def _in_flight(permit: str) -> str:
+    """Up to $2 of the permits of a class, by an SQL expression of its name. Only paid work makes calls."""
+    return f"""((
     select count(*) from (
-      select from makeit3d.jobs j where j.user_id = $1 and j.status in ('queued', 'running')
+      select from makeit3d.jobs j where j.user_id = $1 and j.permit = {permit} and j.status in ('queued', 'running')
         and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker')) limit $2::bigint) as holding
   ) + (
-    select count(*) from makeit3d.provider_calls c where c.user_id = $1 and c.is_open
+    select count(*) from makeit3d.provider_calls c where c.user_id = $1 and c.is_open and {permit} = 'paid'
       and not exists (select from makeit3d.jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
-  ))"""
+  ))"""  # noqa: S608 - constants
+
 
 # Only what some limit asks for is counted, and only up to that limit. A job reserves its estimate until its calls cost
 # more.
 LOAD = f"""
 select
-  case when $2::bigint is null then 0 else {_IN_FLIGHT} end as in_flight,
+  case when $2::bigint is null then '{{}}' else jsonb_build_object(
+    'paid', {_in_flight("'paid'")}, 'gpu', {_in_flight("'gpu'")}) end as in_flight,
   case when $3::bigint is null then 0 else (
     select count(*) from (
       select from makeit3d.jobs j where j.user_id = $1 and j.status in ('queued', 'running')
@@ -60,10 +65,11 @@ select lane, task_id, user_id from woken"""  # noqa: S608 - constants
 RELEASE = f"""
 with ready as (
   select j.id, j.user_id, j.lane, j.pool, j.priority, row_number() over () as position
-  from (
-    select * from makeit3d.jobs where user_id = $1 and status = 'queued' and waiting_for = 'user_limit'
-    order by priority desc, created_at, id
-    limit greatest(0, $2::bigint - {_IN_FLIGHT})
+  from (values ('paid'), ('gpu')) as class(permit) cross join lateral (
+    select * from makeit3d.jobs w
+    where w.user_id = $1 and w.permit = class.permit and w.status = 'queued' and w.waiting_for = 'user_limit'
+    order by w.priority desc, w.created_at, w.id
+    limit greatest(0, $2::bigint - {_in_flight("class.permit")})
     for no key update skip locked
   ) as j
 ), {_WAKE_READY}
@@ -129,7 +135,7 @@ async def waiting(database: Database, among: Sequence[UUID]) -> list[UUID]:
     rows = await database.fetch(
         "select u.id from unnest($1::uuid[]) as u(id) cross join lateral (select from makeit3d.jobs j"
         " where j.user_id = u.id and j.status = 'queued' and j.waiting_for = 'user_limit'"
-        " order by j.priority desc, j.created_at, j.id limit 1) as head",
+        " order by j.permit, j.priority desc, j.created_at, j.id limit 1) as head",
         list(among),
     )
     return [row["id"] for row in rows]

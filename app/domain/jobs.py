@@ -85,6 +85,7 @@ class JobPlan:
     keeps_paid_work: bool = False  # it goes on with the provider's work that the failed job paid for
     kept: KeptResult | None = None  # and stores this one
     chunk: int = 0
+    permit: Permit = "paid"  # of its type
     participants: tuple[str, ...] = ()  # names of those who take part when it is accepted and ends
     price: Mapping[str, Any] | None = None  # what it costs its user, frozen
     items: tuple[str, ...] = ()  # keys of what it works through
@@ -227,6 +228,14 @@ class Missing:
 
     error: ErrorCode
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One of the things that a job works through; positions count from 1."""
+
+    key: str
+    position: int
 
 
 ItemStatus = Literal["done", "skipped", "failed"]

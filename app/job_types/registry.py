@@ -83,6 +83,11 @@ class JobTypes:
     def names(self) -> tuple[str, ...]:
         return tuple(self._types)
 
+    @property
+    def permits(self) -> dict[str, Permit]:
+        """By name."""
+        return {job_type.name: job_type.permit for job_type in self}
+
     def named(self, name: str) -> AnyJobType:
         """Raises ValueError for a name that nobody registered."""
         found = self._types.get(name)

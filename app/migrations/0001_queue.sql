@@ -99,6 +99,8 @@ create table makeit3d.jobs (
   step smallint not null check (step > 0),
   chunk integer not null default 0,
   type text not null,
+  -- what it takes of its user while it runs
+  permit text not null default 'paid' check (permit in ('paid', 'gpu', 'none')),
   provider text,
   pool text not null references makeit3d.pools (name),
   lane text not null check (lane in ('priority', 'normal')),
@@ -180,10 +182,10 @@ create index jobs_deadline on makeit3d.jobs (deadline) where status = 'running';
 create index jobs_request on makeit3d.jobs (request_id, step);
 create index jobs_user_open on makeit3d.jobs (user_id) where status in ('queued', 'running');
 -- jobs that hold one of their user's permits; a retry keeps it
-create index jobs_user_in_flight on makeit3d.jobs (user_id)
+create index jobs_user_in_flight on makeit3d.jobs (user_id, permit)
   where status in ('queued', 'running') and (waiting_for is null or waiting_for in ('retry', 'breaker'));
 -- jobs that wait for a permit, in the order in which they get it
-create index jobs_user_waiting on makeit3d.jobs (user_id, priority desc, created_at, id)
+create index jobs_user_waiting on makeit3d.jobs (user_id, permit, priority desc, created_at, id)
   where status = 'queued' and waiting_for = 'user_limit';
 create index jobs_retry on makeit3d.jobs (retry_of) where retry_of is not null;
 create index jobs_failed on makeit3d.jobs (finished_at desc) where status = 'failed';
@@ -206,3 +208,5 @@ create table makeit3d.job_items (
   updated_at timestamptz not null default now(),
   primary key (job_id, key)
 ) with (fillfactor = 80);
+-- what another run of the job goes on with
+create index job_items_pending on makeit3d.job_items (job_id, position) where status = 'pending';

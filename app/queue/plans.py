@@ -56,8 +56,9 @@ class RequestPlan:
             if participant in job.participants
         ]
 
-    def arguments(self, permits: int | None) -> Mapping[str, Any]:
-        """Of the statement ``accept``; ``permits`` is how many jobs may start now, None: all that can."""
+    def arguments(self, permits: Mapping[str, int] | None) -> Mapping[str, Any]:
+        """Of the statement ``accept``; ``permits`` is how many jobs of each class may start now,
+        None: all that can."""
         first = min(job.step for job in self.jobs)
         last = max([job.step for job in self.jobs] + [step.step for step in self.steps])
         return {
@@ -89,7 +90,8 @@ def _job(job: JobPlan, *, later: bool, has_next: bool) -> dict[str, Any]:
         "id": str(job.id),
         "step": job.step,
         "chunk": job.chunk,
-        "type": str(job.type),
+        "type": job.type,
+        "permit": job.permit,
         "provider": job.provider,
         "pool": job.pool,
         "lane": job.lane,

@@ -61,7 +61,7 @@ class Statements:
             "sources": _sources(tables),
         }
         found: dict[str, Statement] = {}
-        for name in ("transitions.sql", "accept.sql", "claim.sql", "outputs.sql"):
+        for name in ("transitions.sql", "accept.sql", "claim.sql", "outputs.sql", "items.sql"):
             text = Path(__file__).with_name(name).read_text(encoding="utf-8")
             for fragment, value in fragments.items():
                 text = text.replace(f"{{{fragment}}}", value)
@@ -74,6 +74,9 @@ class Statements:
         self.finish_jobs = found["finish_jobs"]
         self.finish_outputs = found["finish_outputs"]
         self.record_items = found["record_items"]
+        self.record_progress = found["record_job_progress"]
+        self.add_items = found["add_items"]
+        self.pending_items = found["pending_items"]
         self.advance_steps = found["advance_steps"]
         self.roll_up = found["roll_up"]
         self.requeue_jobs = found["requeue_jobs"]

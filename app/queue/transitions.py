@@ -17,7 +17,8 @@ import asyncpg
 from app.db import user_limits
 from app.db.assets import UnknownUser
 from app.db.pool import Connection, Database
-from app.domain.jobs import AssetSlot, Claim, ClaimedJob, ItemEnd, KeptResult, Lane, Retry, Settlement
+from app.db.sql import Statement
+from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Item, ItemEnd, KeptResult, Lane, Retry, Settlement
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
@@ -239,14 +240,29 @@ class Queue:
         tx.committed.capacity |= {run.job.pool for run in live if isinstance(run.outcome, Retry)}
         return frozenset(job.job_id for job in changed)
 
+    # --- progress and items ---------------------------------------------------------------------------------
+
+    async def record_progress(self, lease: Claim, *, percent: int, done: int, total: int) -> Committed | None:
+        """What the handler says of its progress; None when the lease is lost."""
+        statement = self.statements.record_progress
+        return await self._by_lease(statement, lease, percent=percent, done=done, total=total)
+
+    async def add_items(self, lease: Claim, keys: Sequence[str]) -> Committed | None:
+        """What the job works through, in order; None when the lease is lost."""
+        return await self._by_lease(self.statements.add_items, lease, keys=list(keys))
+
+    async def pending_items(self, job_id: UUID, *, after: int, most: int) -> list[Item]:
+        """Those behind a position that no run of the job has ended."""
+        rows = await self.database.fetch(self.statements.pending_items, job_id=job_id, after=after, most=most)
+        return [Item(row["key"], row["position"]) for row in rows]
+
     async def record_items(self, lease: Claim, items: Sequence[ItemEnd]) -> Committed | None:
         """Items of a running job that ended, with their events and the job's progress; None when the lease is lost."""
+        return await self._by_lease(self.statements.record_items, lease, items=item_rows(items))
+
+    async def _by_lease(self, statement: Statement, lease: Claim, **values: object) -> Committed | None:
         row = await self.database.fetchrow(
-            self.statements.record_items,
-            job_id=lease.job_id,
-            worker_id=lease.worker_id,
-            attempt=lease.attempt,
-            items=item_rows(items),
+            statement, job_id=lease.job_id, worker_id=lease.worker_id, attempt=lease.attempt, **values
         )
         return None if row is None else Committed(tasks={(row["task_id"], row["user_id"])})
 

@@ -43,6 +43,7 @@ class JobRun:
         self.assets = tuple(assets)
         self.task: asyncio.Task[None] | None = None
         self.expiry: asyncio.Task[None] | None = None  # ends the job because its time is over
+        self.percent: int | None = None  # of its work, as the handler last said
         self.upload_cut = False  # an upload broke off: storage may still store it
         self._begun = False
         self._protections = 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from app.ai_clients.registry import Providers
 from app.config import Settings
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane, Permit
 from app.task_types.registry import P, TaskType
 from app.task_types.steps import Inputs, Planning, Step
 
@@ -32,8 +32,11 @@ class Plan:
 
 
 class Planner:
-    def __init__(self, providers: Providers, settings: Settings) -> None:
+    """``permits`` is what jobs take of their user, by job type: of no other type a job is planned."""
+
+    def __init__(self, providers: Providers, settings: Settings, permits: Mapping[str, Permit]) -> None:
         self._providers = providers
+        self._permits = permits
         self._threshold = settings.priority_threshold
 
     def plan(self, task_type: TaskType[P], params: P, inputs: Inputs, user_id: UUID) -> Plan:
@@ -57,6 +60,7 @@ class Planner:
             id=uuid4(),
             step=number,
             type=step.type,
+            permit=self._permits[step.type],
             provider=step.provider,
             pool=step.pool,
             lane=self._lane(),

@@ -90,7 +90,7 @@ class Bench:
     async def ask(self, operation: Operation, prompt: str, *, n: int = 1, picture: ObjectRef | None = None) -> str:
         """Accept what a client would ask for; the task id. Models are bare, which is the least work."""
         task_id = str(uuid4())
-        planner = Planner(build_registry().build(self.settings), self.settings)
+        planner = Planner(build_registry().build(self.settings), self.settings, kernel.REGISTRY.job_types.permits)
         fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else BARE
         pictures = () if picture is None else (picture,)
         request = planned(planner, self.settings, operation, task_id, self.user, pictures, prompt=prompt, **fields)

@@ -161,8 +161,6 @@ select gen_random_uuid(), j.task_id, j.request_id, j.user_id, 1, n, j.type, j.pr
   case when b.reason = 'retry' then now() + interval '1 hour' end,
   coalesce(b.reason = 'retry', false) and n % 2 = 0, '{}'
 from makeit3d.jobs j, generate_series($1::integer, $2::integer) as n, lateral (
-
-from tests import kernel
   select (array['retry', 'user_limit', 'step', 'dependency', 'breaker', null, null])[1 + n % 7] as reason) as b
 where j.id = $3
 """

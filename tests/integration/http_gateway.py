@@ -86,7 +86,7 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         stack.push_async_callback(publisher.aclose)
         queue = kernel.queue_of(database)
         resolver = InputResolver(database, inputs, settings)
-        planner = Planner(providers, settings)
+        planner = Planner(providers, settings, kernel.REGISTRY.job_types.permits)
         return ApiContainer(
             settings=settings,
             database=database,

@@ -34,8 +34,8 @@ class Rights:
 READ = Rights(frozenset({"SELECT"}))
 CLOSED = Rights()
 INTERNAL = (
-    *("tasks", "requests", "pools", "providers", "pool_tags", "user_tags", "workers", "jobs", "provider_calls"),
-    *("files", "events", "migrations"),
+    *("tasks", "requests", "pools", "providers", "pool_tags", "user_tags", "workers", "jobs"),
+    *("job_items", "provider_calls", "files", "events", "migrations"),
 )
 TABLES = {
     "public.concept_images": READ,
@@ -210,7 +210,7 @@ async def people(connection: asyncpg.Connection) -> People:
 
 def statements(table: str) -> dict[str, str]:
     others = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "migrations": "name"}
-    others["events"] = "type"
+    others |= {"events": "type", "job_items": "key"}
     column = others.get(table.partition(".")[2], "id")
     return {
         "SELECT": f"select * from {table}",  # noqa: S608

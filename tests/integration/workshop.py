@@ -109,7 +109,7 @@ class Workshop:
         **fields: Any,  # noqa: ANN401 - parameters of the type
     ) -> RequestPlan:
         """What accepting it would write."""
-        planner = Planner(Providers([self.images, self.models]), self.settings)
+        planner = Planner(Providers([self.images, self.models]), self.settings, kernel.REGISTRY.job_types.permits)
         return planned(planner, self.settings, operation, task_id, self.user, pictures, **{"prompt": "a fox", **fields})
 
     async def status(self, task_id: str) -> StatusRows:

@@ -16,17 +16,18 @@ WAIT_CHECKS = (
         "a job waits for a place of its user only while all of them are taken",
         "no worker sweeps, or the audit has another BFF_USER_MAX_IN_FLIGHT than the workers",
         """
-        select jsonb_build_object('user', w.user_id) as ids,
+        select jsonb_build_object('user', w.user_id, 'permit', w.permit) as ids,
           format('%s jobs wait, %s of %s places are taken', w.jobs, u.places, coalesce(p.places::text, 'unlimited'))
             as found
         from patience p cross join (
-          select user_id, count(*) as jobs from makeit3d.jobs where status = 'queued' and waiting_for = 'user_limit'
-          group by user_id
+          select user_id, permit, count(*) as jobs from makeit3d.jobs
+          where status = 'queued' and waiting_for = 'user_limit' group by user_id, permit
         ) as w cross join lateral (
-          select (select count(*) from makeit3d.jobs j where j.user_id = w.user_id and j.status in ('queued', 'running')
+          select (select count(*) from makeit3d.jobs j where j.user_id = w.user_id and j.permit = w.permit
+              and j.status in ('queued', 'running')
               and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker')))
             + (select count(*) from makeit3d.provider_calls c where c.user_id = w.user_id
-              and c.is_open
+              and c.is_open and w.permit = 'paid'
               and not exists (select from makeit3d.jobs j where j.id = c.job_id
                 and j.status in ('queued', 'running'))) as places
         ) as u

@@ -9,6 +9,7 @@ import app
 import pytest
 from app.ai_clients.registry import Providers
 from app.cli_generate import generate_commands
+from app.container import build_registry as build_product
 from app.container import build_task_types
 from app.domain.jobs import AssetKind
 from app.domain.params import StepOutput
@@ -28,7 +29,7 @@ from tests.unit.extension.registry import build_registry
 @pytest.fixture
 def planner(tmp_path: Path) -> Planner:
     providers = Providers([FakeImages(), FakeModels()])
-    return Planner(providers, settings_for("postgresql://x/y", tmp_path))
+    return Planner(providers, settings_for("postgresql://x/y", tmp_path), build_product().job_types.permits)
 
 
 def test_no_file_of_the_product_names_it() -> None:

@@ -15,13 +15,14 @@ from app.task_types.planner import Planner
 from app.task_types.registry import AnyTaskType, TaskTypes
 from app.task_types.text_to_image import TEXT_TO_IMAGE
 
+from tests import kernel
 from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.factories import settings_for
 
 
 def planner(home: Path, *, images: bool = True) -> Planner:
     providers = Providers([*([FakeImages()] if images else []), FakeModels(), FakeModels(name="bargain")])
-    return Planner(providers, settings_for("postgresql://x/y", home))
+    return Planner(providers, settings_for("postgresql://x/y", home), kernel.REGISTRY.job_types.permits)
 
 
 @pytest.mark.parametrize("task_type", list(build_task_types()), ids=lambda task_type: task_type.name)
