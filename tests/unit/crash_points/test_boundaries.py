@@ -41,6 +41,8 @@ WITHOUT_CASE = {
     "expire_stranded": _END,
     "cancel_jobs": "one commit ends it all; tests/chaos/test_cancel.py",
     "record_items": "what is lost is told when the job ends",
+    "record_job_progress": "what is lost is told by the next progress, or when the job ends",
+    "add_items": "by key, so the next run adds those that are not there",
     "remove_worker": "the last word of a process that ends; without it the row is buried",
     "ensure_providers": _STARTING,
     "ensure_pools": _STARTING,
