@@ -29,7 +29,6 @@ from app.ai_clients.base import (
     DownloadedFile,
     Estimate,
     ImageRequest,
-    ModelRequest,
     PreparedCall,
     ProviderTask,
     ProviderTaskState,
@@ -165,11 +164,6 @@ def _pictures(request: Request) -> ImageRequest:
     return request
 
 
-def _work(request: Request) -> ModelRequest:
-    assert isinstance(request, ModelRequest)
-    return request
-
-
 @dataclass(frozen=True, slots=True)
 class _FakeTask:
     capability: Capability
@@ -181,7 +175,8 @@ class _FakeTask:
 
 @dataclass(slots=True)
 class FakeModels:
-    """A PolledProvider whose tasks take ``polls`` polls each and then succeed, unless told otherwise."""
+    """A PolledProvider of models, and of pictures where its capabilities say so. Its tasks take ``polls`` polls
+    each and then succeed, unless told otherwise."""
 
     name: str = "tripo"
     polls: int = 1
@@ -194,8 +189,8 @@ class FakeModels:
     capabilities: Mapping[Capability, Limits] = field(default_factory=lambda: tripo_limits.CAPABILITIES)
 
     def pool(self, request: Request) -> str:
-        match _work(request).capability:
-            case Capability.SKETCH_TO_IMAGE:
+        match request.capability:
+            case Capability.SKETCH_TO_IMAGE | Capability.TEXT_TO_IMAGE | Capability.IMAGE_TO_IMAGE:
                 return f"{self.name}_image"
             case Capability.TEXTURE_MODEL | Capability.IMPORT_MODEL:
                 return f"{self.name}_texture"
@@ -203,13 +198,17 @@ class FakeModels:
                 return f"{self.name}_h"
 
     def estimate(self, request: Request, *, inputs: int | None = None) -> Estimate:  # noqa: ARG002
-        return Estimate(0 if _work(request).capability is Capability.IMPORT_MODEL else _MODEL_MICROS, _PRICE_VERSION)
+        return Estimate(0 if request.capability is Capability.IMPORT_MODEL else _MODEL_MICROS, _PRICE_VERSION)
 
     async def prepare(self, request: Request) -> PreparedCall:
-        spec = _work(request)
+        body: dict[str, Any] = {"prompt": request.prompt}
+        if isinstance(request, ImageRequest):
+            body |= {"n": request.n}
+        else:
+            body |= {"input": request.source_task_id, "views": list(request.views)}
         seed = random.randint(-(2**31), 2**31 - 1)
-        body = {"prompt": spec.prompt, "input": spec.source_task_id, "views": list(spec.views), "model_seed": seed}
-        kind = spec.capability
+        body |= {"model_seed": seed}
+        kind = request.capability
         return PreparedCall(kind, f"/{kind.value}", body, {"kind": kind.value, "model_seed": seed})
 
     async def send(self, call: PreparedCall, *, before_first_byte: BeforeFirstByte) -> str:
@@ -256,13 +255,14 @@ class FakeModels:
                 created_at=task.created_at,
                 echoed_input=task.echoed,
             )
-        extension = "png" if task.capability is Capability.SKETCH_TO_IMAGE else "glb"
+        extension = "png" if task.capability.value.endswith("-image") else "glb"
+        numbers = range(task.echoed.get("n", 1))
         cost = 0 if task.capability is Capability.IMPORT_MODEL else _MODEL_MICROS
         return ProviderTask(
             task_id,
             ProviderTaskState.SUCCEEDED,
             progress=100,
-            output_urls=(f"{_LINKS}{task_id}.{extension}",),
+            output_urls=tuple(f"{_LINKS}{task_id}-{number}.{extension}" for number in numbers),
             preview_url=f"{_LINKS}{task_id}.preview.png",
             cost_micros=cost,
             credits=Decimal(cost) / 10_000,

@@ -5,7 +5,7 @@ ProviderError
 └── OutcomeUnknown   the request left and we do not know what became of it: it may have been paid
 
 Classification is by transport phase, HTTP status and the provider's code, never by message text (prompts are
-echoed there). Source: the error tables of OpenAI and Tripo v3.
+echoed there). Each provider has its own table.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from app.schemas.generation import IDEMPOTENCY_KEY_PATTERN, NewTask, OfTask, Tas
 from app.schemas.problems import documented
 from app.task_types.params import Params
 from app.task_types.registry import AnyTaskType, TaskTypes
+from app.task_types.steps import ParamsRefused
 
 _REFUSALS = (
     ErrorCode.MALFORMED_REQUEST,
@@ -204,9 +205,12 @@ def _creation(task_types: TaskTypes, bodies: Mapping[str, type[OfTask]]) -> _End
         inner = params.task_id if isinstance(params, OfTask) else None
         if inner is not None and body.task_id not in (None, inner):
             raise _invalid("params.task_id", "It is not the task_id beside params.")
-        return await answer.to(
-            task_type, cast("Params", params), task_id=body.task_id or inner, key=body.idempotency_key
-        )
+        try:
+            return await answer.to(
+                task_type, cast("Params", params), task_id=body.task_id or inner, key=body.idempotency_key
+            )
+        except ParamsRefused as refused:
+            raise ParamsRefused(refused.faults, within="params") from None
 
     return create_task
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from app.domain.jobs import AssetKind
 from app.domain.params import ImageJob, ObjectRef
-from app.domain.prompts import OPENAI_PROMPT_LIMIT
 from app.task_types import fields
 from app.task_types.groups import ImageOptions, Provided, Worded
 from app.task_types.steps import Planning, Step
@@ -15,9 +14,7 @@ from app.task_types.steps import Planning, Step
 class ConceptParams(ImageOptions, Provided, Worded):
     """Concept images of what a prompt says."""
 
-    prompt_limit = OPENAI_PROMPT_LIMIT
-
-    prompt: fields.ImagePrompt
+    prompt: fields.Prompt
 
 
 def concept_step(params: ConceptParams, pictures: Sequence[ObjectRef], planning: Planning) -> Step:

@@ -10,12 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from app.domain.task_ids import TASK_ID_PATTERN
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_SIZE = re.compile(r"([0-9]{3,4})x([0-9]{3,4})")
-
-_EDGE_STEP = 16
-_LONGEST_EDGE = 3840
-_STEEPEST_RATIO = 3
-_PIXELS = range(655_360, 8_294_400 + 1)
 
 
 def _plain_text(value: str) -> str:
@@ -33,21 +27,6 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _image_size(value: str) -> str:
-    """Source: OpenAI Images reference, gpt-image-2: multiples of 16, ratio up to 1:3, bounded edge and area."""
-    if value == "auto":
-        return value
-    found = _SIZE.fullmatch(value)
-    if found is None:
-        raise ValueError("Must be auto or WIDTHxHEIGHT.")
-    short, long = sorted((int(found[1]), int(found[2])))
-    if short % _EDGE_STEP or long % _EDGE_STEP or long > _LONGEST_EDGE:
-        raise ValueError(f"Both sides must be multiples of {_EDGE_STEP}, at most {_LONGEST_EDGE}.")
-    if long > _STEEPEST_RATIO * short or short * long not in _PIXELS:
-        raise ValueError(f"At most 1:{_STEEPEST_RATIO}, with {_PIXELS.start} to {_PIXELS.stop - 1} pixels.")
-    return value
-
-
 _Text = AfterValidator(_plain_text)
 # stripping empties a text of blanks; the document says so by a pattern, where U+0085 is no \s to every reader
 _NotBlank = Field(json_schema_extra={"pattern": r"[^\s\u0085]"})
@@ -62,12 +41,12 @@ TaskId = Annotated[
         " use it.",
     ),
 ]
-ImagePrompt = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=32_000), _Text, _NotBlank
+_MOST_CHARACTERS = 32_000  # of a prompt; a provider may take fewer
+Prompt = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_MOST_CHARACTERS), _Text, _NotBlank
 ]
-ModelPrompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_024), _Text, _NotBlank]
-OptionalModelPrompt = Annotated[
-    Annotated[str, StringConstraints(strip_whitespace=True, max_length=1_024), _Text] | None, _Blank
+OptionalPrompt = Annotated[
+    Annotated[str, StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS), _Text] | None, _Blank
 ]
 Style = Annotated[Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), _Text] | None, _Blank]
 AssetUrl = Annotated[
@@ -82,4 +61,7 @@ AssetUrl = Annotated[
 Provider = Annotated[
     str | None, Field(pattern=r"^[a-z0-9_-]{1,32}$", description="Default: the operation's own provider.")
 ]
-ImageSize = Annotated[str, AfterValidator(_image_size)]
+ImageSize = Annotated[str, Field(pattern=r"^(auto|[0-9]{2,5}x[0-9]{2,5})$")]
+Choice = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Which values there are is the provider's choice.")
+]

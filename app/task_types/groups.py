@@ -8,28 +8,18 @@ from pydantic import Field, model_validator
 
 from app.domain.jobs import AssetKind
 from app.domain.operations import ModelOptions, Operation
-from app.domain.prompts import TRIPO_PROMPT_LIMIT, compose
-from app.domain.provider_limits import ModelVersion
+from app.domain.prompts import compose
 from app.task_types import fields
 from app.task_types.params import Params
 from app.task_types.steps import Output
 
-# the most faces of each model version; source: Tripo v3 reference
-_MOST_FACES = {
-    "v3.1-20260211": 1_500_000,
-    "v3.0-20250812": 1_000_000,
-    "v2.5-20250123": 500_000,
-    "P1-20260311": 20_000,
-    "P2-20260801": 50_000,
-}
-_FEWEST_FACES = 50
+_MOST_FACES = 2**31 - 1  # a provider makes fewer
 
 
 class Worded(Params):
     """Words that say what is made. A type adds ``prompt``, needed or optional; ``operation`` says how they are put."""
 
     operation: ClassVar[Operation]
-    prompt_limit: ClassVar[int] = TRIPO_PROMPT_LIMIT
 
     style: fields.Style = Field(None, description="Appended to the prompt.")
 
@@ -46,12 +36,6 @@ class Worded(Params):
         """An asset that keeps the words it was asked for with."""
         return Output(kind, prompt=self.words, style=self.style, from_step=from_step)
 
-    @model_validator(mode="after")
-    def _prompt_with_style_fits(self) -> Self:
-        if self.words and len(self.text()) > self.prompt_limit:
-            raise ValueError(f"Prompt and style together may have {self.prompt_limit} characters.")
-        return self
-
 
 class Provided(Params):
     """The client may name who makes it."""
@@ -64,7 +48,7 @@ class ImageOptions(Params):
 
     n: Annotated[int, fields.Whole] = Field(1, strict=True, ge=1, le=10, description="How many images. Each is paid.")
     background: Literal["auto", "opaque", "transparent"] | None = None
-    size: fields.ImageSize | None = Field(None, description="auto, or WIDTHxHEIGHT in multiples of 16.")
+    size: fields.ImageSize | None = Field(None, description="auto, or WIDTHxHEIGHT as the provider takes it.")
     quality: Literal["auto", "low", "medium", "high"] | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None
 
@@ -80,20 +64,16 @@ class MeshOptions(Params):
 
     texture: bool | None = Field(None, strict=True, description="false also leaves out PBR maps.")
     pbr: bool | None = Field(None, strict=True)
-    model_version: ModelVersion | None = Field(None, description="Default: as the gateway is configured.")
-    face_limit: Annotated[int | None, fields.Whole] = Field(
-        None, strict=True, ge=_FEWEST_FACES, le=max(_MOST_FACES.values())
-    )
+    model_version: fields.Choice | None = Field(None, description="Default: as the gateway is configured.")
+    face_limit: Annotated[int | None, fields.Whole] = Field(None, strict=True, ge=1, le=_MOST_FACES)
     auto_size: bool | None = Field(None, strict=True, description="Scale to real size, in metres.")
-    texture_quality: Literal["standard", "detailed", "extreme"] | None = None
-    orientation: Literal["default", "align_image"] | None = Field(None, description="Counts for image inputs.")
+    texture_quality: fields.Choice | None = None
+    orientation: fields.Choice | None = Field(None, description="Counts for image inputs.")
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
         if self.texture is False and self.pbr:
             raise ValueError("PBR maps need texture.")
-        if self.model_version and self.face_limit and self.face_limit > _MOST_FACES[self.model_version]:
-            raise ValueError(f"{self.model_version} makes at most {_MOST_FACES[self.model_version]} faces.")
         return self
 
     def options(self) -> ModelOptions:

@@ -21,7 +21,7 @@ from app.task_types.steps import Inputs, Planning, Step
 class ImageToModel(ModelParams):
     operation = Operation.IMAGE_TO_MODEL
 
-    prompt: fields.OptionalModelPrompt = Field(None, description="Kept with the model; the pictures say what is made.")
+    prompt: fields.OptionalPrompt = Field(None, description="Kept with the model; the pictures say what is made.")
     input_image_asset_urls: Annotated[list[fields.AssetUrl], Field(min_length=1, max_length=VIEWS.most)] | None = Field(
         None, description="Views of one object in the order front, left, back, right; the front alone is enough."
     )

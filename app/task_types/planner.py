@@ -48,7 +48,8 @@ class Planner:
     def steps(self, task_type: TaskType[P], params: P, inputs: Inputs, user_id: UUID | None = None) -> Sequence[Step]:
         """What a request would be; without a user it is only asked what it would cost. Raises what ``plan`` does."""
         stands_for = None if user_id is None else hashlib.sha256(f"makeit3d:{user_id}".encode()).hexdigest()[:32]
-        return task_type.plan(params, inputs, Planning(self._providers, task_type.name, stands_for))
+        words = getattr(params, "words", "")
+        return task_type.plan(params, inputs, Planning(self._providers, task_type.name, words, stands_for))
 
     @property
     def providers(self) -> Sequence[str]:

@@ -10,7 +10,6 @@ from app.ai_clients.base import Capability
 from app.domain.jobs import AssetKind
 from app.domain.operations import ModelOptions, Operation
 from app.domain.params import ModelJob
-from app.domain.provider_limits import TextureVersion
 from app.task_types import fields
 from app.task_types.examples import DRAFT_ID, MODEL_URL
 from app.task_types.groups import Provided, Worded
@@ -34,11 +33,11 @@ class RefineModel(Provided, Worded):
     input_model_asset_url: fields.AssetUrl | None = Field(
         None, description=f"A GLB of your own instead, such as {MODEL_URL}; it needs a prompt."
     )
-    prompt: fields.OptionalModelPrompt = None
+    prompt: fields.OptionalPrompt = None
     texture: Literal[True] | None = None
     pbr: bool | None = Field(None, strict=True)
-    model_version: TextureVersion | None = None
-    texture_quality: Literal["fast", "standard", "detailed", "extreme"] | None = None
+    model_version: fields.Choice | None = None
+    texture_quality: fields.Choice | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -18,7 +18,7 @@ class SketchToModel(ModelParams):
     operation = Operation.SKETCH_TO_MODEL
 
     input_sketch_asset_url: fields.AssetUrl
-    prompt: fields.OptionalModelPrompt = None
+    prompt: fields.OptionalPrompt = None
 
 
 def sketch_to_model(renderer: str | None = None) -> TaskType[SketchToModel]:

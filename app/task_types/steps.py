@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from app.ai_clients.base import Capability, ImageRequest, ModelRequest, Provider
+from app.ai_clients.limits import Fault
 from app.db.assets import Sources
 from app.domain.jobs import AssetKind
 from app.domain.params import ImageJob, ModelJob, ObjectRef
@@ -52,12 +53,34 @@ class Step:
     estimate_micros: int = 0  # what its paid calls may cost, USD micros
 
 
+class ParamsRefused(AppError):
+    """Parameters that the chosen provider does not take."""
+
+    def __init__(self, faults: Sequence[Fault], *, within: str = "") -> None:
+        """``within`` is the member of the body that the parameters are."""
+        self.faults = tuple(faults)
+        whole = within or "body"
+        told = [
+            {
+                "field": whole if fault.field == "body" else f"{within}.{fault.field}".lstrip("."),
+                "code": fault.code,
+                "message": fault.message,
+            }
+            for fault in faults
+        ]
+        super().__init__(ErrorCode.VALIDATION_ERROR, extra={"errors": told})
+
+
+_IMAGE_OPTIONS = ("size", "quality", "background", "output_format")
+
+
 @dataclass(frozen=True, slots=True)
 class Planning:
     """What a plan chooses from: providers, each with its pools, prices and limits."""
 
     providers: Providers
     wanted: str  # the task type, as a refusal names it
+    words: str = ""  # the client's prompt
     safety_identifier: str | None = None  # a hash that stands for the user
 
     def offering(self, name: str | None, capability: Capability) -> Provider:
@@ -69,7 +92,8 @@ class Planning:
         drawn = Capability.IMAGE_TO_IMAGE if job.inputs else Capability.TEXT_TO_IMAGE
         capability = Capability.SKETCH_TO_IMAGE if job.sketch else drawn
         chosen = self.offering(provider, capability)
-        _prompt_fits(job.prompt, chosen, capability)
+        options = {name: getattr(job, name) for name in _IMAGE_OPTIONS}
+        self._check(chosen, capability, job.prompt, options)
         job = replace(job, safety_identifier=self.safety_identifier)
         request = ImageRequest(job.prompt, n=job.n, size=job.size, quality=job.quality, sketch=job.sketch)
         estimate = chosen.estimate(request, inputs=len(job.inputs)).micros
@@ -86,15 +110,17 @@ class Planning:
     ) -> Step:
         """A model, or a step on the way to one. Raises AppError: PROVIDER_NOT_AVAILABLE, VALIDATION_ERROR."""
         chosen = self.offering(provider, capability)
-        _prompt_fits(job.prompt, chosen, capability)
+        self._check(chosen, capability, job.prompt, asdict(job.options))
         request = ModelRequest(capability, options=job.options)
         estimate = chosen.estimate(request).micros
         return Step(type, chosen.name, chosen.pool(request), job.as_json(), outputs, estimate)
 
-
-def _prompt_fits(text: str, provider: Provider, capability: Capability) -> None:
-    limit = provider.capabilities[capability].prompt_characters
-    if limit is not None and len(text) > limit:
-        detail = f"Prompt and style together have {len(text)} characters; the provider takes {limit}."
-        fault = {"field": "prompt", "code": "too_long", "message": detail}
-        raise AppError(ErrorCode.VALIDATION_ERROR, detail, extra={"errors": [fault]})
+    def _check(self, provider: Provider, capability: Capability, text: str, options: Mapping[str, object]) -> None:
+        """Hold a request to the limits of its own provider, and of no other. Raises ParamsRefused."""
+        limits = provider.capabilities[capability]
+        set_options = {name: value for name, value in options.items() if value is not None}
+        # a prompt that is only kept with the asset is not sent
+        faults = limits.prompt_faults(self.words, text) if text else []
+        faults += limits.option_faults(set_options)
+        if faults:
+            raise ParamsRefused(faults)

@@ -15,7 +15,7 @@ from app.task_types.steps import Inputs, Planning, Step
 class TextToModel(ModelParams):
     operation = Operation.TEXT_TO_MODEL
 
-    prompt: fields.ModelPrompt
+    prompt: fields.Prompt
 
 
 def _plan(params: TextToModel, inputs: Inputs, planning: Planning) -> list[Step]:

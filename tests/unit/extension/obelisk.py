@@ -20,7 +20,7 @@ _FEE_MICROS = 50_000  # for each obelisk, beside what the providers take
 class Obelisk(ModelParams):
     operation = Operation.TEXT_TO_IMAGE
 
-    prompt: fields.ModelPrompt
+    prompt: fields.Prompt
     surface: str = Field("smooth", pattern="^(smooth|carved)$", description="How its sides look.")
 
 

@@ -56,21 +56,19 @@ def test_task_ids_and_unknown_fields(model: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("model", [TextToImage, ImageToImage, TextToModel])
 def test_needed_prompts(model: type[BaseModel]) -> None:
-    limit = 1_024 if model is TextToModel else 32_000
+    limit = 32_000
     assert faults(model, prompt="x" * limit) == []
     assert faults(model, prompt="  " + "x" * limit + "  ") == []
     assert faults(model, prompt="two\nlines\tand ü 🦊") == []
     for bad in (..., None, "", " \n ", "x" * (limit + 1), "nul\x00", "esc\x1b[2J", "\ud800", 7):
         assert faults(model, prompt=bad) == ["prompt"], repr(bad)
-    # style is appended, so both have to fit together
-    assert faults(model, prompt="x" * (limit - 5), style="oak") == [""]
 
 
 @pytest.mark.parametrize("model", [ImageToModel, SketchToModel, RefineModel])
 def test_optional_prompts(model: type[BaseModel]) -> None:
     for good in (None, "", "  ", "a fox"):
         assert faults(model, prompt=good) == []
-    for bad in ("x" * 1_025, "nul\x00"):
+    for bad in ("x" * 32_001, "nul\x00"):
         assert faults(model, prompt=bad) == ["prompt"]
 
 
@@ -84,7 +82,7 @@ def test_image_options(model: type[BaseModel]) -> None:
         (
             "size",
             ("auto", "1024x1024", "3072x1024"),
-            ("1024", "100x100", "1023x1024", "4096x2048", "3088x1024", "1x1", "１０２４x１０２４"),
+            ("1024", "1x1", "１０２４x１０２４", "x", ""),
         ),
         ("style", ("oak", "", None), ("x" * 201, "a\x00")),
     ):
@@ -100,17 +98,15 @@ def test_model_options(model: type[BaseModel]) -> None:
         ("texture", (True, False, None), ("yes", 1)),
         ("pbr", (True, False), ("no",)),
         ("auto_size", (True,), (0,)),
-        ("face_limit", (50, 1_500_000, 50.0, None), (49, 49.0, 1e300, 50.5, 1_500_001, "1000", True)),
-        ("texture_quality", ("standard", "detailed", "extreme"), ("fast", "")),
-        ("orientation", ("default", "align_image"), ("up",)),
-        ("model_version", ("v3.1-20260211", "P1-20260311"), ("v9", "tripo-v3.1")),
+        ("face_limit", (50, 1_500_000, 50.0, None), (0, 0.0, 1e300, 50.5, 2**31, "1000", True)),
+        ("texture_quality", ("standard", "detailed", "extreme"), ("a b", "")),
+        ("orientation", ("default", "align_image"), ("up!",)),
+        ("model_version", ("v3.1-20260211", "P1-20260311"), ("v 9", "", 3)),
     ):
         assert [faults(model, **{field: value}) for value in good] == [[]] * len(good), field
         assert [faults(model, **{field: value}) for value in bad] == [[field]] * len(bad), field
     assert faults(model, texture=False, pbr=True) == [""]
     assert faults(model, texture=False, pbr=False) == []
-    assert faults(model, model_version="P1-20260311", face_limit=20_001) == [""]
-    assert faults(model, model_version="v2.5-20250123", face_limit=500_000) == []
 
 
 def test_views_of_an_object() -> None:
@@ -132,7 +128,6 @@ def test_what_can_be_refined() -> None:
     assert faults(RefineModel, tripo_draft_task_id=..., draft_model_task_id="draft-1") == []
     assert faults(RefineModel, tripo_draft_task_id="a b") == ["tripo_draft_task_id"]
     assert faults(RefineModel, texture=False) == ["texture"]
-    assert faults(RefineModel, model_version="v3.1-20260211") == ["model_version"]
     assert faults(RefineModel, model_version="v3.5-20260815", texture_quality="fast") == []
 
 
