@@ -20,8 +20,8 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from app.ai_clients.registry import build_registry
 from app.config import child_environment
-from app.container import build_registry
 from app.db import events
 from app.db import pools as pool_rows
 from app.db.pool import Database
