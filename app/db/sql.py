@@ -75,7 +75,7 @@ class Texts:
 
 
 def load(module_file: str) -> dict[str, Statement]:
-    """The statements beside a module: ``load(__file__)``. A name that is not there fails at import."""
+    """The statements beside a module: ``load(__file__)``."""
     return parse(Path(module_file).with_suffix(".sql").read_text(encoding="utf-8"))
 
 

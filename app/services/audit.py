@@ -66,7 +66,7 @@ async def look(
     if results:
         findings.notes.append(f"{results} paid results that storage refused are kept for a retry ({hosts})")
     findings.checks.append(OUTPUT_KEY)
-    async for row in files.outputs(connection, database):
+    async for row in files.outputs(connection):
         if (difference := _misnamed(row)) is not None:
             findings.differences.append(difference)
     return findings

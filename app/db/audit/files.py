@@ -8,10 +8,13 @@ from uuid import UUID
 
 from app.db.audit.checks import AuditCheck
 from app.db.pool import Connection, Database
+from app.db.sql import load
 from app.domain.audit import Area, Invariant
 from app.domain.jobs import AssetKind
 
 _PAGE = 1000
+
+_SQL = load(__file__)
 
 
 def _rows(name: str, rule: str, remedy: str, sql: str) -> AuditCheck:
@@ -110,20 +113,9 @@ class OutputRow:
     content_type: str
 
 
-_OUTPUTS = """
-select a.id as asset_id, f.id as file_id, a.task_id, a.kind, a.number, f.key, f.content_type
-from (
-  select id, task_id, job_id, 'concept' as kind, number, status, file_id from {concepts}
-  union all select id, task_id, job_id, kind, number, status, file_id from {models}
-) as a join makeit3d.files f on f.id = a.file_id
-where a.status = 'complete' and a.job_id is not null
-"""
-
-
-async def outputs(connection: Connection, database: Database) -> AsyncGenerator[OutputRow]:
+async def outputs(connection: Connection) -> AsyncGenerator[OutputRow]:
     """Every complete output of the snapshot, a page in memory at a time."""
-    statement = _OUTPUTS.format(concepts=database.tables.concepts, models=database.tables.models)
-    async for row in connection.rows(statement, prefetch=_PAGE):
+    async for row in connection.rows(_SQL["complete_outputs"], prefetch=_PAGE):
         values = dict(row)
         values["kind"] = AssetKind(values["kind"])
         yield OutputRow(**values)
@@ -131,20 +123,11 @@ async def outputs(connection: Connection, database: Database) -> AsyncGenerator[
 
 async def manifest(connection: Connection, bucket: str) -> AsyncGenerator[ManifestRow]:
     """Every result in a bucket that is not removed, in the snapshot, a page in memory at a time."""
-    statement = (
-        "select id, key, state, size, sha256 from makeit3d.files where bucket = $1"
-        " and state <> 'removed' and kind <> 'input'"
-    )
-    async for row in connection.rows(statement, bucket, prefetch=_PAGE):
+    async for row in connection.rows(_SQL["manifest"], bucket=bucket, prefetch=_PAGE):
         yield ManifestRow(**dict(row))
 
 
 async def by_keys(database: Database, bucket: str, keys: Sequence[str]) -> dict[str, ManifestRow]:
     """The rows of these keys as they are now."""
-    rows = await database.fetch(
-        "select id, key, state, size, sha256 from makeit3d.files where bucket = $1 and key = any($2)"
-        " and state <> 'removed'",
-        bucket,
-        list(keys),
-    )
+    rows = await database.fetch(_SQL["manifest_of_keys"], bucket=bucket, keys=list(keys))
     return {row["key"]: ManifestRow(**dict(row)) for row in rows}
