@@ -59,8 +59,6 @@ WITHOUT_CASE = {
     "close_breaker": _BREAKER,
     "postpone_probe": _BREAKER,
     "promote_due": "lies within the boundaries of promotion and of a sweep",
-    "record_job_progress": "the next count says it again",
-    "add_items": "another run names the same items",
     "notify_events": "a hint that may be lost; readers look by themselves",
     "remove_old_events": "forgets what is weeks old, round by round",
 }
