@@ -68,6 +68,8 @@ PLANTS = {
         update makeit3d.tasks set status = 'running' where id = 'audit-waiting';
         update concept_images set status = 'processing' where job_id = FIRST_STEP;
         EVENT || '{"status": "running"}' from makeit3d.events where task_id = 'audit-waiting' and type = 'task_update';
+        EVENT || '{"status": "running"}' from makeit3d.events where type = 'job_update'
+          and payload->>'job_id' = FIRST_STEP::text;
         EVENT || '{"status": "processing"}' from makeit3d.events where type = 'asset_update'
           and payload->>'asset_id' = (select id::text from concept_images where job_id = FIRST_STEP)
         """,

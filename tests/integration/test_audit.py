@@ -143,7 +143,9 @@ async def test_the_places_of_a_user_are_those_of_the_setting(database: str, tmp_
         assert (await audit_rows(db, settings)).differences == []
         more = settings.model_copy(update={"user_max_in_flight": 2})
         found = (await audit_rows(db, more)).differences
-    assert [(item.invariant.name, item.ids) for item in found] == [("user_place", {"user": str(user)})]
+    assert [(item.invariant.name, item.ids) for item in found] == [
+        ("user_place", {"user": str(user), "permit": "paid"})
+    ]
     assert found[0].found == "2 jobs wait, 1 of 2 places are taken"
 
 

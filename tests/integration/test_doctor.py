@@ -340,7 +340,7 @@ def test_shared_secrets_that_are_right_or_not_needed(outside: Outside, plant: Pl
 
 def test_every_code_has_a_plant() -> None:
     planted = {plant[0] for plant in (*PLANTS, *test_doctor_database.PLANTS, *test_settings.PLANTS)}
-    elsewhere = {"settings_invalid", "spool_not_writable"}  # tests/unit/doctor
+    elsewhere = {"settings_invalid", "spool_not_writable", "time_limit_short"}  # tests/unit/{doctor,job_types}
     below = {"no_answer", "check_broke"}
     assert planted | elsewhere | below == {code.value.code for code in Code}
 
@@ -356,7 +356,7 @@ def test_warnings_alone_are_no_failure(outside: Outside) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("✓") == 8  # groups, all but that of settings
+    assert done.stdout.count("✓") == 9  # groups, all but that of settings
     assert "! settings   model_unknown" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("doctor: 0 errors, 1 warning in")
 
