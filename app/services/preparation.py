@@ -41,13 +41,15 @@ class Preparation:
         more, and what the inside raises.
         """
         with run.exposed():
-            with boundary(Boundary.SLOT, [run.job.task_id]):
-                if not await slots.lend(self._database, run.claim):
-                    raise ClaimLost
-            self._publisher.publish(Committed(capacity={run.job.pool}))
             try:
-                async with self._turns.turn(run.job.user_id):
-                    yield
+                # who is sent away keeps the slot until then: given back, it would only bring the next one of a flood
+                with self._turns.place(run.job.user_id) as gate:
+                    with boundary(Boundary.SLOT, [run.job.task_id]):
+                        if not await slots.lend(self._database, run.claim):
+                            raise ClaimLost
+                    self._publisher.publish(Committed(capacity={run.job.pool}))
+                    async with gate:
+                        yield
             except AppError as error:
                 if error.error is not ErrorCode.TOO_MANY_INPUTS:
                     raise

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -30,6 +30,13 @@ class Turns:
     @asynccontextmanager
     async def turn(self, user_id: UUID | None) -> AsyncGenerator[None]:
         """Wait for one of the user's turns, in the order of coming. Raises AppError(TOO_MANY_INPUTS)."""
+        with self.place(user_id) as gate:
+            async with gate:
+                yield
+
+    @contextmanager
+    def place(self, user_id: UUID | None) -> Generator[asyncio.Semaphore]:
+        """Counted from now on; who has to do something first waits at the gate afterwards. Raises as ``turn``."""
         queue = self._queues.setdefault(user_id, _Queue(asyncio.Semaphore(self._at_once)))
         if queue.people >= self._most:
             raise AppError(
@@ -39,8 +46,7 @@ class Turns:
             )
         queue.people += 1
         try:
-            async with queue.gate:
-                yield
+            yield queue.gate
         finally:
             queue.people -= 1
             if not queue.people:
