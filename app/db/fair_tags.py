@@ -11,8 +11,7 @@ from __future__ import annotations
 _NOW = """least(
       coalesce((select c.tag from makeit3d.pool_tags c
         where c.pool = s.pool and c.lane = s.lane and c.priority = s.priority), 0),
-      (select min(q.fair_tag) from makeit3d.jobs q where q.status = 'queued' and q.waiting_for is null and not q.resume
-        and q.lane = s.lane and q.pool = s.pool and q.priority = s.priority),
+      makeit3d.lowest_tag(s.lane, s.pool, s.priority),
       (select min(q.fair_tag) from makeit3d.jobs q where q.status = 'queued' and q.waiting_for in ('retry', 'breaker')
         and not q.resume and q.lane = s.lane and q.pool = s.pool and q.priority = s.priority)
     )"""

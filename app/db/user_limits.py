@@ -23,11 +23,7 @@ _LOCK = "select pg_advisory_xact_lock(1970500978, hashtext($1::uuid::text))"  # 
 
 def _in_flight(permit: str) -> str:
     """Up to $2 of the permits of a class, by an SQL expression of its name. Only paid work makes calls."""
-    return f"""((
-    select count(*) from (
-      select from makeit3d.jobs j where j.user_id = $1 and j.permit = {permit} and j.status in ('queued', 'running')
-        and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker')) limit $2::bigint) as holding
-  ) + (
+    return f"""(makeit3d.jobs_with_permit($1, {permit}, $2::bigint) + (
     select count(*) from makeit3d.provider_calls c where c.user_id = $1 and c.is_open and {permit} = 'paid'
       and not exists (select from makeit3d.jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
   ))"""  # noqa: S608 - constants
@@ -39,11 +35,7 @@ LOAD = f"""
 select
   case when $2::bigint is null then '{{}}' else jsonb_build_object(
     'paid', {_in_flight("'paid'")}, 'gpu', {_in_flight("'gpu'")}) end as in_flight,
-  case when $3::bigint is null then 0 else (
-    select count(*) from (
-      select from makeit3d.jobs j where j.user_id = $1 and j.status in ('queued', 'running')
-        limit $3::bigint) as unfinished
-  ) end as unfinished,
+  case when $3::bigint is null then 0 else makeit3d.unfinished_jobs($1, $3) end as unfinished,
   case when not $4::boolean then 0 else (
     select coalesce(sum(coalesce(c.cost_micros, c.estimate_micros)), 0) from makeit3d.provider_calls c
     where c.user_id = $1 and c.created_at >= date_trunc('day', now(), 'UTC')

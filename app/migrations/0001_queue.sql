@@ -182,7 +182,7 @@ create index jobs_deadline on makeit3d.jobs (deadline) where status = 'running';
 create index jobs_request on makeit3d.jobs (request_id, step);
 create index jobs_user_open on makeit3d.jobs (user_id) where status in ('queued', 'running');
 -- jobs that hold one of their user's permits; a retry keeps it
-create index jobs_user_in_flight on makeit3d.jobs (user_id, permit)
+create index jobs_user_in_flight on makeit3d.jobs (user_id, permit, id)
   where status in ('queued', 'running') and (waiting_for is null or waiting_for in ('retry', 'breaker'));
 -- jobs that wait for a permit, in the order in which they get it
 create index jobs_user_waiting on makeit3d.jobs (user_id, permit, priority desc, created_at, id)

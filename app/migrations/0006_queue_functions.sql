@@ -50,6 +50,45 @@ language sql stable set enable_seqscan = off set enable_bitmapscan = off set ena
   select * from head
 $$;
 
+-- How many jobs hold a permit of a class of a user, counted up to a limit. The order leaves the planner one index, where
+-- that of all jobs of the user would be read whole for a class that has none.
+create function makeit3d.jobs_with_permit(of_user uuid, of_permit text, most bigint) returns bigint
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+  select count(*) from (
+    select from makeit3d.jobs j
+    where j.user_id = of_user and j.permit = of_permit and j.status in ('queued', 'running')
+      and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
+    order by j.id limit most) as holding
+$$;
+
+-- How many unfinished jobs a user has, counted up to a limit, in the same way.
+create function makeit3d.unfinished_jobs(of_user uuid, most bigint) returns bigint
+language sql stable set enable_seqscan = off set enable_bitmapscan = off as $$
+  select count(*) from (
+    select from makeit3d.jobs j where j.user_id = of_user and j.status in ('queued', 'running') limit most) as unfinished
+$$;
+
+-- The lowest fair tag that waits in a lane and pool with a priority, by one hop for each job type.
+create function makeit3d.lowest_tag(of_lane text, of_pool text, of_priority smallint) returns bigint
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+  with recursive kind as (
+    (select j.type from makeit3d.jobs j
+      where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = of_lane and j.pool = of_pool
+      order by j.type, j.priority desc, j.fair_tag, j.id limit 1)
+    union all
+    select n.type from kind k cross join lateral (
+      select j.type from makeit3d.jobs j
+      where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = of_lane and j.pool = of_pool
+        and j.type > k.type
+      order by j.type, j.priority desc, j.fair_tag, j.id limit 1) as n
+  )
+  select min(head.fair_tag) from kind k cross join lateral (
+    select j.fair_tag from makeit3d.jobs j
+    where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = of_lane and j.pool = of_pool
+      and j.type = k.type and j.priority = of_priority
+    order by j.fair_tag, j.id limit 1) as head
+$$;
+
 -- Picks the jobs of one claim and locks them, with their tasks, until the transaction ends; it never waits for a job
 -- or a task, and takes what another transaction holds for absent. The pools are locked first, so that two claims never
 -- count the same free slot. It is a function because each of its statements must see what was committed before the

@@ -26,6 +26,7 @@ __all__ = ["database"]
 BLOCKED = 100_000
 MAX_PAGES = 120  # a whole scan of the jobs would be thousands
 MAX_ROWS = 60
+STATEMENTS = {"picked jobs": 4, "claim": 5}  # in one round trip; the others are one each
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,12 @@ def literal(value: object) -> str:
 
 
 async def explain(connection: Connection, statement: str, arguments: Sequence[object]) -> dict[str, Any]:
-    """The executed plan; its changes are undone."""
+    """The executed plan; its changes are undone. Of the second time: the first reads catalogs for functions' plans."""
+    await explain_once(connection, statement, arguments)
+    return await explain_once(connection, statement, arguments)
+
+
+async def explain_once(connection: Connection, statement: str, arguments: Sequence[object]) -> dict[str, Any]:
     undo = connection.driver.transaction()
     await undo.start()
     given = f"({', '.join(map(literal, arguments))})" if arguments else ""
@@ -129,8 +135,8 @@ from makeit3d.jobs j, generate_series($1::integer, $2::integer) as n where j.id 
 
 async def test_jobs_of_types_that_a_worker_does_not_handle_cost_it_nothing(db: Database) -> None:
     plan = await accept(db, image_plan(await make_user(db), "task-plugin-1"))
-    for first in range(0, BLOCKED, 20_000):
-        await db.execute(_OF_ANOTHER_TYPE, first + 1, first + 20_000, plan.job_id)
+    for first in range(0, BLOCKED, 5_000):
+        await db.execute(_OF_ANOTHER_TYPE, first + 1, first + 5_000, plan.job_id)
     await accept(db, image_plan(await make_user(db), "task-runnable-1"))
     statement = kernel.queue_of(db).statements.claim
     types = ["generate_images", "generate_model"]
@@ -161,5 +167,5 @@ async def assert_cheap(crowd: Crowd, *, analyzed: bool) -> None:
                 await connection.execute(f"set local plan_cache_mode = {mode}")
                 plan = await explain(connection, statement, arguments)
             pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-            assert pages <= MAX_PAGES, (name, mode, pages, plan)
+            assert pages <= MAX_PAGES * STATEMENTS.get(name, 1), (name, mode, pages, plan)
             assert widest(plan) <= MAX_ROWS, (name, mode, widest(plan), plan)
