@@ -162,6 +162,13 @@ def dies_again(operation: Operation, point: CrashPoint) -> bool:
     return point.boundary in AGAIN[operation]
 
 
+def at_work(point: CrashPoint) -> Operation:
+    """What is under way while processes die at a point of theirs, in turn; one that comes to it."""
+    # a healthy job is promoted for its reply on disk only, and models leave none
+    able = IMAGES if point.boundary == Boundary.PROMOTE else tuple(Operation)
+    return able[all_points(PROCESS).index(point) % len(able)]
+
+
 def api_cases(*, full: bool) -> list[Case]:
     """What is committed is not committed again: after it, a process dies once."""
     before, after = points([Boundary.ACCEPT])

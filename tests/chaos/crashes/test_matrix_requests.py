@@ -12,7 +12,7 @@ from app.domain.crash_points import Boundary, CrashPoint
 from app.domain.operations import Operation
 
 from tests import kernel
-from tests.chaos.crashes.matrix import BOTH, PROCESS, Case, all_points, points
+from tests.chaos.crashes.matrix import BOTH, PROCESS, Case, all_points, at_work, points
 from tests.chaos.crashes.plan import ANYBODY
 from tests.chaos.crashes.town import DEATHS, Town
 from tests.e2e.gateway import wait_for
@@ -57,7 +57,7 @@ def test_the_api_dies_around_its_bell(town: Town, point: CrashPoint) -> None:
 def test_a_process_dies_whatever_it_works_on(town: Town, point: CrashPoint) -> None:
     """Three times in a row, while a task is under way; one after the other, for five deaths end a job."""
     plan = town.plan("worker")
-    operation = list(Operation)[all_points(PROCESS).index(point) % len(Operation)]
+    operation = at_work(point)
     tasks: list[str] = []
     before = plan.deaths(ANYBODY)
     plan.condemn(ANYBODY, point, before + DEATHS)
