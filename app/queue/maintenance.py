@@ -14,7 +14,7 @@ from app.db import workers
 from app.db.pool import UNREACHABLE
 from app.domain.jobs import JobTrail
 from app.domain.statuses import JobStatus
-from app.queue.contracts import Changed, Committed, Tx
+from app.queue.contracts import Changed, Committed, Transition, Tx
 from app.queue.transitions import Queue
 
 log = structlog.get_logger(__name__)
@@ -93,7 +93,8 @@ async def _expire(
     find: Callable[[Tx], Awaitable[Sequence[asyncpg.Record]]],
     expire: Callable[[Tx, Sequence[UUID]], Awaitable[list[Changed]]],
 ) -> list[Changed]:
-    """Expire what is found, in one transaction. Where something in it can not be written, each job on its own."""
+    """Expire what is found, in one transaction. Where something in it can not be written, each job on its own. Only
+    what expired is told, not the steps that waited for it and failed with it."""
     async with queue.transaction() as tx:
         found = await find(tx)
     if not found:
@@ -126,7 +127,7 @@ async def _expire_batch(
         await queue.lock_tasks(tx, [row["task_id"] for row in found])
         changed = await expire(tx, [row["id"] for row in found])
     committed.add(tx.committed)
-    return changed
+    return [job for job in changed if job.by is Transition.EXPIRE]
 
 
 def _trail(job: Changed) -> JobTrail:
