@@ -76,7 +76,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """``more`` is true when claimable work was left that this claim had room for but could not lock."""
+    """``more`` is true when claimable work was left that this claim had room for but could not take."""
 
     jobs: tuple[ClaimedJob, ...]
     more: bool
@@ -206,9 +206,10 @@ class Queue:
         )
         taken = [row for row in rows if row["id"] is not None]
         first = rows[0]
-        full = first["waiting"] and first["spare"] <= 0
         # what was picked and is not here was accepted in this very moment
-        more = (first["locked"] or len(taken) < len(first["picked"])) and not full
+        missed = len(taken) < len(first["picked"])
+        full = first["waiting"] and first["spare"] <= 0 and not missed
+        more = (first["locked"] or missed) and not full
         outputs = {row["id"]: tuple(_output(value) for value in row["outputs"] or ()) for row in taken}
         return ClaimResult(tuple(_claimed(row) for row in taken), more=more, full=full, outputs=outputs)
 

@@ -47,9 +47,9 @@ async def until_waiting(db: Database, sessions: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def claimed(db: Database, **limits: int) -> list[Claim]:
+async def claimed(db: Database) -> list[Claim]:
     worker = await make_worker(db)
-    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=limits.get("limit", 50))
+    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=50)
     return [job.claim for job in result.jobs]
 
 
@@ -92,15 +92,21 @@ async def test_a_claim_that_waited_is_read_after_what_it_claimed(
     user = await make_user(db)
     await accept(db, image_plan(user, "task-cross-3"))
     await accept(db, model_plan(user, "task-cross-4"))
+    worker = await make_worker(db)
     # the claim has locked the first pool, and with it has its transaction's number, when the request is accepted
     async with holding(database, "select from makeit3d.pools where name = 'tripo_h' for update"):
-        claim = asyncio.create_task(claimed(db))
+        claim = asyncio.create_task(kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=3))
         await until_waiting(db, 1)
         await accept(db, image_plan(user, "task-cross-5"))
-    assert len(await claim) == 3
-    read = await events.after(db, user, Cursor(0, 0), task_id="task-cross-5")
-    assert [event.payload["status"] for event in read if event.type == "job_update"] == ["queued", "running"]
-    assert [event.payload["status"] for event in read if event.type == "task_update"] == ["queued", "running"]
+    first = await claim
+    # it has room for the new one, and leaves it to the next claim
+    assert {job.task_id for job in first.jobs} == {"task-cross-3", "task-cross-4"}
+    assert (first.more, first.full) == (True, False)
+    assert len(await claimed(db)) == 1
+    for task in ("task-cross-3", "task-cross-4", "task-cross-5"):
+        read = await events.after(db, user, Cursor(0, 0), task_id=task)
+        assert [event.payload["status"] for event in read if event.type == "job_update"] == ["queued", "running"]
+        assert [event.payload["status"] for event in read if event.type == "task_update"] == ["queued", "running"]
     await clean(db, settings)
 
 
