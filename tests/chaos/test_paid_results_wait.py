@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from app.db.pool import Database
@@ -118,7 +119,9 @@ async def test_a_stop_ends_also_without_a_database(shop: Workshop, database_prox
 
 
 async def test_a_second_paid_call_stores_under_fresh_keys(db: Database, database: str, tmp_path: Path) -> None:
-    async with open_workshop(db, database, tmp_path, storage=GatedStorage, openai_paid_retry=True) as shop:
+    # its first run does not learn meanwhile that it lost its lease, and uploads on
+    changes: dict[str, Any] = {"openai_paid_retry": True, "worker_ttl_seconds": 600.0}
+    async with open_workshop(db, database, tmp_path, storage=GatedStorage, **changes) as shop:
         storage = shop.storage
         assert isinstance(storage, GatedStorage)
         storage.only = "/0.png"
@@ -135,9 +138,10 @@ async def test_a_second_paid_call_stores_under_fresh_keys(db: Database, database
         assert [job["status"] for job in status.jobs] == ["completed"]
         assert [asset["number"] for asset in status.assets] == [1]
         assert shop.images.ledger.posts == 2
+        storage.after.hold()  # the run would remove it at once
         storage.before.release()  # the first one's upload arrives
-        async with asyncio.timeout(PATIENCE):
-            while f"concepts/{task}/0.png" not in await shop.keys():
-                await asyncio.sleep(0.02)
+        await storage.after.until_reached()
+        assert f"concepts/{task}/0.png" in await shop.keys()
         stored = await db.fetch("select key from makeit3d.files where state = 'stored'")
         assert [row["key"] for row in stored] == [f"concepts/{task}/1.png"]
+        storage.after.release()
