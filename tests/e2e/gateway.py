@@ -154,7 +154,7 @@ class Gateway:
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGTERM)  # tests in the background of a shell, and all below, ignore SIGINT
             self.process.wait(60)
 
     def kill(self) -> None:
@@ -269,7 +269,6 @@ def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
         log=Path(environment["MAKEIT3D_HOME"]) / "up.log",
         environment=environment,
         cwd=str(REPOSITORY),
-        death_signal=signal.SIGINT,
     )
 
 

@@ -102,7 +102,6 @@ def start(home: Path, api_port: int, sandbox_port: int) -> subprocess.Popen[byte
         log=home / "up.log",
         environment=os.environ | changes,
         cwd=str(home),  # anywhere: the children import the same code
-        death_signal=signal.SIGINT,
     )
 
 
@@ -179,5 +178,5 @@ def test_every_process_in_one_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             until(lambda: process.poll() is not None or log().count("Ctrl-C stops everything") == 2)
             assert buckets(settings) == expected
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE)

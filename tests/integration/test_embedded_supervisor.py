@@ -183,9 +183,9 @@ def test_a_second_signal_ends_at_once_what_does_not_stop(stage: Stage) -> None:
     deaf = stage.child("deaf", DEAF, stop_seconds=600)
 
     def twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: "stopping" in stage.said.getvalue())
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     impatient = threading.Thread(target=twice)
     with pytest.raises(KeyboardInterrupt), stage.supervisor.running():
