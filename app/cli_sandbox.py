@@ -9,8 +9,7 @@ from pathlib import Path
 import httpx
 
 from app.cli_client import GatewayError
-from app.config import Settings
-from app.sandbox_settings import SandboxSettings
+from app.config import SandboxSettings, Settings
 
 _EMAIL = "demo@makeit3d.example"
 

@@ -11,7 +11,6 @@ from starlette.types import Scope
 
 from app.container import ApiContainer
 from app.domain.principal import Principal
-from app.task_types.catalogue import Catalogue
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -34,13 +33,6 @@ async def _services(request: Request) -> ApiContainer:
 
 
 Services = Annotated[ApiContainer, Depends(_services)]
-
-
-async def _catalogue(request: Request) -> Catalogue:
-    return cast("Catalogue", request.app.state.catalogue)
-
-
-TaskTypeCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 
 
 async def authenticate(scope: Scope) -> Principal:

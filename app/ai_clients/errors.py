@@ -5,15 +5,13 @@ ProviderError
 └── OutcomeUnknown   the request left and we do not know what became of it: it may have been paid
 
 Classification is by transport phase, HTTP status and the provider's code, never by message text (prompts are
-echoed there). Each provider has its own table.
+echoed there). Source: the error tables of OpenAI and Tripo v3.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-
-import httpx
 
 from app.errors import ErrorCode
 
@@ -50,7 +48,3 @@ class Refused(ProviderError):
 @dataclass
 class OutcomeUnknown(ProviderError):
     pass
-
-
-class SendRevoked(httpx.ConnectError):
-    """The call may not be sent any more, and no byte of it was: for a transport the same as no connection."""

@@ -8,19 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from app.ai_clients.base import (
-    BeforeFirstByte,
-    DownloadedFile,
-    PreparedCall,
-    Reply,
-    Request,
-)
+from app.ai_clients.base import DownloadedFile, ImageReceipt, ImageRequest, ModelSpec, PreparedCall
 from app.ai_clients.errors import OutcomeUnknown
+from app.ai_clients.fake import FakeImages, FakeModels
 from app.errors import ErrorCode
 from app.storage.base import StorageUnavailable
 from app.storage.memory import MemoryStorage
-
-from tests.fake_providers import FakeImages, FakeModels
 
 PATIENCE = 20.0
 
@@ -56,11 +49,11 @@ class GatedImages(FakeImages):
         super().__init__()
         self.post = Gate()
 
-    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
-        receipt = await super().send(request, reply=reply.with_suffix(".part"), before_first_byte=before_first_byte)
+    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+        receipt = await super().generate(request, reply=reply.with_suffix(".part"))
         await self.post.passing()
         receipt.path.rename(reply)
-        return Reply(reply, receipt.provider_request_id)
+        return ImageReceipt(reply, receipt.provider_request_id)
 
 
 @dataclass(slots=True)
@@ -74,12 +67,12 @@ class GatedModels(FakeModels):
     loses_replies: bool = False
     corrupt: bool = False  # results are not what they should be
 
-    async def prepare(self, request: Request) -> PreparedCall:
+    async def prepare(self, spec: ModelSpec) -> PreparedCall:
         await self.preparing.passing()
-        return await FakeModels.prepare(self, request)
+        return await FakeModels.prepare(self, spec)
 
-    async def send(self, call: PreparedCall, *, before_first_byte: BeforeFirstByte) -> str:
-        task_id = await FakeModels.send(self, call, before_first_byte=before_first_byte)
+    async def submit(self, call: PreparedCall) -> str:
+        task_id = await FakeModels.submit(self, call)
         await self.post.passing()
         if self.loses_replies:
             raise OutcomeUnknown(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, "The connection broke.")

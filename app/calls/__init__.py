@@ -1,1 +1,0 @@
-"""Paid calls: journalled before they are sent, sent once, followed to their end."""

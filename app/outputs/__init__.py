@@ -1,1 +1,0 @@
-"""What jobs make: kinds of assets and the keys of their files."""

@@ -1,1 +1,0 @@
-"""The queue kernel: the one way in which a job changes. Features plug into it through the contracts."""
