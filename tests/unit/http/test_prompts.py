@@ -10,7 +10,7 @@ import pytest
 from app.schemas import fields
 from pydantic import TypeAdapter, ValidationError
 
-_PROMPTS = {"image": fields.ImagePrompt, "model": fields.ModelPrompt}
+_PROMPTS: dict[str, Any] = {"image": fields.ImagePrompt, "model": fields.ModelPrompt}
 # Unicode's White_Space, which stripping takes away
 _BLANKS = [chr(code) for code in range(sys.maxunicode) if not chr(code).strip() and not 0x1C <= code <= 0x1F]
 
