@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, NoReturn
-from uuid import uuid4
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
-from app.config import ClientSettings, Settings
+from app.ai_clients.registry import load_settings
 from app.embedded.process import ServerFailed
 from app.errors import AppError
 
@@ -64,51 +65,33 @@ def demo(
         sys.exit(1)
 
 
-@app.command()
-def generate(
-    operation: Annotated[
-        str,
-        typer.Argument(
-            help="text-to-image, image-to-image, text-to-model, image-to-model, sketch-to-model or refine-model"
-        ),
-    ],
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p")] = None,
-    style: Annotated[str | None, typer.Option()] = None,
-    image: Annotated[
-        list[str] | None,
-        typer.Option("--image", "-i", help="File or asset URL; up to four views (front, left, back, right)."),
-    ] = None,
-    sketch: Annotated[str | None, typer.Option(help="File or asset URL.")] = None,
-    draft: Annotated[str | None, typer.Option(help="Provider task id of a model to refine.")] = None,
-    model: Annotated[str | None, typer.Option(help="GLB file or asset URL to refine.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="How many images, 1 to 10.")] = None,
-    background: Annotated[str | None, typer.Option(help="auto, opaque or transparent")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="name=value: face_limit=20000, texture=false, …")
-    ] = None,
-    task_id: Annotated[str | None, typer.Option(help="Your task id; made for you when absent.")] = None,
-    key: Annotated[str | None, typer.Option("--idempotency-key")] = None,
-    out: Annotated[Path, typer.Option(help="Where results are saved.")] = Path("results"),
-) -> None:
-    """Run one operation from the shell, with a progress bar, and save the results."""
-    from app.cli_generate import GenerateOptions, run_generate
+class _TaskTypeCommands(TyperGroup):
+    """Made when they are asked for: the registry of task types is heavy, and most commands do without."""
 
-    options = GenerateOptions(
-        operation=operation,
-        task_id=task_id or str(uuid4()),
-        prompt=prompt,
-        style=style,
-        images=tuple(image or ()),
-        sketch=sketch,
-        draft=draft,
-        model=model,
-        n=n,
-        background=background,
-        options=tuple(option or ()),
-        idempotency_key=key,
-    )
-    if not run_generate(console, ClientSettings(), options, out):  # pyright: ignore[reportCallIssue]
-        sys.exit(1)
+    @cached_property
+    def _made(self) -> TyperGroup:
+        from app.cli_generate import generate_commands
+        from app.container import build_task_types
+
+        return cast("TyperGroup", typer.main.get_command(generate_commands(build_task_types(), console)))
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer's own copy of a class of click
+        del ctx
+        return list(self._made.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
+        del ctx
+        return self._made.commands.get(cmd_name)
+
+
+app.add_typer(
+    typer.Typer(
+        cls=_TaskTypeCommands,
+        no_args_is_help=True,
+        help="Run one task type from the shell, with a progress bar, and save the results.",
+    ),
+    name="generate",
+)
 
 
 @app.command()
@@ -117,7 +100,7 @@ def token() -> None:
     from app.cli_client import GatewayError
     from app.cli_sandbox import sign_in
 
-    settings = Settings.load()
+    settings = load_settings()
     if not settings.is_sandbox:
         fail("Only the sandbox has a demo user. Sign in with your app, and use its access token.")
     try:
@@ -187,13 +170,13 @@ def beat() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Apply what the database lacks of supabase/migrations, and print what only another role may make."""
+    """Apply what the database lacks of app/migrations, and print what only another role may make."""
     from app.cli_start import require_database
     from app.db.migrate import migrate as apply
     from app.db.migrate import policies_to_make
 
     require_database(migrated=False)
-    settings = Settings.load()
+    settings = load_settings()
     dsn = settings.database_url.get_secret_value()
     applied = asyncio.run(apply(dsn))
     for name in applied:
@@ -316,7 +299,7 @@ def breaker_list(as_json: AsJson = False) -> None:
 
 
 @breaker.command("close")
-def breaker_close(provider: Annotated[str, typer.Argument(help="openai or tripo")]) -> None:
+def breaker_close(provider: Annotated[str, typer.Argument(help="Its name, as makeit3d breaker shows it.")]) -> None:
     """Let a provider's jobs go on now, once the key, the credits or the model are mended."""
     from app.cli_breaker import close_breaker
     from app.cli_start import require_database

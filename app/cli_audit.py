@@ -13,13 +13,17 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 from rich.table import Table
 
+from app.ai_clients.base import RecordKeeper
 from app.ai_clients.errors import ProviderError
-from app.ai_clients.registry import Providers, build_providers
+from app.ai_clients.registry import load_settings
 from app.ai_clients.sandbox_record import SandboxRecord
-from app.config import SandboxAdminSettings, Settings
+from app.config import Settings
+from app.container import build_registry
 from app.db.pool import Database
 from app.domain.audit import Findings, Invariant
 from app.errors import AppError
+from app.registry import Registry
+from app.sandbox_settings import SandboxAdminSettings
 from app.services.audit import audit_rows
 from app.services.audit_files import BucketAudit
 from app.services.audit_ledger import ProviderRecord, audit_ledger
@@ -38,13 +42,13 @@ class AuditOptions:
     sandbox_ledger: str | None = None
 
 
-async def run_audit(console: Console, options: AuditOptions) -> bool:
+async def run_audit(console: Console, options: AuditOptions, registry: Registry | None = None) -> bool:
     """Print the audit; True only when everything could be looked at and nothing differs. Raises AppError."""
-    settings = Settings.load()
+    settings = load_settings()
     async with AsyncExitStack() as stack:
         database = await Database.open(settings, application_name="makeit3d audit")
         stack.push_async_callback(database.close)
-        findings, unreadable = await _audit(settings, database, options, stack)
+        findings, unreadable = await _audit(settings, database, options, stack, registry or build_registry())
     if options.json:
         console.out(json.dumps(_document(findings, unreadable)), highlight=False)
     else:
@@ -53,7 +57,7 @@ async def run_audit(console: Console, options: AuditOptions) -> bool:
 
 
 async def _audit(
-    settings: Settings, database: Database, options: AuditOptions, stack: AsyncExitStack
+    settings: Settings, database: Database, options: AuditOptions, stack: AsyncExitStack, registry: Registry
 ) -> tuple[Findings, list[str]]:
     unreadable: list[str] = []
 
@@ -74,7 +78,7 @@ async def _audit(
         return await BucketAudit(database, storage, settings).run(deep=options.deep, again=grace)
 
     await part("files", look_at_files)
-    records, notes = _records(settings, options, stack)
+    records, notes = _records(settings, options, stack, registry)
     findings.notes += notes
     since = datetime.now(UTC) - timedelta(days=options.days)
     for provider, record in records.items():
@@ -84,25 +88,27 @@ async def _audit(
                 database, provider, record, since=since, now=datetime.now(UTC)
             ),
         )
-    rows = await audit_rows(database, settings, again=grace)
+    rows = await audit_rows(database, settings, more=registry.audit_checks, again=grace)
     rows.add(findings)
     return rows, unreadable
 
 
 def _records(
-    settings: Settings, options: AuditOptions, stack: AsyncExitStack
+    settings: Settings, options: AuditOptions, stack: AsyncExitStack, registry: Registry
 ) -> tuple[dict[str, ProviderRecord], list[str]]:
     """Who can be asked what it was paid for, and a note about who can not."""
     sandbox = options.sandbox_ledger
     if sandbox is None and settings.is_sandbox:
-        sandbox = settings.openai_base_url.removesuffix("/openai/v1")
-    providers: Providers = build_providers(settings)
+        sandbox = settings.supabase_url.removesuffix("/supabase")
+    providers = registry.providers.build(settings)
     stack.push_async_callback(providers.aclose)
     names = sorted(providers.names)
     if sandbox is not None:
         key = SandboxAdminSettings().admin_key  # pyright: ignore[reportCallIssue]
         return {name: SandboxRecord(sandbox, key, name) for name in names}, []
-    records: dict[str, ProviderRecord] = dict(providers.all_models)
+    records: dict[str, ProviderRecord] = {
+        name: found for name, found in providers.all.items() if isinstance(found, RecordKeeper)
+    }
     notes = [
         f"{name} has no listing of single calls: compare the sum of its costs with its own usage page"
         for name in names

@@ -9,7 +9,7 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from app.config import Settings
+from app.ai_clients.registry import load_settings
 from app.container import OperatorContainer
 from app.db import breakers
 from app.db.breakers import Breaker
@@ -50,7 +50,7 @@ async def close_breaker(console: Console, provider: str) -> None:
 
 
 async def _open() -> OperatorContainer:
-    settings = Settings.load()
+    settings = load_settings()
     try:
         return await OperatorContainer.open(settings, celery_bells(settings))
     except (*UNREACHABLE, asyncpg.PostgresError) as error:

@@ -8,16 +8,20 @@ from collections import Counter
 
 from rich.console import Console
 
+from app.container import build_registry
 from app.observability import configure_logging
+from app.registry import Registry
 from app.services.doctor.examination import Examined, examine
 from app.services.doctor.findings import Finding, Severity
-from app.services.doctor.rounds import GROUPS, read_settings
+from app.services.doctor.rounds import read_settings
 
 _MARKS = {Severity.ERROR: "[bold red]✗[/]", Severity.WARNING: "[bold yellow]![/]"}
-_WIDTH = max(len(group.name) for group in GROUPS)
+_WIDTH = 9  # of the names of most groups
 
 
-async def run_doctor(console: Console, *, as_json: bool, patience_seconds: float) -> bool:
+async def run_doctor(
+    console: Console, *, as_json: bool, patience_seconds: float, registry: Registry | None = None
+) -> bool:
     """Run every check and print the findings, each group as it ends; False when one of them is an error."""
     begun = time.monotonic()
     done: list[Examined] = []
@@ -28,17 +32,18 @@ async def run_doctor(console: Console, *, as_json: bool, patience_seconds: float
             _print(console, settings)
     else:
         configure_logging(settings.model_copy(update={"log_level": "ERROR"}))  # findings say it better
-        waiting = {group.name for group in GROUPS}
+        groups = (registry or build_registry()).doctor_groups
+        waiting = {group.name for group in groups}
         watched = Console(stderr=True) if as_json else console  # a document stays alone
         with watched.status("", spinner="dots") as status:
             status.update(_still(waiting))
-            async for examined in examine(settings, GROUPS, patience_seconds=patience_seconds):
+            async for examined in examine(settings, groups, patience_seconds=patience_seconds):
                 done.append(examined)
                 waiting.discard(examined.group)
                 status.update(_still(waiting))
                 if not as_json:
                     _print(console, examined)
-    counts = Counter(finding.code.value.severity for examined in done for finding in examined.findings)
+    counts = Counter(finding.entry.severity for examined in done for finding in examined.findings)
     if as_json:
         console.out(json.dumps(_document(done, counts, time.monotonic() - begun)), highlight=False)
     else:
@@ -60,7 +65,7 @@ def _print(console: Console, examined: Examined) -> None:
 
 
 def _print_finding(console: Console, group: str, finding: Finding) -> None:
-    entry = finding.code.value
+    entry = finding.entry
     console.print(
         f"{_MARKS[entry.severity]} {group:{_WIDTH}}  [bold]{entry.code}[/]  {entry.meaning}",
         highlight=False,
@@ -89,11 +94,11 @@ def _document(done: list[Examined], counts: Counter[Severity], seconds: float) -
         "findings": [
             {
                 "group": examined.group,
-                "code": finding.code.value.code,
-                "severity": finding.code.value.severity,
-                "meaning": finding.code.value.meaning,
+                "code": finding.entry.code,
+                "severity": finding.entry.severity,
+                "meaning": finding.entry.meaning,
                 "seen": finding.seen,
-                "do": finding.code.value.remedy,
+                "do": finding.entry.remedy,
             }
             for examined in done
             for finding in examined.findings

@@ -1,48 +1,138 @@
-"""``makeit3d generate``: any of the six operations from the shell."""
+"""``makeit3d generate``: any task type from the shell. The commands and their options are made from the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from uuid import uuid4
 
+import typer
 from rich.console import Console
 
 from app.cli_client import GatewayClient, GatewayError
 from app.config import ClientSettings
-from app.domain.operations import Operation
+from app.task_types.registry import AnyTaskType, Input, TaskTypes
 
 _TRUE, _FALSE = frozenset({"true", "yes", "on"}), frozenset({"false", "no", "off"})
+_SHORT = {"prompt": "-p", "image": "-i"}
+_TYPES: Mapping[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
 
 @dataclass(frozen=True, slots=True)
-class GenerateOptions:
+class Wanted:
     """What the shell asked for. Files are uploaded first; URLs are passed on."""
 
-    operation: str
+    task_type: AnyTaskType
     task_id: str
-    prompt: str | None = None
-    style: str | None = None
-    images: tuple[str, ...] = ()
-    sketch: str | None = None
-    draft: str | None = None
-    model: str | None = None
-    n: int | None = None
-    background: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])  # by option
     options: tuple[str, ...] = ()
     idempotency_key: str | None = None
 
 
-def run_generate(console: Console, caller: ClientSettings, wanted: GenerateOptions, out: Path) -> bool:
+def generate_commands(task_types: TaskTypes, console: Console) -> typer.Typer:
+    """A command per task type."""
+    commands = typer.Typer()
+    for task_type in task_types:
+        commands.command(task_type.name, help=task_type.description)(_command(task_type, console))
+    return commands
+
+
+def _command(task_type: AnyTaskType, console: Console) -> Callable[..., None]:
+    """A function with a parameter for each option, which is what the command line is made from."""
+    fields = _fields(task_type)
+    inputs = {item.option: item for item in task_type.inputs}
+
+    def run(**given: Any) -> None:  # noqa: ANN401 - values of the options
+        wanted = Wanted(
+            task_type,
+            given["task_id"] or str(uuid4()),
+            {name: given[name] for name in fields if given[name] is not None},
+            {option: _several(found) for option in inputs if (found := given[f"input_{option}"])},
+            tuple(given["option"] or ()),
+            given["idempotency_key"],
+        )
+        caller = ClientSettings()  # pyright: ignore[reportCallIssue]
+        if not run_generate(console, caller, wanted, given["out"]):
+            sys.exit(1)
+
+    options = [
+        *(_option(name, *_of_schema(schema), short=_SHORT.get(name)) for name, schema in fields.items()),
+        *(_input_option(item, task_type) for item in inputs.values()),
+        _option("option", list[str], "name=value: face_limit=20000, texture=false, …", short="-o"),
+        _option("task_id", str, "Your task id; made for you when absent."),
+        _option("idempotency_key", str, "Names this request: a repeat with the same key is not made again."),
+        _option("out", Path, "Where results are saved.", default=Path("results")),
+    ]
+    run.__signature__ = inspect.Signature(options)  # pyright: ignore[reportFunctionMemberAccess]
+    return run
+
+
+def _several(given: str | list[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _fields(task_type: AnyTaskType) -> dict[str, dict[str, Any]]:
+    """JSON Schema of the parameters that are no inputs."""
+    of_inputs = {name for item in task_type.inputs for name in item.fields}
+    properties: dict[str, dict[str, Any]] = task_type.params.model_json_schema(by_alias=False)["properties"]
+    return {name: schema for name, schema in properties.items() if name not in of_inputs}
+
+
+def _of_schema(schema: Mapping[str, Any]) -> tuple[type, str]:
+    """Type and help of an option. What is refused is the gateway's to say."""
+    alternatives: list[Mapping[str, Any]] = schema.get("anyOf", [schema])
+    one = next(found for found in alternatives if found.get("type") != "null")
+    told = [schema.get("description", "")]
+    if "enum" in one:
+        told.append(f"One of {', '.join(str(value) for value in one['enum'])}.")
+    if "minimum" in one and "maximum" in one:
+        told.append(f"{one['minimum']} to {one['maximum']}.")
+    return _TYPES.get(one.get("type", "string"), str), " ".join(filter(None, told))
+
+
+def _input_option(item: Input, task_type: AnyTaskType) -> inspect.Parameter:
+    properties = task_type.params.model_json_schema(by_alias=False)["properties"]
+    described = properties[item.fields[0]].get("description", "")
+    told = described if item.kind == "draft" else f"File or asset URL. {described}"
+    if item.most > 1:
+        told = f"Up to {item.most}. {told}"
+    kind = list[str] if item.most > 1 else str
+    return _option(f"input_{item.option}", kind, told, name=item.option, short=_SHORT.get(item.option))
+
+
+def _option(
+    parameter: str,
+    kind: Any,  # noqa: ANN401 - a type
+    told: str,
+    *,
+    name: str | None = None,
+    short: str | None = None,
+    default: Any = None,  # noqa: ANN401
+) -> inspect.Parameter:
+    spelled = (name or parameter).replace("_", "-")
+    long = f"-{spelled}" if len(spelled) == 1 else f"--{spelled}"
+    names = (f"{long}/--no-{spelled}",) if kind is bool else (long, short) if short else (long,)
+    return inspect.Parameter(
+        parameter,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind if default is not None else kind | None, typer.Option(*names, help=told)],
+    )
+
+
+def run_generate(console: Console, caller: ClientSettings, wanted: Wanted, out: Path) -> bool:
     """Send the request, follow it, save the results. False when it did not complete."""
+    name = wanted.task_type.name
     try:
         with GatewayClient(caller.url, caller_headers(caller), console) as client:
-            accepted = client.generate(
-                wanted.operation, request_body(client, wanted), idempotency_key=wanted.idempotency_key
-            )
+            accepted = client.generate(name, request_body(client, wanted), idempotency_key=wanted.idempotency_key)
             console.print(f"task [bold]{accepted['task_id']}[/] job {accepted['job_id']}", highlight=False)
-            return report(console, client, client.wait(accepted["job_id"], wanted.operation), out / wanted.task_id)
+            return report(console, client, client.wait(accepted["job_id"], name), out / wanted.task_id)
     except GatewayError as error:
         console.print(f"[bold red]✗[/] {error}", highlight=False)
         return False
@@ -52,9 +142,9 @@ def caller_headers(caller: ClientSettings) -> dict[str, str]:
     """The authorisation of the shell's user: a token of theirs, or the service key and a user id."""
     if caller.token is not None:
         return {"Authorization": f"Bearer {caller.token.get_secret_value()}"}
-    from app.config import Settings
+    from app.ai_clients.registry import load_settings
 
-    settings = Settings.load()
+    settings = load_settings()
     if settings.is_sandbox and caller.user_id is None:
         from app.cli_sandbox import sandbox_user_headers
 
@@ -69,25 +159,16 @@ def caller_headers(caller: ClientSettings) -> dict[str, str]:
     }
 
 
-def request_body(client: GatewayClient, wanted: GenerateOptions) -> dict[str, Any]:
+def request_body(client: GatewayClient, wanted: Wanted) -> dict[str, Any]:
     """The JSON body of the operation; local files become uploads on the way."""
-    body: dict[str, Any] = {"task_id": wanted.task_id}
-    for name in ("prompt", "style", "n", "background"):
-        value = getattr(wanted, name)
-        if value is not None:
-            body[name] = value
-    body |= dict(_option(text) for text in wanted.options)
-    images = [_url(client, image, wanted.task_id, "uploaded_photo") for image in wanted.images]
-    if wanted.operation == Operation.IMAGE_TO_IMAGE and images:
-        body["input_image_asset_url"] = images[0]
-    elif images:
-        body["input_image_asset_urls"] = images
-    if wanted.sketch is not None:
-        body["input_sketch_asset_url"] = _url(client, wanted.sketch, wanted.task_id, "uploaded_sketch")
-    if wanted.model is not None:
-        body["input_model_asset_url"] = _url(client, wanted.model, wanted.task_id, "uploaded_model")
-    if wanted.draft is not None:
-        body["tripo_draft_task_id"] = wanted.draft
+    body: dict[str, Any] = {"task_id": wanted.task_id, **wanted.params}
+    body |= dict(_pair(text) for text in wanted.options)
+    for item in wanted.task_type.inputs:
+        given = wanted.inputs.get(item.option, ())
+        if item.upload_as is not None:
+            given = tuple(_url(client, value, wanted.task_id, item.upload_as) for value in given)
+        if given:
+            body[item.fields[0]] = list(given) if item.most > 1 else given[0]
     return body
 
 
@@ -113,7 +194,7 @@ def _url(client: GatewayClient, value: str, task_id: str, kind: str) -> str:
     return client.upload(path, task_id=task_id, kind=kind)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def _pair(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
         raise GatewayError(f"--option takes name=value, not {text!r}.")

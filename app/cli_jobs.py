@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.config import Settings
+from app.ai_clients.registry import load_settings
 from app.container import OperatorContainer
 from app.db import jobs
 from app.db.jobs import FailedRequest, JobRecord
@@ -100,7 +100,7 @@ async def show(console: Console, id_: str, *, as_json: bool) -> None:
 
 
 async def _with_gateway(work: Callable[[OperatorContainer], Awaitable[T]]) -> T:
-    settings = Settings.load()
+    settings = load_settings()
     try:
         gateway = await OperatorContainer.open(settings, celery_bells(settings))
     except (*UNREACHABLE, asyncpg.PostgresError) as error:

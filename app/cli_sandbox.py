@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 
 from app.cli_client import GatewayError
-from app.config import SandboxSettings, Settings
+from app.config import Settings
+from app.sandbox_settings import SandboxSettings
 
 _EMAIL = "demo@makeit3d.example"
 

@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from app.ai_clients.registry import load_settings
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.observability import configure_logging
@@ -19,7 +20,7 @@ log = structlog.get_logger(__name__)
 def settings_to_start(*, database: bool = True) -> Settings:
     """The settings of a process, with logging set up. Raises ConfigurationError where it could not work. Without its
     broker, or on a full disk, it can, later: that is only said."""
-    settings = Settings.load()
+    settings = load_settings()
     configure_logging(settings)
     disk = disk_obstacle(settings)
     if disk is not None and disk.code is Code.SPOOL_NOT_WRITABLE:
@@ -29,14 +30,14 @@ def settings_to_start(*, database: bool = True) -> Settings:
         raise ConfigurationError(_sentence(obstacle))
     for lasting in (disk, broker):
         if lasting is not None:
-            entry = lasting.code.value
+            entry = lasting.entry
             log.error(entry.code, seen=lasting.seen, meaning=entry.meaning, do=entry.remedy)
     return settings
 
 
 def require_database(*, migrated: bool = True) -> None:
     """For commands that work on the database. Raises ConfigurationError where they could not."""
-    settings = Settings.load()
+    settings = load_settings()
     configure_logging(settings.model_copy(update={"log_level": "ERROR"}))  # what they print is for people and programs
     obstacle = asyncio.run(database_obstacle(settings, migrated=migrated))
     if obstacle is not None:
@@ -49,5 +50,5 @@ async def _look(settings: Settings, *, database: bool) -> tuple[Finding | None, 
 
 
 def _sentence(finding: Finding) -> str:
-    entry = finding.code.value
+    entry = finding.entry
     return f"{entry.code}: {finding.seen}; {entry.remedy}. `makeit3d doctor` looks further."

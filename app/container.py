@@ -7,17 +7,30 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from app.ai_clients.registry import Providers, build_providers, pools
+from app.ai_clients.registry import Providers
+from app.ai_clients.registry import build_registry as built_in_providers
+from app.calls.executor import PaidCallExecutor
+from app.calls.paid_calls import PaidCalls
+from app.calls.poller import Poller
+from app.calls.reconciler import Reconciler
+from app.calls.spool import Spool
+from app.calls.upkeep import CallUpkeep
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
-from app.domain.jobs import JobType
 from app.domain.user_limits import MICROS, UserLimits
-from app.job_types.generate_images import GenerateImages
-from app.job_types.generate_model import GenerateModel, ModelWork, RefineModel
+from app.job_types import refine_model
+from app.job_types.generate_images import GENERATE_IMAGES
+from app.job_types.generate_model import GENERATE_MODEL
 from app.job_types.polled import PolledCalls
-from app.job_types.render_sketch import RenderSketch
+from app.job_types.registry import JobTypes
+from app.job_types.render_sketch import RENDER_SKETCH
+from app.job_types.toolbox import Toolbox
+from app.outputs.kinds import KINDS
+from app.queue.contracts import AssetKinds, Participants
+from app.queue.transitions import Queue
+from app.registry import Registry
 from app.services.asset_content import AssetContent
 from app.services.bells import Bells, OwnedBells
 from app.services.breaker import Breakers
@@ -25,42 +38,85 @@ from app.services.cancellation import Cancellation
 from app.services.decoders import Decoders
 from app.services.engine import Engine
 from app.services.event_stream import EventStream
-from app.services.generation import Generation
 from app.services.health import Health
 from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
 from app.services.installation import InstallationGauges
-from app.services.job_run import JobHandler
-from app.services.journal import Journal
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
 from app.services.outputs import Outputs
-from app.services.plans import Planner
 from app.services.poll_cache import PollAnswer, PollCache
-from app.services.poller import Poller
-from app.services.posts import Posts
 from app.services.preparation import Preparation
 from app.services.principals import PrincipalVerifier
+from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
-from app.services.reconciler import Reconciler
 from app.services.retries import Retries
 from app.services.settler import Settler
-from app.services.spool import Spool
 from app.services.sweeper import Sweeper
 from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
-from app.services.vacancies import Vacancies
 from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
+from app.task_types.acceptance import Acceptance
+from app.task_types.image_to_image import IMAGE_TO_IMAGE
+from app.task_types.image_to_model import IMAGE_TO_MODEL
+from app.task_types.planner import Planner
+from app.task_types.refine_model import REFINE_MODEL
+from app.task_types.registry import TaskTypes
+from app.task_types.sketch_to_model import sketch_to_model
+from app.task_types.text_to_image import TEXT_TO_IMAGE
+from app.task_types.text_to_model import TEXT_TO_MODEL
 
 
-async def _open_database(settings: Settings, stack: AsyncExitStack, name: str) -> Database:
+def build_task_types(*, sketch_renderer: str | None = None) -> TaskTypes:
+    """Every task type there is: one line each."""
+    return TaskTypes(
+        [
+            TEXT_TO_IMAGE,
+            IMAGE_TO_IMAGE,
+            TEXT_TO_MODEL,
+            IMAGE_TO_MODEL,
+            sketch_to_model(sketch_renderer),
+            REFINE_MODEL,
+        ]
+    )
+
+
+def build_registry(*, sketch_renderer: str | None = None) -> Registry:
+    """What this product can do, one line for each thing. Nothing registers itself."""
+    return Registry(
+        providers=built_in_providers(),
+        task_types=build_task_types(sketch_renderer=sketch_renderer),
+        job_types=JobTypes(
+            [
+                GENERATE_IMAGES,
+                RENDER_SKETCH,
+                GENERATE_MODEL,
+                refine_model.REFINE_MODEL,
+            ]
+        ),
+        asset_kinds=AssetKinds(KINDS),
+        participants=Participants(),
+        audit_checks=(),
+        doctor_checks=(),
+        personal_data=(),
+    )
+
+
+async def _open_database(settings: Settings, registry: Registry, stack: AsyncExitStack, name: str) -> Database:
     database = await Database.open(settings, application_name=name)
     stack.push_async_callback(database.close)
-    await pool_rows.ensure(database, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+    await pool_rows.ensure(
+        database, {name: (pool.provider, pool.slots) for name, pool in registry.providers.pools(settings).items()}
+    )
     return database
+
+
+def open_queue(database: Database, registry: Registry) -> Queue:
+    """The queue with everything that is registered."""
+    return Queue(database, registry.asset_kinds, registry.participants)
 
 
 def user_limits(settings: Settings) -> UserLimits:
@@ -103,60 +159,71 @@ class WorkerContainer:
         identity: WorkerIdentity,
         bells: Bells,
         *,
+        registry: Registry | None = None,
         storage: ObjectStorage | None = None,
         providers: Providers | None = None,
     ) -> WorkerContainer:
         """Open everything a worker needs; other ends than the configured ones may be handed in."""
+        registry = registry or build_registry()
         async with AsyncExitStack() as stack:
-            database = await _open_database(settings, stack, f"makeit3d worker {identity.name}")
+            database = await _open_database(settings, registry, stack, f"makeit3d worker {identity.name}")
             storage = storage or await SupabaseStorage.open(settings)
             stack.push_async_callback(storage.aclose)
-            providers = providers or build_providers(settings)
+            providers = providers or registry.providers.build(settings)
             stack.push_async_callback(providers.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings, host=identity.host)
             identity = replace(identity, host=spool.host)
-            vacancies = Vacancies(database, bells, notifier, user_limits(settings))
-            reconciler = Reconciler(database, vacancies, providers.all_models, settings)
+            publisher = Publisher(database, bells, notifier, user_limits(settings))
+            stack.push_async_callback(publisher.aclose)
+            queue = open_queue(database, registry)
+            reconciler = Reconciler(database, publisher, providers.polled, settings)
             stack.push_async_callback(reconciler.aclose)
             breakers = Breakers(database, bells, settings)
-            posts = Posts(database, spool, breakers, RetryPolicy.of(settings))
-            journal = Journal(database, settings, spool, reconciler, posts)
+            executor = PaidCallExecutor(database, spool.markers, breakers)
+            calls = PaidCalls(database, settings, spool, reconciler, executor)
             pollers = {
-                name: Poller(
-                    database, provider, vacancies, notifier, breakers, give_up_seconds=settings.call_give_up_seconds
-                )
-                for name, provider in providers.all_models.items()
+                name: Poller(database, provider, publisher, breakers, give_up_seconds=settings.call_give_up_seconds)
+                for name, provider in providers.polled.items()
             }
             for poller in pollers.values():
                 stack.push_async_callback(poller.aclose)
-            settler = Settler(database, bells, vacancies, notifier, window_seconds=settings.settle_window_ms / 1000)
+            settler = Settler(queue, publisher, window_seconds=settings.settle_window_ms / 1000)
             leftovers = Leftovers(database, storage, settings)
             decoders = Decoders(settings)
             stack.push_async_callback(decoders.aclose)
+            toolbox = Toolbox(
+                settings=settings,
+                database=database,
+                storage=storage,
+                providers=providers,
+                calls=calls,
+                polled=PolledCalls(providers, pollers, RetryPolicy.of(settings)),
+                preparation=Preparation(database, publisher),
+                inputs=InputFiles(storage, settings, settings.spool_directory, decoders),
+                outputs=Outputs(database, storage, settings),
+                spool=spool,
+                queue=queue,
+                publisher=publisher,
+            )
             engine = Engine(
-                database,
+                queue,
                 identity,
-                _handlers(settings, database, storage, providers, journal, pollers, spool, decoders, vacancies),
-                posts=posts,
+                registry.job_types.runnable(toolbox),
+                posts=executor,
                 settler=settler,
-                vacancies=vacancies,
+                publisher=publisher,
                 leftovers=leftovers,
                 bells=bells,
-                notifier=notifier,
                 settings=settings,
             )
             sweeper = Sweeper(
-                database,
+                queue,
                 bells,
-                notifier,
-                list(pollers.values()),
                 leftovers,
-                reconciler,
-                vacancies,
-                posts=posts,
-                worker_id=identity.id,
+                publisher,
+                CallUpkeep(database, spool, executor, list(pollers.values()), reconciler, worker_id=identity.id),
                 settings=settings,
             )
             return cls(settings, database, storage, engine, sweeper, pollers, stack.pop_all())
@@ -191,8 +258,13 @@ class OperatorContainer:
             stack.push_async_callback(bells.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
+            publisher = Publisher(database, bells, notifier, user_limits(settings))
+            stack.push_async_callback(publisher.aclose)
             return cls(
-                database, Retries(database, bells, notifier), Breakers(database, bells, settings), stack.pop_all()
+                database,
+                Retries(open_queue(database, build_registry()), publisher),
+                Breakers(database, bells, settings),
+                stack.pop_all(),
             )
 
     async def aclose(self) -> None:
@@ -207,7 +279,8 @@ class ApiContainer:
     database: Database
     storage: ObjectStorage
     verifier: PrincipalVerifier
-    generation: Generation
+    acceptance: Acceptance
+    planner: Planner
     cancellation: Cancellation
     notifier: Notifier
     events: EventStream
@@ -221,13 +294,14 @@ class ApiContainer:
     stack: AsyncExitStack
 
     @classmethod
-    async def open(cls, settings: Settings, bells: OwnedBells) -> ApiContainer:
+    async def open(cls, settings: Settings, bells: OwnedBells, registry: Registry | None = None) -> ApiContainer:
         """Open everything an API process needs; the bells are closed with it. Raises what opening raises."""
+        registry = registry or build_registry()
         async with AsyncExitStack() as stack:
-            database = await _open_database(settings, stack, "makeit3d api")
+            database = await _open_database(settings, registry, stack, "makeit3d api")
             storage = await SupabaseStorage.open(settings)
             stack.push_async_callback(storage.aclose)
-            providers = build_providers(settings)
+            providers = registry.providers.build(settings)
             stack.push_async_callback(providers.aclose)
             stack.push_async_callback(bells.aclose)
             polls = PollCache[PollAnswer]()
@@ -235,11 +309,10 @@ class ApiContainer:
             stack.push_async_callback(notifier.aclose)
             redis_url = settings.redis_url.get_secret_value()
             user = user_limits(settings)
-            vacancies = Vacancies(database, bells, notifier, user)
-            limits = RateLimits(
-                redis_url,
-                {"openai": settings.openai_requests_per_minute, "tripo": settings.tripo_requests_per_minute},
-            )
+            publisher = Publisher(database, bells, notifier, user)
+            stack.push_async_callback(publisher.aclose)
+            queue = open_queue(database, registry)
+            limits = RateLimits(redis_url, registry.providers.requests_per_minute(settings))
             stack.push_async_callback(limits.aclose)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
             decoders = Decoders(settings)
@@ -252,27 +325,27 @@ class ApiContainer:
             stack.push_async_callback(health.aclose)
             events.start()
             paces = {
-                name: providers.all_models[pool.provider].poll_seconds
-                for name, pool in pools(settings).items()
-                if pool.provider in providers.all_models
+                name: providers.polled[pool.provider].poll_seconds
+                for name, pool in registry.providers.pools(settings).items()
+                if pool.provider in providers.polled
             }
+            planner = Planner(providers, settings, registry.job_types.permits)
             return cls(
                 settings=settings,
                 database=database,
                 storage=storage,
                 verifier=PrincipalVerifier(settings, http),
-                generation=Generation(
-                    database,
+                acceptance=Acceptance(
+                    queue,
                     InputResolver(database, inputs, settings),
                     providers,
-                    Planner(providers, settings),
+                    planner,
                     limits,
                     user,
-                    bells,
-                    vacancies,
-                    notifier,
+                    publisher,
                 ),
-                cancellation=Cancellation(database, vacancies, notifier),
+                planner=planner,
+                cancellation=Cancellation(queue, publisher),
                 notifier=notifier,
                 events=events,
                 uploads=Uploads(database, storage, inputs, _open_spool(settings), notifier, settings),
@@ -287,27 +360,3 @@ class ApiContainer:
 
     async def aclose(self) -> None:
         await self.stack.aclose()
-
-
-def _handlers(
-    settings: Settings,
-    database: Database,
-    storage: ObjectStorage,
-    providers: Providers,
-    journal: Journal,
-    pollers: dict[str, Poller],
-    spool: Spool,
-    decoders: Decoders,
-    vacancies: Vacancies,
-) -> dict[JobType, JobHandler]:
-    inputs = InputFiles(storage, settings, settings.spool_directory, decoders)
-    outputs = Outputs(database, storage, settings)
-    calls = PolledCalls(providers, journal, pollers, RetryPolicy.of(settings))
-    preparation = Preparation(database, vacancies)
-    work = ModelWork(database, calls, inputs, preparation, spool, outputs, settings)
-    return {
-        JobType.GENERATE_IMAGES: GenerateImages(providers, inputs, preparation, journal, spool, outputs),
-        JobType.RENDER_SKETCH: RenderSketch(work, settings),
-        JobType.GENERATE_MODEL: GenerateModel(work),
-        JobType.REFINE_MODEL: RefineModel(work),
-    }

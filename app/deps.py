@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from app.container import ApiContainer
 from app.domain.principal import Principal
+from app.task_types.catalogue import Catalogue
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -33,6 +34,13 @@ async def _services(request: Request) -> ApiContainer:
 
 
 Services = Annotated[ApiContainer, Depends(_services)]
+
+
+async def _catalogue(request: Request) -> Catalogue:
+    return cast("Catalogue", request.app.state.catalogue)
+
+
+TaskTypeCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 
 
 async def authenticate(scope: Scope) -> Principal:

@@ -57,6 +57,7 @@ class ErrorCode(Enum):
 
     # tasks
     TASK_NOT_FOUND = Entry("task_not_found", 404, "No such task")
+    UNKNOWN_TASK_TYPE = Entry("unknown_task_type", 422, "No such task type")
     TASK_NOT_CANCELABLE = Entry("task_not_cancelable", 409, "The task has already ended")
 
     # inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -14,17 +14,22 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import problems, tracing
+from app.ai_clients.registry import load_settings
 from app.config import Settings
-from app.container import ApiContainer
+from app.container import ApiContainer, build_registry
 from app.deps import authenticate
 from app.middleware import AuthenticatedBodies, BodyLimit, BodyTime, HeadAsGet, RequestContext, TrailingSlash
 from app.observability import configure_logging
 from app.polls import Polls
-from app.routers import assets, events, generation, operations, tasks, uploads
+from app.registry import Registry
+from app.routers import assets, events, generation, operations, task_types, tasks, uploads
 from app.routers.multipart import FORM_BYTES
+from app.schemas.generation import creation_schemas
 from app.schemas.problems import Fault, Problem
+from app.task_types.catalogue import Catalogue
 from app.tasks.bells import celery_bells
 
 _JSON_BYTES = 1024 * 1024
@@ -33,25 +38,40 @@ _DESCRIPTION = """A gateway between apps on Supabase and paid AI media services:
 paid once, never lost. Errors are RFC 9457 problem documents; `GET /problems` lists their codes."""
 
 
+class _Application(FastAPI):
+    """Polls are answered outside of all that the framework puts around an application."""
+
+    polls: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.polls(scope, receive, send)
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+
 def create_app(
     settings: Settings | None = None,
     *,
+    registry: Registry | None = None,
     open_services: Callable[[Settings], Awaitable[ApiContainer]] | None = None,
 ) -> FastAPI:
     """The application of a process. Without settings it reads them and sets up logging, as servers want it.
 
-    ``open_services`` makes what the routers use, once the loop runs; normally all of ApiContainer.
+    ``registry`` is what it can do; normally all that the product has. ``open_services`` makes what the routers use,
+    once the loop runs; normally all of ApiContainer.
     Raises ConfigurationError.
     """
     if settings is None:
-        settings = Settings.load()
+        settings = load_settings()
         configure_logging(settings)
         tracing.configure(settings, "makeit3d-api")
-    app = FastAPI(
+    registry = registry or build_registry(sketch_renderer=settings.sketch_renderer)
+    app = _Application(
         title="MakeIt3D (sandbox)" if settings.is_sandbox else "MakeIt3D",
         version=version("makeit3d-bff"),
         description=_DESCRIPTION,
-        lifespan=_lifespan(settings, open_services or _open_services),
+        lifespan=_lifespan(settings, registry, open_services or partial(_open_services, registry)),
         redoc_url=None,
         redirect_slashes=False,
         # the framework's own would tell what users wrote: inputs that are refused, messages of exceptions
@@ -59,7 +79,8 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
-    for module in (generation, tasks, events, uploads, assets, operations):
+    app.include_router(generation.routes(registry.task_types))
+    for module in (tasks, task_types, events, uploads, assets, operations):
         app.include_router(module.router)
     upload_bytes = max(settings.max_input_bytes, settings.max_model_bytes) + FORM_BYTES
     app.add_middleware(AuthenticatedBodies, authenticate=authenticate)
@@ -78,22 +99,28 @@ def create_app(
         app.add_middleware(cors)
     app.add_middleware(RequestContext)
     app.add_middleware(TrailingSlash)
-    app.add_middleware(Polls, cors=cors if settings.cors_origins else None, origins=settings.cors_origins)
-    _document_problems(app)
+    app.polls = Polls(
+        app.framework,
+        lambda: app.state.services,
+        cors=cors if settings.cors_origins else None,
+        origins=settings.cors_origins,
+    )
+    _complete_document(app, creation_schemas(registry.task_types))
     return app
 
 
-async def _open_services(settings: Settings) -> ApiContainer:
-    return await ApiContainer.open(settings, celery_bells(settings))
+async def _open_services(registry: Registry, settings: Settings) -> ApiContainer:
+    return await ApiContainer.open(settings, celery_bells(settings), registry)
 
 
 def _lifespan(
-    settings: Settings, open_services: Callable[[Settings], Awaitable[ApiContainer]]
+    settings: Settings, registry: Registry, open_services: Callable[[Settings], Awaitable[ApiContainer]]
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         services = await open_services(settings)
         app.state.services = services
+        app.state.catalogue = Catalogue(registry.task_types, services.planner)
         try:
             with _at_stop_signal(services.events.stop):
                 yield
@@ -134,8 +161,8 @@ def _at_stop_signal(begin: Callable[[], None]) -> Generator[None]:
                 signal.signal(number, previous[number])
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Put the problem's schema where the routes refer to it, and take out the framework's own error schemas."""
+def _complete_document(app: FastAPI, schemas: Mapping[str, Any]) -> None:
+    """Put in these schemas and the problem's, which the routes refer to, and take out the framework's own of errors."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -145,6 +172,7 @@ def _document_problems(app: FastAPI) -> None:
             for model in (Fault, Problem):
                 components[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 components[model.__name__].pop("$defs", None)
+            components.update(schemas)
             components.pop("HTTPValidationError", None)
             components.pop("ValidationError", None)
             for path in schema["paths"].values():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from uuid import uuid4
 
 import structlog
@@ -27,6 +28,7 @@ from app.tracing import Kind, Place, span
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_PROCESS, _REQUESTS = str(uuid4())[:24], count(1)
 # W3C trace context: version, trace id, parent id, flags; ids of zeros are none
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _QUIET_PATHS = frozenset({"/health/live", "/health/ready", "/metrics"})
@@ -264,8 +266,8 @@ def _too_large(limit: int) -> AppError:
 
 
 def request_id_of(sent: str) -> str:
-    """The id that the client gave, or a new one."""
-    return sent if _REQUEST_ID.fullmatch(sent) else str(uuid4())
+    """The id that the client gave, or a new one: a UUID whose end counts the requests of this process."""
+    return sent if sent and _REQUEST_ID.fullmatch(sent) else f"{_PROCESS}{next(_REQUESTS):012x}"
 
 
 def place_of(traceparent: str) -> Place:

@@ -27,6 +27,7 @@ OPEN_POLLS = Gauge("makeit3d_http_open_long_polls", "Requests for a status that 
 OPEN_STREAMS = Gauge("makeit3d_http_open_event_streams", "Event streams being served")
 
 _MASK = "[hidden]"
+_LEAST_SECRET = 8  # characters; a shorter value would hide ordinary words
 _SECRET_NAMES = frozenset(
     {"authorization", "apikey", "api_key", "token", "access_token", "refresh_token", "secret", "password", "passwd"}
     | {"cookie", "set-cookie", "jwt", "content_key", "service_key", "dsn", "signature"}
@@ -45,7 +46,6 @@ _QUIET = (
     "celery",  # two lines per bell
     "httpx",
     "httpcore",
-    "openai",
     "hpack",
     "asyncio",
     "urllib3",
@@ -58,6 +58,7 @@ _QUIET = (
 
 def configure_logging(settings: Settings) -> None:
     """Send structlog and the standard library's loggers to stderr, in one format, one line per event."""
+    hide = secret_dropper(settings.secrets())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -66,7 +67,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
-        drop_secrets,
+        hide,
     ]
     last: list[Processor] = (
         [structlog.processors.JSONRenderer(serializer=_to_json)]
@@ -82,7 +83,7 @@ def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared[:-1], structlog.stdlib.ExtraAdder(), _drop_colors, drop_secrets],
+            foreign_pre_chain=[*shared[:-1], structlog.stdlib.ExtraAdder(), _drop_colors, hide],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
@@ -105,7 +106,18 @@ def _drop_colors(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 def drop_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Hide values under names of secrets, and whatever looks like one inside any text."""
-    return cast("EventDict", _hide(event))
+    return cast("EventDict", _hide(event, _SECRETS))
+
+
+def secret_dropper(secrets: Iterable[str]) -> Processor:
+    """As ``drop_secrets``, and also these very values, whatever a key of a provider looks like."""
+    known = [re.escape(secret) for secret in secrets if len(secret) >= _LEAST_SECRET]
+    pattern = re.compile("|".join((*known, _SECRETS.pattern)))
+
+    def drop(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return cast("EventDict", _hide(event, pattern))
+
+    return drop
 
 
 def escape_control_characters(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -113,14 +125,14 @@ def escape_control_characters(_logger: WrappedLogger, _method: str, event: Event
     return {key: _escape(value, keep_lines=key in ("exception", "stack")) for key, value in event.items()}
 
 
-def _hide(value: object) -> object:
+def _hide(value: object, pattern: re.Pattern[str]) -> object:
     if isinstance(value, str):
-        return _SECRETS.sub(_MASK, value)
+        return pattern.sub(_MASK, value)
     if isinstance(value, MutableMapping):
         items = cast("MutableMapping[object, object]", value).items()
-        return {key: _MASK if str(key).lower() in _SECRET_NAMES else _hide(item) for key, item in items}
+        return {key: _MASK if str(key).lower() in _SECRET_NAMES else _hide(item, pattern) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_hide(item) for item in cast("Iterable[object]", value)]
+        return [_hide(item, pattern) for item in cast("Iterable[object]", value)]
     return value
 
 

@@ -18,13 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
 from app.container import ApiContainer
-from app.deps import services_of
 from app.domain.principal import Principal
 from app.domain.task_ids import is_task_id
 from app.middleware import SAFE_HEADERS, Begun, describe_span, place_of, request_id_of
 from app.observability import POLLS, REQUEST_SECONDS, REQUESTS
 from app.routers.tasks import etags_of, headers_of
-from app.services.poll_cache import PollAnswer, RawHeaders
+from app.server import answer_at_once
+from app.services.poll_cache import Head, PollAnswer
 from app.services.task_status import StatusDocument
 from app.tracing import Kind, Place, span
 
@@ -36,7 +36,8 @@ _SLOW_SECONDS = 1.0  # a poll that takes longer has one, too
 _METHODS = ("GET", "HEAD")
 _PREFIX, _SUFFIX = "/tasks/", "/status"
 _ONLY_SERVICE = re.compile(rb"service=[^&;]*")
-_SAFE: RawHeaders = tuple((name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items())
+_SAFE = Head.of((name.lower().encode(), value.encode()) for name, value in SAFE_HEADERS.items())
+_NOTHING = Head.of(())
 _SECONDS = {method: REQUEST_SECONDS.labels(method, ROUTE) for method in _METHODS}
 _COUNTS = {(method, code): REQUESTS.labels(method, ROUTE, str(code)) for method in _METHODS for code in (200, 304)}
 _FROM_CACHE, _FROM_DATABASE = POLLS.labels("cache"), POLLS.labels("database")
@@ -52,22 +53,27 @@ class _Poll:
     headers: Mapping[bytes, bytes]
     begun: float
 
-    def header(self, name: bytes) -> str | None:
-        value = self.headers.get(name)
-        return None if value is None else value.decode("latin-1")
+    def header(self, name: bytes) -> str:
+        return self.headers.get(name, b"").decode("latin-1")
 
 
 class Polls:
-    """The outermost layer. ``cors`` makes the middleware for other origins, where there is one; ``origins`` are those
-    that it allows."""
+    """The outermost layer; ``services`` are there once a request comes. ``cors`` makes the middleware for other
+    origins, where there is one; ``origins`` are those that it allows."""
 
     def __init__(
-        self, app: ASGIApp, *, cors: Callable[[ASGIApp], ASGIApp] | None = None, origins: Collection[str] = ()
+        self,
+        app: ASGIApp,
+        services: Callable[[], ApiContainer],
+        *,
+        cors: Callable[[ASGIApp], ASGIApp] | None = None,
+        origins: Collection[str] = (),
     ) -> None:
         self._app = app
+        self._services = services
         self._cors = None if cors is None else cors(_bare_answer)
         self._origins = frozenset(origin.encode("latin-1") for origin in origins)
-        self._cors_headers: dict[bytes | None, RawHeaders] = {}
+        self._cors_headers: dict[bytes | None, Head] = {}
         self._unlogged = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,15 +81,15 @@ class Polls:
         if poll is None:
             await self._app(scope, receive, send)
             return
-        services = services_of(scope)
-        caller = _caller(poll, services)
+        services = self._services()
+        caller = services.verifier.known(poll.headers)
         if caller is None:
             await self._app(scope, receive, send)
             return
         if not tracing.is_recording():
             await self._serve(poll, caller, services, None, None, scope, receive, send)
             return
-        place = place_of(poll.header(b"traceparent") or "")
+        place = place_of(poll.header(b"traceparent"))
         with span("request", Kind.SERVER, place=place) as current:
             await self._serve(poll, caller, services, place, current, scope, receive, send)
 
@@ -105,19 +111,24 @@ class Polls:
             try:
                 answer = await _read(poll.id, caller.user_id, services)
             except Exception as error:  # noqa: BLE001 - the route raises it, where each kind has its answer
-                place = place or place_of(poll.header(b"traceparent") or "")
+                place = place or place_of(poll.header(b"traceparent"))
                 state = scope.setdefault("state", {})
                 state.update(poll_failure=error, begun=Begun(poll.begun, place, current))
                 await self._app(scope, receive, send)
                 return
         source.inc()
-        unchanged = _is_known(poll.header(b"if-none-match"), answer)
-        request_id = request_id_of(poll.header(b"x-request-id") or "")
-        status, head, body = (304, answer.unchanged_headers, b"") if unchanged else (200, answer.headers, answer.body)
-        extra = () if self._cors is None else await self._headers_for_origin(scope, poll.headers.get(b"origin"))
-        headers = [*head, *extra, (b"x-request-id", request_id.encode("latin-1")), *_SAFE]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if poll.method == "HEAD" else body})
+        request_id = request_id_of(poll.header(b"x-request-id"))
+        if _is_known(poll.headers.get(b"if-none-match"), answer):
+            status, head, body = 304, answer.unchanged, b""
+        else:
+            status, head, body = 200, answer.head, answer.body if poll.method == "GET" else b""
+        extra = _NOTHING if self._cors is None else await self._headers_for_origin(scope, poll.headers.get(b"origin"))
+        raw_id = request_id.encode("latin-1")
+        lines = b"%b%bx-request-id: %b\r\n%b" % (head.lines, extra.lines, raw_id, _SAFE.lines)
+        if not answer_at_once(send, status, lines, body):
+            headers = [*head.headers, *extra.headers, (b"x-request-id", raw_id), *_SAFE.headers]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
         if current is not None:
             describe_span(current, poll.method, ROUTE, status)
         self._record(poll, caller, status, request_id, place)
@@ -143,7 +154,7 @@ class Polls:
         )
         self._unlogged = 0
 
-    async def _headers_for_origin(self, scope: Scope, origin: bytes | None) -> RawHeaders:
+    async def _headers_for_origin(self, scope: Scope, origin: bytes | None) -> Head:
         """What the middleware for other origins adds to an answer."""
         known = self._cors_headers.get(origin)
         if known is not None:
@@ -155,9 +166,10 @@ class Polls:
 
         assert self._cors is not None  # noqa: S101 - asked by the only caller
         await self._cors(scope, _nothing, keep)
+        head = Head.of(added)
         if origin is None or origin in self._origins:
-            self._cors_headers[origin] = tuple(added)
-        return tuple(added)
+            self._cors_headers[origin] = head
+        return head
 
 
 def _poll(scope: Scope) -> _Poll | None:
@@ -177,14 +189,6 @@ def _poll(scope: Scope) -> _Poll | None:
     return _Poll(id_, scope["method"], path, headers, time.perf_counter())
 
 
-def _caller(poll: _Poll, services: ApiContainer) -> Principal | None:
-    return services.verifier.known(
-        authorization=poll.header(b"authorization"),
-        apikey=poll.header(b"apikey"),
-        user_id_header=poll.header(b"x-user-id"),
-    )
-
-
 async def _read(id_: str, user_id: UUID, services: ApiContainer) -> PollAnswer:
     reading = services.polls.begin()
     document = await services.status.document(id_, user_id)
@@ -195,16 +199,16 @@ async def _read(id_: str, user_id: UUID, services: ApiContainer) -> PollAnswer:
 
 
 def _ready(document: StatusDocument) -> PollAnswer:
-    unchanged = tuple((name.lower().encode(), value.encode()) for name, value in headers_of(document).items())
+    unchanged = Head.of((name.lower().encode(), value.encode()) for name, value in headers_of(document).items())
     length = str(len(document.body)).encode()
-    headers = (*unchanged, (b"content-length", length), (b"content-type", b"application/json"))
-    return PollAnswer(document.etag, f'"{document.etag}"', document.body, headers, unchanged)
+    head = Head.of((*unchanged.headers, (b"content-length", length), (b"content-type", b"application/json")))
+    return PollAnswer(document.etag, f'"{document.etag}"'.encode(), document.body, head, unchanged)
 
 
-def _is_known(if_none_match: str | None, answer: PollAnswer) -> bool:
+def _is_known(if_none_match: bytes | None, answer: PollAnswer) -> bool:
     if if_none_match is None or if_none_match == answer.quoted_etag:
         return if_none_match is not None
-    known = etags_of(if_none_match)
+    known = etags_of(if_none_match.decode("latin-1"))
     return answer.etag in known or "*" in known
 
 

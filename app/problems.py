@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import orjson
@@ -107,10 +107,28 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     if code is None:
         code = ErrorCode.INTERNAL_ERROR if raised.status_code >= 500 else ErrorCode.MALFORMED_REQUEST
     headers = dict(raised.headers or {})
-    allowed = headers.get("Allow", "").split(", ")
-    if "GET" in allowed and "HEAD" not in allowed:
-        headers["Allow"] = ", ".join((*allowed, "HEAD"))  # served where GET is
+    if "Allow" in headers:
+        headers["Allow"] = _allowed(request, headers["Allow"])
     return response(request, AppError(code), headers=headers)
+
+
+def _allowed(request: Request, of_one_route: str) -> str:
+    """Methods of all routes of the path; the framework names those of the first one."""
+    route = request.scope.get("route")
+    path = getattr(route, "path", None)
+    methods = set(of_one_route.split(", ")).union(*_methods(request.app.routes, path))
+    if "GET" in methods:
+        methods.add("HEAD")  # served where GET is
+    return ", ".join(sorted(methods))
+
+
+def _methods(routes: Sequence[Any], path: str | None) -> Iterator[set[str]]:
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from _methods(included.routes, path)
+        elif path is not None and getattr(route, "path", None) == path:
+            yield route.methods
 
 
 async def _unreachable(request: Request, error: Exception) -> Response:

@@ -8,7 +8,8 @@ import ipaddress
 from collections import Counter
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app import problems
 from app.errors import ErrorCode
@@ -75,12 +76,31 @@ def _too_many() -> bytes:
     return head.encode() + body
 
 
+def answer_at_once(send: Send, status: int, lines: bytes, body: bytes) -> bool:
+    """Write a whole answer in one piece, past the server's look at each header: ``lines`` are known to be good.
+
+    False where ``send`` is not the server's own, or where it has more to do: then nothing was written.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.response_started or cycle.disconnected:
+        return False
+    if not cycle.keep_alive or cycle.flow.write_paused:
+        return False
+    cycle.response_started = cycle.response_complete = True
+    own = b"".join(b"%b: %b\r\n" % header for header in cycle.default_headers)
+    cycle.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], own, lines, body))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
+
+
 class BoundedHead(HttpToolsProtocol):
     """Whoever sends an endless head, or none, or a body in pieces of a few bytes, loses the connection before it costs
     memory or time."""
 
     _head_bytes = 0
     _in_head = True
+    _untimed = False  # a head has begun, and its time has not
     _in_message = False
     _body_bytes = 0
     _body_pieces = 0
@@ -114,18 +134,16 @@ class BoundedHead(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self.send_400_response("The head of the request is too long.")
-        elif self._is_idle:  # line ends before a request ended the server's own patience, and begin none
-            self._begin_head()
-
-    @property
-    def _is_idle(self) -> bool:
-        return not self._in_message and not self._in_head and self.cycle.response_complete
+            elif self._untimed:  # most heads are there at once, and never wait
+                self._start_timer()
+        elif not self._in_message and not self._in_head and self.cycle.response_complete:
+            self._begin_head()  # line ends before a request ended the server's own patience, and begin none
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_message = True
         self._body_bytes = self._body_pieces = 0
-        self._begin_head()
+        self._head_bytes, self._in_head, self._untimed = 0, True, True
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -151,6 +169,10 @@ class BoundedHead(HttpToolsProtocol):
 
     def _begin_head(self) -> None:
         self._head_bytes, self._in_head = 0, True
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._untimed = False
         self._stop_timer()
         self._timer = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
 

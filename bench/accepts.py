@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
-from app.db import requests
 from app.db.pool import Database
-from app.db.requests import RequestPlan
+from app.queue.plans import RequestPlan
+from tests import kernel
 from tests.integration.factories import make_user, model_plan
 
 from bench.backlog import on_postgres, open_database
@@ -84,21 +84,14 @@ async def _measure(bench: Bench, dsn: str, home: Path) -> list[Figure]:
             await connection.close()
     how = f"{CONNECTIONS} at a time on one loop; Postgres durable"
     return [
-        Figure("accepts.database", "database part of accept", "/s", tuple(ours), f"look-up and accept; {how}"),
+        Figure("accepts.database", "database part of accept", "/s", tuple(ours), f"{how}"),
         Figure("accepts.bare_driver", "asyncpg, the same statement alone", "/s", tuple(bare), how),
     ]
 
 
 def _accept_with_ours(database: Database) -> Callable[[None, RequestPlan], Awaitable[None]]:
     async def accept(_: None, plan: RequestPlan) -> None:
-        await requests.look_up(
-            database,
-            task_id=plan.task_id,
-            user_id=plan.user_id,
-            scope=plan.scope,
-            idempotency_key=plan.idempotency_key,
-        )
-        await requests.accept(database, plan)
+        await kernel.accept(database, plan)
 
     return accept
 
@@ -109,10 +102,9 @@ async def _execute(connection: asyncpg.Connection, statement: tuple[Any, ...]) -
 
 def _statement(database: Database, plan: RequestPlan) -> tuple[Any, ...]:
     """The product's statement with its JSON made beforehand."""
-    return tuple(
-        orjson.dumps(value).decode() if isinstance(value, list) else value
-        for value in requests.statement(database, plan, None)
-    )
+    accept = kernel.queue_of(database).statements.accept
+    values = accept.arguments(plan.arguments(None))
+    return (accept.text, *(orjson.dumps(v).decode() if isinstance(v, list | dict) else v for v in values))
 
 
 def _plans(user: UUID, number: int) -> list[RequestPlan]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import uvloop
-from app.ai_clients.registry import pools
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
@@ -47,7 +47,9 @@ async def open_database(dsn: str, home: Path) -> AsyncGenerator[Database]:
     settings = queue_settings(dsn, home)
     database = await Database.open(settings, application_name="makeit3d bench")
     try:
-        await pool_rows.ensure(database, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+        await pool_rows.ensure(
+            database, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
+        )
         yield database
     finally:
         await database.close()
@@ -59,7 +61,7 @@ async def fill(database: Database, connection: asyncpg.Connection, jobs: int, *,
     plan = await accept(database, image_plan(await make_user(database), "task-original", n=outputs))
     await copy_task(connection, plan.task_id, jobs - 1)
     await connection.execute(
-        "insert into files (id, bucket, key, task_id, user_id, job_id, kind, content_type)"
+        "insert into makeit3d.files (id, bucket, key, task_id, user_id, job_id, kind, content_type)"
         " select id, $1, 'concepts/' || task_id || '/0.png', task_id, user_id, job_id, 'concept', 'image/png'"
         " from concept_images",
         _BUCKET,

@@ -11,11 +11,10 @@ from statistics import median
 from uuid import uuid4
 
 import asyncpg
-from app.db import claims as claiming
 from app.db.pool import Database
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import Completed, Settlement
+from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
 
 from bench.backlog import on_postgres, open_database
@@ -28,8 +27,9 @@ _SMALL, _LARGE, _QUICK_LARGE = 10_000, 1_000_000, 50_000
 
 # what the driver alone takes for the same row, without slots, fairness, asset rows and events
 _BARE = """
-update jobs set status = 'running', worker_id = $1, attempt = attempt + 1, started_at = now()
-where id = (select id from jobs where status = 'queued' and waiting_for is null and not resume and lane = 'normal'
+update makeit3d.jobs set status = 'running', worker_id = $1, attempt = attempt + 1, started_at = now()
+where id = (select id from makeit3d.jobs where status = 'queued' and waiting_for is null and not resume
+  and lane = 'normal'
   and pool = 'openai' order by priority desc, fair_tag, id limit 1 for update skip locked)
 returning *
 """
@@ -90,9 +90,9 @@ async def _add(queue: _Queue, jobs: int) -> None:
 async def _block(queue: _Queue, jobs: int) -> None:
     """Jobs that wait for anything there is to wait for, the claimable ones for a full pool."""
     plan = await accept(queue.database, model_plan(await make_user(queue.database), "task-blocked-01"))
-    await claiming.claim(queue.database, worker_id=queue.worker.id, lanes=queue.worker.lanes, limit=1)
+    await kernel.claim(queue.database, worker_id=queue.worker.id, lanes=queue.worker.lanes, limit=1)
     await multiply_blocked(queue.database, plan, jobs)
-    await queue.database.execute("vacuum analyze jobs")
+    await queue.database.execute("vacuum analyze makeit3d.jobs")
 
 
 async def _multiply(queue: _Queue, dsn: str, jobs: int) -> None:
@@ -109,12 +109,12 @@ async def _claim(queue: _Queue, number: int) -> float:
     claimed: list[Settlement] = []
     for _ in range(number):
         began = time.perf_counter()
-        result = await claiming.claim(queue.database, worker_id=queue.worker.id, lanes=queue.worker.lanes, limit=1)
+        result = await kernel.claim(queue.database, worker_id=queue.worker.id, lanes=queue.worker.lanes, limit=1)
         times.append(1000 * (time.perf_counter() - began))
         if len(result.jobs) != 1:
             raise BenchFailed("A claim found no job though jobs are queued; `make test SUITE=tests/integration` first.")
         claimed.append(Settlement(result.jobs[0], Completed(())))
-    await settle(queue.database, claimed)  # as many run in every round
+    await kernel.finish(queue.database, claimed)  # as many run in every round
     return median(times)
 
 
@@ -124,5 +124,7 @@ async def _claim_bare(connection: asyncpg.Connection, number: int) -> float:
         began = time.perf_counter()
         await connection.fetchrow(_BARE, worker)
         times.append(1000 * (time.perf_counter() - began))
-    await connection.execute("update jobs set status = 'queued', worker_id = null where worker_id = $1", worker)
+    await connection.execute(
+        "update makeit3d.jobs set status = 'queued', worker_id = null where worker_id = $1", worker
+    )
     return median(times)

@@ -15,9 +15,10 @@ from typing import Any
 import asyncpg
 import orjson
 import uvicorn
-from app.schemas.generation import TaskAccepted, TextToModel
+from app.schemas.generation import OfTask, TaskAccepted, body_of
 from app.schemas.tasks import TaskStatus
 from app.server import BoundedHead
+from app.task_types.text_to_model import TEXT_TO_MODEL
 from fastapi import FastAPI, Request
 
 
@@ -64,14 +65,15 @@ def framework(status: dict[str, Any], accepted: dict[str, Any], dsn: str) -> Fas
 
     @app.get("/row/{id}")
     async def read_row(id: str, request: Request) -> TaskStatus:  # noqa: A002
-        row = await request.app.state.pool.fetchrow("select * from tasks where id = $1", id)
+        row = await request.app.state.pool.fetchrow("select * from makeit3d.tasks where id = $1", id)
         return constant.model_copy(update={"task_id": row["id"]})
 
-    @app.post("/constant", status_code=202)
-    async def post_constant(body: TextToModel) -> TaskAccepted:
+    async def post_constant(body: OfTask) -> TaskAccepted:
         return answer.model_copy(update={"task_id": body.task_id})
 
-    del read_constant, read_row, post_constant
+    post_constant.__annotations__["body"] = body_of(TEXT_TO_MODEL)
+    app.post("/constant", status_code=202)(post_constant)
+    del read_constant, read_row
     return app
 
 

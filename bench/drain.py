@@ -144,7 +144,7 @@ async def _fill(dsn: str, home: Path, jobs: int, outputs: int) -> None:
 async def _all_completed(dsn: str, jobs: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        done = await connection.fetchval("select count(*) from jobs where status = 'completed'")
+        done = await connection.fetchval("select count(*) from makeit3d.jobs where status = 'completed'")
     finally:
         await connection.close()
     if done != jobs:

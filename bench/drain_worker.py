@@ -14,21 +14,21 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
-from app.container import user_limits
+from app.calls.executor import PaidCallExecutor
+from app.calls.spool import Spool
+from app.container import build_registry, open_queue, user_limits
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
-from app.domain.jobs import JobType, Outcome
+from app.domain.jobs import Outcome
 from app.observability import configure_logging
 from app.services.breaker import Breakers
 from app.services.engine import Engine
-from app.services.job_run import JobRun
+from app.services.job_run import JobRun, RunnableType
 from app.services.leftovers import Leftovers
 from app.services.notifier import Notifier
 from app.services.outcomes import RetryPolicy
-from app.services.posts import Posts
+from app.services.publisher import Publisher
 from app.services.settler import Settler
-from app.services.spool import Spool
-from app.services.vacancies import Vacancies
 from app.storage.memory import MemoryStorage
 from app.tasks.bells import CeleryBells
 from app.tasks.celery_app import create_celery
@@ -70,17 +70,18 @@ async def drain(dsn: str, broker: str, home: Path, jobs: int, slots: int) -> flo
         stack.push_async_callback(notifier.aclose)
         spool = Spool(settings.spool_directory, max_bytes=settings.spool_bytes)
         spool.open()
-        vacancies = Vacancies(database, bells, notifier, user_limits(settings))
+        publisher = Publisher(database, bells, notifier, user_limits(settings))
+        stack.push_async_callback(publisher.aclose)
+        queue = open_queue(database, build_registry())
         engine = Engine(
-            database,
+            queue,
             WorkerIdentity(uuid4(), "bench", "localhost", os.getpid(), ("priority", "normal"), slots),
-            {JobType.GENERATE_IMAGES: handler},
-            posts=Posts(database, spool, Breakers(database, bells, settings), RetryPolicy.of(settings)),
-            settler=Settler(database, bells, vacancies, notifier, window_seconds=settings.settle_window_ms / 1000),
-            vacancies=vacancies,
+            {"generate_images": RunnableType(handler.run, RetryPolicy.of(settings))},
+            posts=PaidCallExecutor(database, spool.markers, Breakers(database, bells, settings)),
+            settler=Settler(queue, publisher, window_seconds=settings.settle_window_ms / 1000),
+            publisher=publisher,
             leftovers=Leftovers(database, MemoryStorage(home, {}), settings),
             bells=bells,
-            notifier=notifier,
             settings=settings,
         )
         bells.hear(lambda _: engine.wake())

@@ -8,11 +8,10 @@ from statistics import median
 
 import asyncpg
 from app.db import assets
-from app.db import claims as claiming
 from app.db.pool import Database
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Settlement
+from tests import kernel
 from tests.integration.factories import make_worker
 
 from bench.backlog import completed, fill, on_postgres, open_database
@@ -24,7 +23,10 @@ _ALONE = 20
 _BATCHES = 4  # of a round
 
 # what the driver alone takes to end as many rows
-_BARE = "update jobs set status = 'completed', worker_id = null, progress = 100, finished_at = now() where id = any($1)"
+_BARE = (
+    "update makeit3d.jobs set status = 'completed', worker_id = null, progress = 100, finished_at = now()"
+    " where id = any($1)"
+)
 
 
 def finish(bench: Bench) -> list[Figure]:
@@ -73,7 +75,7 @@ async def _measure(bench: Bench, dsn: str, home: Path) -> list[Figure]:
 
 
 async def _claim(database: Database, worker: WorkerIdentity, limit: int) -> tuple[ClaimedJob, ...]:
-    result = await claiming.claim(database, worker_id=worker.id, lanes=worker.lanes, limit=limit)
+    result = await kernel.claim(database, worker_id=worker.id, lanes=worker.lanes, limit=limit)
     if len(result.jobs) != limit:
         raise BenchFailed(f"A claim of {limit} jobs got {len(result.jobs)}; the queue was filled with enough.")
     return result.jobs
@@ -84,5 +86,5 @@ async def _finish(database: Database, jobs: tuple[ClaimedJob, ...]) -> float:
     outputs = await assets.slots_of(database, [job.claim.job_id for job in jobs])
     ended = [Settlement(job, completed(job, outputs[job.claim.job_id][0].id)) for job in jobs]
     began = time.perf_counter()
-    await settle(database, ended)
+    await kernel.finish(database, ended)
     return time.perf_counter() - began

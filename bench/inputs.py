@@ -57,7 +57,7 @@ def inputs(bench: Bench) -> list[Figure]:
                 with watched(api) as peak, _flood(running, other, url, answers[name]):
                     times[name].append(_times(user, photo, posts))
                 growths[name].append(peak.growth)
-        running.kill()
+        running.kill_all()
     return [
         *(figure for name, rounds in times.items() for figure in _figures(name, rounds, answers.get(name))),
         *(

@@ -25,7 +25,7 @@ select j.id, extract(epoch from j.created_at)::float8 as accepted,
   extract(epoch from coalesce(c.submitted_at, c.settled_at) - c.created_at)::float8 as posted,
   case when c.provider_task_id is null then 0
     else extract(epoch from c.settled_at - c.submitted_at) end::float8 as polled
-from jobs j join provider_calls c on c.job_id = j.id where j.id = any($1::uuid[])
+from makeit3d.jobs j join makeit3d.provider_calls c on c.job_id = j.id where j.id = any($1::uuid[])
 """
 
 

@@ -55,5 +55,5 @@ def _in_flight() -> Figure:
         wait_for(lambda: True if len(running.paid()) >= _IN_FLIGHT else None, seconds=300)
         (worker,) = running.pids(_WORKER)
         megabytes = resident(worker)
-        running.kill()
+        running.kill_all()
     return Figure("memory.in_flight", f"{_IN_FLIGHT} open calls", "MB", (megabytes,), "RssAnon of one worker process")

@@ -10,9 +10,9 @@ import asyncpg
 # what differs from copy to copy; an id is made of the original's, the salt and the number, so that rows find each other
 _ID = "md5({column}::text || $2 || n)::uuid"
 _CHANGED: Mapping[str, Mapping[str, str]] = {
-    "tasks": {"id": _ID + "::text"},
-    "requests": {"id": _ID, "task_id": _ID + "::text", "job_id": _ID, "scope": "scope || $2 || n"},
-    "jobs": {"id": _ID, "task_id": _ID + "::text", "request_id": _ID, "fair_tag": "fair_tag + n"},
+    "makeit3d.tasks": {"id": _ID + "::text"},
+    "makeit3d.requests": {"id": _ID, "task_id": _ID + "::text", "job_id": _ID, "scope": "scope || $2 || n"},
+    "makeit3d.jobs": {"id": _ID, "task_id": _ID + "::text", "request_id": _ID, "fair_tag": "fair_tag + n"},
     "models": {"id": _ID, "task_id": _ID + "::text", "request_id": _ID, "job_id": _ID},
     "concept_images": {"id": _ID, "task_id": _ID + "::text", "request_id": _ID, "job_id": _ID},
 }
@@ -26,7 +26,7 @@ async def copy_task(connection: asyncpg.Connection, task_id: str, copies: int) -
         last = min(first + _AT_A_TIME, copies)
         for table in _CHANGED:
             await connection.execute(await _statement(connection, table), task_id, salt, first, last - 1)
-    await connection.execute("analyze tasks, requests, jobs, models, concept_images")
+    await connection.execute("analyze makeit3d.tasks, makeit3d.requests, makeit3d.jobs, models, concept_images")
     rows = await connection.fetch(
         "select md5($1::text || $2 || n)::uuid::text as id from generate_series(0, $3::integer - 1) as n",
         task_id,
@@ -50,7 +50,7 @@ async def _statement(connection: asyncpg.Connection, table: str) -> str:
     names = await _columns(connection, table)
     changed = _CHANGED[table]
     values = [changed[name].format(column=f"t.{name}") if name in changed else f"t.{name}" for name in names]
-    key = "id" if table == "tasks" else "task_id"
+    key = "id" if table == "makeit3d.tasks" else "task_id"
     return (
         f"insert into {table} ({', '.join(names)}) select {', '.join(values)}"  # noqa: S608 - names of the catalogue
         f" from {table} t, generate_series($3::integer, $4::integer) as n where t.{key} = $1"
@@ -59,17 +59,17 @@ async def _statement(connection: asyncpg.Connection, table: str) -> str:
 
 async def copy_job(connection: asyncpg.Connection, job_id: UUID, copies: int) -> None:
     """Add claimable copies of a job within its task: a backlog of any size."""
-    names = await _columns(connection, "jobs")
+    names = await _columns(connection, "makeit3d.jobs")
     changed = {"id": "gen_random_uuid()", "chunk": "n", "fair_tag": "t.fair_tag + n"}
     values = [changed.get(name, f"t.{name}") for name in names]
     # the copies point where the original does: nothing is looked up a million times
     await connection.execute("set session_replication_role = replica")
     await connection.execute(
-        f"insert into jobs ({', '.join(names)}) select {', '.join(values)}"  # noqa: S608 - names of the catalogue
-        " from jobs t, generate_series(1, $2::integer) as n where t.id = $1",
+        f"insert into makeit3d.jobs ({', '.join(names)}) select {', '.join(values)}"  # noqa: S608 - names of the catalogue
+        " from makeit3d.jobs t, generate_series(1, $2::integer) as n where t.id = $1",
         job_id,
         copies,
         timeout=600,
     )
     await connection.execute("set session_replication_role = default")
-    await connection.execute("vacuum analyze jobs", timeout=600)
+    await connection.execute("vacuum analyze makeit3d.jobs", timeout=600)

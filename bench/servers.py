@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-from app.config import Settings
+from app.ai_clients.registry import build_registry
 from tests.e2e.gateway import Gateway, User, gateway_in_new_home
 from tests.loopback import loopback
 from tests.servers import free_port
@@ -33,7 +33,7 @@ _UNLIMITED = {"BFF_OPENAI_REQUESTS_PER_MINUTE": "1000000", "BFF_TRIPO_REQUESTS_P
 @contextlib.contextmanager
 def gateway(**changes: str) -> Generator[Gateway]:
     """The whole product with durable embedded servers, and no limit of requests per user."""
-    defaults = {str(field.alias): str(field.default) for field in Settings.model_fields.values()}
+    defaults = {str(field.alias): str(field.default) for field in build_registry().settings.model_fields.values()}
     paces = {name: defaults[name] for name in _OWN_PACE}
     with gateway_in_new_home(**paces, **_UNLIMITED, **changes) as running:
         yield running
@@ -73,7 +73,7 @@ def busy_gateway() -> Generator[Busy]:
             try:
                 yield Busy(running, user, waiting, constants)
             finally:
-                running.kill()  # the open call would hold the shutdown
+                running.kill_all()  # the open call would hold the shutdown
 
 
 @contextlib.contextmanager

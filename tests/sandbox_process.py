@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 import httpx
-from app.config import SandboxSettings, child_environment
+from app.config import child_environment
 from app.embedded.process import spawn
+from app.sandbox_settings import SandboxSettings
 
 from tests.loopback import loopback
 from tests.servers import free_port

@@ -1,17 +1,17 @@
-"""Capability protocols that providers implement, and the values they exchange with the services.
+"""The protocols that providers implement, and the values they exchange with the core.
 
-Two shapes of paid work exist. An ``ImageProvider`` answers the paid POST with the result itself; a
-``ModelProvider`` answers with an id that is polled. A provider is one file with one class and one line in
-``registry.py``; which operations it offers follows from ``operations``.
+A protocol is a way of delivery, whatever is made. A ``SynchronousProvider`` answers the paid POST with the result; a
+``PolledProvider`` answers with an id that is polled. A provider is a folder with a ``ProviderSpec`` and one line in
+``registry.py``; what it can make follows from its ``capabilities``.
 
-Every paid method sends exactly one POST, awaits ``departure.leave()`` right before its first byte (``http.paid_client``
-does so by itself), and never retries. It raises ``Refused`` when nothing can have been paid
-and ``OutcomeUnknown`` when that is not known. Free methods (upload, poll, download, balance) may be repeated.
+``send`` sends exactly one POST and never retries. It awaits ``before_first_byte`` right before the first byte leaves
+(``http.paid_client`` does that), and sends nothing when that raises ``SendRevoked``. It raises ``Refused`` when nothing
+can have been paid and ``OutcomeUnknown`` when that is not known. Free methods may be repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -19,8 +19,33 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from app.domain.operations import ModelOptions, Operation, View
+from app.ai_clients.limits import Limits
+from app.domain.operations import ModelOptions, View
 from app.errors import ErrorCode
+
+
+class Capability(StrEnum):
+    """What a call can make."""
+
+    TEXT_TO_IMAGE = "text-to-image"
+    IMAGE_TO_IMAGE = "image-to-image"
+    SKETCH_TO_IMAGE = "sketch-to-image"
+    TEXT_TO_MODEL = "text-to-model"
+    IMAGE_TO_MODEL = "image-to-model"
+    MULTIVIEW_TO_MODEL = "multiview-to-model"
+    IMPORT_MODEL = "import-model"
+    TEXTURE_MODEL = "texture-model"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a call may cost, before it is made. USD micros; ``price_version`` names the price table."""
+
+    micros: int
+    price_version: str
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +58,8 @@ class FileInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a call may cost, before it is made. USD micros; ``price_version`` names the price table."""
-
-    micros: int
-    price_version: str
-
-
-# --- images -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """One paid image call for ``n`` pictures. With ``inputs`` it is an edit, without a generation."""
+    """``n`` pictures. With ``inputs`` it is an edit, without a generation."""
 
     prompt: str
     n: int = 1
@@ -59,89 +73,19 @@ class ImageRequest:
     sketch: bool = False  # the input is a drawing that becomes a picture
     safety_identifier: str | None = None  # a hash that stands for the user
 
-
-@dataclass(frozen=True, slots=True)
-class ImageReceipt:
-    """A reply that lies whole on disk at ``path``, not yet decoded."""
-
-    path: Path
-    provider_request_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
-    path: Path
-    content_type: str  # sniffed from the bytes
-    extension: str  # "png", "jpg" or "webp"
-    width: int
-    height: int
-    size: int  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ImageResult:
-    """Decoded pictures in the provider's order. ``None`` marks one that could not be decoded."""
-
-    images: tuple[DecodedImage | None, ...]
-    cost_micros: int
-    price_version: str
-    usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    cost_is_estimate: bool = False  # the provider did not say what it took
-
-
-@runtime_checkable
-class ImageProvider(Protocol):
-    name: str
-    operations: frozenset[Operation]
-
-    def pool(self, request: ImageRequest) -> str: ...
-
-    def estimate(self, request: ImageRequest, *, inputs: int | None = None) -> Estimate:
-        """``inputs`` is how many pictures will be sent, while ``request`` has none yet."""
-        ...
-
     @property
-    def timeout_seconds(self) -> float:
-        """How long a paid call may stay open; its journal deadline is later than this."""
-        ...
-
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
-        """Send the one paid POST; stream the reply's body to ``reply`` (renamed into place when whole).
-
-        Raises Refused, OutcomeUnknown.
-        """
-        ...
-
-    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
-        """Decode a stored reply in a thread. Free, repeatable, also by another process after a crash.
-
-        Raises OutcomeUnknown when the reply is not one (broken JSON, no data).
-        """
-        ...
-
-    async def aclose(self) -> None: ...
-
-
-# --- models -----------------------------------------------------------------------------------------------------
-
-
-class ModelKind(StrEnum):
-    """What a polled call makes."""
-
-    TEXT_TO_MODEL = "text-to-model"
-    IMAGE_TO_MODEL = "image-to-model"
-    MULTIVIEW_TO_MODEL = "multiview-to-model"
-    SKETCH_TO_IMAGE = "sketch-to-image"
-    IMPORT_MODEL = "import-model"
-    TEXTURE_MODEL = "texture-model"
+    def capability(self) -> Capability:
+        if self.sketch:
+            return Capability.SKETCH_TO_IMAGE
+        return Capability.IMAGE_TO_IMAGE if self.inputs else Capability.TEXT_TO_IMAGE
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """What the service wants made, in our words. ``views`` maps a view to a local picture; ``source_task_id`` is a
+class ModelRequest:
+    """A model, or a step on the way to one. ``views`` maps a view to a local picture; ``source_task_id`` is a
     provider task of ours that is refined or chained; ``model_file`` is a mesh to import."""
 
-    kind: ModelKind
+    capability: Capability
     prompt: str | None = None
     views: Mapping[View, FileInput] = field(default_factory=dict[View, FileInput])
     source_task_id: str | None = None
@@ -149,12 +93,47 @@ class ModelSpec:
     options: ModelOptions = field(default_factory=ModelOptions)
 
 
+Request = ImageRequest | ModelRequest
+
+
+# --- what comes back --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The reply of a synchronous provider. It lies whole on disk at ``path``, not yet decoded."""
+
+    path: Path
+    provider_request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    path: Path
+    content_type: str  # sniffed from the bytes
+    extension: str
+    size: int  # bytes
+    width: int | None = None  # of a picture
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The files of a reply in the provider's order. ``None`` marks one that could not be decoded."""
+
+    files: tuple[ResultFile | None, ...]
+    cost_micros: int
+    price_version: str
+    usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cost_is_estimate: bool = False  # the provider did not say what it took
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
     """A paid POST ready to be sent. ``fingerprint`` holds what finds it again in the provider's own listing
     (seed, fresh upload token, type). JSON-serialisable, so that it can be journalled."""
 
-    kind: ModelKind
+    capability: Capability
     path: str
     body: Mapping[str, Any]
     fingerprint: Mapping[str, Any]
@@ -170,12 +149,12 @@ class ProviderTaskState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProviderTask:
-    """A polled task. ``output_url`` is signed and short-lived; ``cost_micros`` is set when the task is over."""
+    """A polled task. Its URLs are signed and short-lived; ``cost_micros`` is set when the task is over."""
 
     id: str
     state: ProviderTaskState
     progress: int | None = None  # 0–100 as the provider says; may go backwards
-    output_url: str | None = None
+    output_urls: tuple[str, ...] = ()  # one for each file that was made, in the provider's order
     preview_url: str | None = None
     cost_micros: int | None = None
     credits: Decimal | None = None
@@ -183,6 +162,11 @@ class ProviderTask:
     error_detail: str | None = None
     created_at: datetime | None = None
     echoed_input: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def output_url(self) -> str | None:
+        """The first file's."""
+        return self.output_urls[0] if self.output_urls else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +179,7 @@ class DownloadedFile:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Money at the provider in its own unit (Tripo: credits of 0.01 USD)."""
+    """Money at the provider in its own unit."""
 
     available: Decimal
     frozen: Decimal
@@ -212,28 +196,74 @@ class RecordedCall:
     charged_micros: int | None
 
 
-@runtime_checkable
-class ModelProvider(Protocol):
-    name: str
-    operations: frozenset[Operation]
+# --- providers --------------------------------------------------------------------------------------------------
 
-    def pool(self, spec: ModelSpec) -> str: ...
+BeforeFirstByte = Callable[[], Awaitable[None]]
 
-    def estimate(self, spec: ModelSpec) -> Estimate: ...
+
+class Provider(Protocol):
+    """What every provider is, however it delivers."""
 
     @property
-    def timeout_seconds(self) -> float: ...
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Mapping[Capability, Limits]:
+        """What it can make, and within which limits."""
+        ...
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long a paid call may stay open; its journal deadline is later than this."""
+        ...
+
+    def pool(self, request: Request) -> str: ...
+
+    def estimate(self, request: Request, *, inputs: int | None = None) -> Estimate:
+        """``inputs`` is how many pictures will be sent, while ``request`` has none yet."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class SynchronousProvider(Provider, Protocol):
+    """The reply is the result."""
+
+    @property
+    def paid_retry(self) -> bool:
+        """Whether a call whose outcome nobody can learn may be paid once more."""
+        ...
+
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
+        """Send the one paid POST; stream the reply's body to ``reply`` (renamed into place when whole).
+
+        Raises Refused, OutcomeUnknown.
+        """
+        ...
+
+    async def decode(self, reply: Path, request: Request, *, directory: Path) -> Result:
+        """Decode a stored reply in a thread. Free, repeatable, also by another process after a crash.
+
+        Raises OutcomeUnknown when the reply is not one (broken JSON, no data).
+        """
+        ...
+
+
+@runtime_checkable
+class PolledProvider(Provider, Protocol):
+    """The reply is an id."""
 
     @property
     def poll_seconds(self) -> float:
         """The pace of polling, seconds between two polls of the same task."""
         ...
 
-    async def prepare(self, spec: ModelSpec) -> PreparedCall:
+    async def prepare(self, request: Request) -> PreparedCall:
         """Upload inputs (free) and build the paid request with a fresh fingerprint. Raises Refused."""
         ...
 
-    async def submit(self, call: PreparedCall) -> str:
+    async def send(self, call: PreparedCall, *, before_first_byte: BeforeFirstByte) -> str:
         """Send the one paid POST; the provider's task id. Raises Refused, OutcomeUnknown."""
         ...
 
@@ -256,11 +286,12 @@ class ModelProvider(Protocol):
         """Ids in the provider's own listing that match the fingerprint and are not in ``known_ids``."""
         ...
 
+
+@runtime_checkable
+class RecordKeeper(Protocol):
+    """A provider that tells what it was paid for."""
+
     async def recorded_calls(self, *, since: datetime) -> Sequence[RecordedCall]:
         """The provider's own record of the account's calls from a moment on, as far back as it is told. Raises
         Refused."""
         ...
-
-    async def balance(self) -> Balance: ...
-
-    async def aclose(self) -> None: ...

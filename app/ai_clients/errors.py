@@ -5,13 +5,15 @@ ProviderError
 └── OutcomeUnknown   the request left and we do not know what became of it: it may have been paid
 
 Classification is by transport phase, HTTP status and the provider's code, never by message text (prompts are
-echoed there). Source: the error tables of OpenAI and Tripo v3.
+echoed there). Each provider has its own table.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+
+import httpx
 
 from app.errors import ErrorCode
 
@@ -48,3 +50,7 @@ class Refused(ProviderError):
 @dataclass
 class OutcomeUnknown(ProviderError):
     pass
+
+
+class SendRevoked(httpx.ConnectError):
+    """The call may not be sent any more, and no byte of it was: for a transport the same as no connection."""

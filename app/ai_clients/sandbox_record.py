@@ -12,10 +12,11 @@ from pydantic import SecretStr
 
 from app.ai_clients.base import RecordedCall
 from app.ai_clients.errors import Advice, Refused
-from app.domain.prices import credits_to_micros
+from app.domain.money import whole_micros
 from app.errors import ErrorCode
 
 _PATIENCE = 30.0  # seconds
+_MICROS_PER_CREDIT = 10_000  # where a stand-in charges in credits
 
 
 class SandboxRecord:
@@ -47,7 +48,7 @@ class SandboxRecord:
 
 def _call(row: Mapping[str, Any]) -> RecordedCall:
     charged = Decimal(row["charged"])
-    micros = credits_to_micros(charged) if row["unit"] == "credits" else int(charged)
+    micros = whole_micros(charged * _MICROS_PER_CREDIT) if row["unit"] == "credits" else int(charged)
     accepted_at = datetime.fromtimestamp(row["accepted_at"], UTC)
     decided = row["state"] != "frozen"
     return RecordedCall(str(row["reference"]), str(row["kind"]), accepted_at, micros if decided else None)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import uuid4
 
 import asyncpg
 
-from app.db.migrate import migration_files
+from app.db.migrate import APPLIED, HAS_HISTORY, changed_since, migration_files
 from app.db.pool import Database
+from app.db.sql import load
 from app.domain.jobs import LANES
 
-INTERNAL_TABLES = (
-    *("requests", "pools", "providers", "workers", "jobs", "provider_calls", "files", "events"),
-    *("pool_tags", "user_tags"),
+_SQL = load(__file__)
+
+INTERNAL_TABLES = (  # of schema makeit3d
+    *("tasks", "requests", "pools", "providers", "workers", "jobs", "provider_calls", "files", "events"),
+    *("pool_tags", "user_tags", "job_items"),
 )
-READABLE_TABLES = ("tasks",)  # by their owners, beside the asset tables
 
 _ASSET = {
     "id": "uuid",
@@ -61,82 +62,54 @@ class Server:
     clock: float  # epoch seconds
 
 
-_SERVER = """
-select current_setting('server_version') as version, current_setting('server_version_num')::integer as version_number,
-  pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as read_only,
-  current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
-    as max_connections,
-  extract(epoch from clock_timestamp())::float8 as clock
-"""
-
-
 async def server(database: Database) -> Server:
-    row = await database.fetchrow(_SERVER)
+    row = await database.fetchrow(_SQL["server"])
     assert row is not None  # noqa: S101 - a select without a from
     return Server(**dict(row))
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Migrations that this code has and the database lacks, and those of our tables that this code does not know."""
+    """Migrations that this code has and the database lacks, those that this code does not know, and those whose file is
+    not the one that was applied."""
 
     migrated: bool
-    missing: tuple[str, ...]
-    unknown: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
 async def is_migrated(database: Database) -> bool:
     """Whether our tables are there at all."""
-    return await database.fetchval("select to_regclass('public.jobs') is not null")
+    return await database.fetchval(_SQL["is_migrated"])
 
 
 async def history(database: Database) -> History:
     migrated = await is_migrated(database)
-    if not await database.fetchval("select to_regclass('supabase_migrations.schema_migrations') is not null"):
-        return History(migrated, (), ())  # applied by hand
-    files = {version: path.stem for version, _, path in migration_files()}
+    if not await database.fetchval(HAS_HISTORY):
+        return History(migrated)  # applied by hand
     try:
-        rows = await database.fetch(
-            "select version, name, case when version > $1 then array_to_string(statements, ' ') end as script"
-            " from supabase_migrations.schema_migrations order by version",
-            max(files, default=""),
-        )
+        hidden = await database.fetchval(_SQL["history_is_hidden"])
+        rows = await database.fetch(APPLIED)
     except asyncpg.InsufficientPrivilegeError:
-        return History(migrated, (), ())  # not for this role to see
-    applied = {row["version"] for row in rows}
-    # an app keeps its own migrations in the same history
-    ours = re.compile(rf"\b(?:{'|'.join((*INTERNAL_TABLES, *READABLE_TABLES, *_assets(database)))})\b")
+        hidden, rows = True, []
+    if hidden:
+        return History(migrated)  # not for this role to see
+    files = migration_files()
+    applied = {row["version"]: row["checksum"] for row in rows}
+    known = {file.version for file in files}
     return History(
         migrated,
-        missing=tuple(name for version, name in files.items() if version not in applied),
-        unknown=tuple(f"{row['version']}_{row['name']}" for row in rows if ours.search(row["script"] or "")),
+        missing=tuple(file.title for file in files if file.version not in applied),
+        unknown=tuple(f"{row['version']}_{row['name']}" for row in rows if row["version"] not in known),
+        changed=tuple(changed_since(applied, files)),
     )
 
 
 async def columns(database: Database, table: str) -> dict[str, str] | None:
     """Type by column of a table in ``public``; None without such a table."""
-    rows = await database.fetch(
-        "select a.attname as name, format_type(a.atttypid, null) as type from pg_attribute a"
-        " where a.attrelid = to_regclass(format('public.%I', $1::text)) and a.attnum > 0 and not a.attisdropped",
-        table,
-    )
+    rows = await database.fetch(_SQL["columns_of"], table=table)
     return {row["name"]: row["type"] for row in rows} or None
-
-
-_RIGHTS = """
-select c.relname as name, c.relrowsecurity as row_security, row_security_active(c.oid) as hidden_rows,
-  has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
-    and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete') as ours,
-  coalesce((select bool_or(has_table_privilege(r.oid, c.oid, 'select')) from pg_roles r
-    where r.rolname = 'authenticated'), true) as users_read,
-  coalesce((select string_agg(distinct p.name, ' ' order by p.name) from pg_roles r,
-    unnest(array['insert', 'update', 'delete', 'truncate']) as p(name)
-    where r.rolname in ('anon', 'authenticated') and has_table_privilege(r.oid, c.oid, p.name)), '') as browsers_write,
-  coalesce((select bool_or(has_table_privilege(r.oid, c.oid, 'select')) from pg_roles r
-    where r.rolname in ('anon', 'authenticated')), false) as browsers_read
-from pg_class c where c.oid = any(select to_regclass(format('public.%I', n)) from unnest($1::text[]) as n)
-order by c.relname
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +127,15 @@ class Rights:
 
 async def rights(database: Database) -> list[Rights]:
     """Of every table of ours that exists."""
-    names = [*INTERNAL_TABLES, *READABLE_TABLES, *_assets(database)]
-    return [Rights(**dict(row)) for row in await database.fetch(_RIGHTS, names)]
+    rows = await database.fetch(_SQL["rights"], internal=list(INTERNAL_TABLES), assets=_assets(database))
+    return [Rights(**dict(row)) for row in rows]
 
 
 async def unpublished(database: Database) -> list[str] | None:
     """Asset tables that Realtime does not publish; None where there is no publication at all."""
-    if not await database.fetchval("select exists (select from pg_publication where pubname = 'supabase_realtime')"):
+    if not await database.fetchval(_SQL["has_publication"]):
         return None
-    rows = await database.fetch(
-        "select n as name from unnest($1::text[]) as n where to_regclass(format('public.%I', n)) is not null"
-        " and not exists (select from pg_publication_tables where pubname = 'supabase_realtime'"
-        " and schemaname = 'public' and tablename = n) order by n",
-        _assets(database),
-    )
+    rows = await database.fetch(_SQL["unpublished"], tables=_assets(database))
     return [row["name"] for row in rows]
 
 
@@ -200,62 +168,32 @@ async def hears(database: Database, listen_dsn: str, *, seconds: int) -> bool:
 
 async def lanes_served(database: Database, *, worker_ttl_seconds: float) -> dict[str, int]:
     """Live worker processes by lane that still take work."""
-    rows = await database.fetch(
-        "select l.name, count(w.id) as alive from unnest($1::text[]) as l(name) left join workers w"
-        " on l.name = any(w.lanes) and not w.stopping and w.seen_at > now() - make_interval(secs => $2)"
-        " group by l.name order by l.name",
-        list(LANES),
-        worker_ttl_seconds,
-    )
+    rows = await database.fetch(_SQL["lanes_served"], lanes=list(LANES), ttl_seconds=worker_ttl_seconds)
     return {row["name"]: row["alive"] for row in rows}
 
 
 async def job_types_unserved(database: Database, *, worker_ttl_seconds: float) -> dict[str, int]:
     """Queued jobs by type, of the types that no live worker handles; empty where no worker lives at all. A worker of an
     older version does not say what it handles."""
-    rows = await database.fetch(
-        "with live as ("
-        "  select job_types from workers where not stopping and seen_at > now() - make_interval(secs => $1)"
-        ") select j.type, count(*) as jobs from jobs j where j.status = 'queued' and exists (select from live)"
-        " and not exists (select from live where j.type = any(live.job_types) or live.job_types = '{}')"
-        " group by j.type order by j.type",
-        worker_ttl_seconds,
-    )
+    rows = await database.fetch(_SQL["job_types_unserved"], ttl_seconds=worker_ttl_seconds)
     return {row["type"]: row["jobs"] for row in rows}
 
 
 async def workers_of_other_versions(database: Database, version: str, *, worker_ttl_seconds: float) -> list[str]:
     """``name (version)`` of live workers."""
-    rows = await database.fetch(
-        "select name, version from workers where version <> $1 and not stopping"
-        " and seen_at > now() - make_interval(secs => $2) order by name",
-        version,
-        worker_ttl_seconds,
-    )
+    rows = await database.fetch(_SQL["workers_of_other_versions"], version=version, ttl_seconds=worker_ttl_seconds)
     return [f"{row['name']} ({row['version'] or 'an older one'})" for row in rows]
 
 
 async def live_workers(database: Database, *, worker_ttl_seconds: float) -> int:
-    return await database.fetchval(
-        "select count(*) from workers where seen_at > now() - make_interval(secs => $1)", worker_ttl_seconds
-    )
+    return await database.fetchval(_SQL["live_workers"], ttl_seconds=worker_ttl_seconds)
 
 
 async def slots(database: Database) -> dict[str, int]:
     """Slots by pool, as the last process to start wrote them."""
-    return {row["name"]: row["slots"] for row in await database.fetch("select name, slots from pools")}
-
-
-_SOME_ROWS = 1000
+    return {row["name"]: row["slots"] for row in await database.fetch(_SQL["slots"])}
 
 
 async def has_links(database: Database, prefix: str) -> bool:
     """Whether some of the finished results have a link that begins like this."""
-    tables = " union all ".join(
-        f"(select asset_url from {table} where status = 'complete' limit {_SOME_ROWS})"  # noqa: S608 - identifiers
-        for table in (database.tables.concepts, database.tables.models)
-    )
-    return await database.fetchval(
-        f"select exists (select from ({tables}) r where starts_with(r.asset_url, $1))",  # noqa: S608 - as above
-        prefix,
-    )
+    return await database.fetchval(_SQL["has_links"], prefix=prefix)

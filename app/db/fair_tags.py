@@ -9,11 +9,10 @@ from __future__ import annotations
 # Where a user without turns of their own comes in: at the tag last claimed, or at the lowest one that still waits,
 # which is less when claimed jobs came back.
 _NOW = """least(
-      coalesce((select c.tag from pool_tags c
+      coalesce((select c.tag from makeit3d.pool_tags c
         where c.pool = s.pool and c.lane = s.lane and c.priority = s.priority), 0),
-      (select min(q.fair_tag) from jobs q where q.status = 'queued' and q.waiting_for is null and not q.resume
-        and q.lane = s.lane and q.pool = s.pool and q.priority = s.priority),
-      (select min(q.fair_tag) from jobs q where q.status = 'queued' and q.waiting_for in ('retry', 'breaker')
+      makeit3d.lowest_tag(s.lane, s.pool, s.priority),
+      (select min(q.fair_tag) from makeit3d.jobs q where q.status = 'queued' and q.waiting_for in ('retry', 'breaker')
         and not q.resume and q.lane = s.lane and q.pool = s.pool and q.priority = s.priority)
     )"""
 
@@ -28,7 +27,7 @@ def tagging(source: str) -> str:
   select s.user_id, s.pool, s.lane, s.priority, count(*) as n, {_NOW} as now
   from {source} s group by s.user_id, s.pool, s.lane, s.priority
 ), turn as (
-  insert into user_tags (user_id, pool, lane, priority, tag)
+  insert into makeit3d.user_tags (user_id, pool, lane, priority, tag)
   select f.user_id, f.pool, f.lane, f.priority, f.now + f.n - 1 from flow f where f.user_id is not null
   order by f.user_id, f.pool, f.lane, f.priority
   on conflict (user_id, pool, lane, priority) do update set tag = greatest(excluded.tag, user_tags.tag + (

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from app.db.claims import USED
 from app.db.pool import Database
-from app.db.waits import reason, slots_used
+from app.db.waits import reason
 from app.domain.statuses import WaitingFor
 
 
@@ -61,8 +60,8 @@ _KIND = (  # as the index has it
 _REASON = reason(stored="s.word", resume="r.resume", held="state.held", full="state.full_up")
 QUEUES = f"""
 with state as materialized (
-  select p.name, v.name is not null as held, {slots_used("p.name")} >= p.slots as full_up
-  from pools p left join providers v on v.name = p.provider and v.state <> 'closed'
+  select p.name, v.name is not null as held, makeit3d.slots_used(p.name) >= p.slots as full_up
+  from makeit3d.pools p left join makeit3d.providers v on v.name = p.provider and v.state <> 'closed'
 ), kinds as materialized (
   select lane.name as lane, state.name as pool, {_REASON} as reason, lane.name || '/' || state.name || '/'
     || coalesce(s.word, '') || case when r.resume then '/resume' else '' end as name
@@ -73,13 +72,14 @@ select k.lane, k.pool, k.reason as waiting_for, least(sum(found.jobs), {COUNTED}
   extract(epoch from now() - min(oldest.since))::float8 as age_seconds
 from kinds k cross join lateral (
   select count(*) as jobs from (
-    select from jobs j where j.status = 'queued' and {_KIND} = k.name
+    select from makeit3d.jobs j where j.status = 'queued' and {_KIND} = k.name
     order by {_KIND}, j.created_at limit {COUNTED}) as head) as found
 cross join lateral (
   select min(case when head.step = 1 then head.created_at else greatest(head.created_at, (
-      select max(f.finished_at) from jobs f where f.request_id = head.request_id and f.step < head.step)) end) as since
+      select max(f.finished_at) from makeit3d.jobs f where f.request_id = head.request_id
+        and f.step < head.step)) end) as since
   from (
-    select j.request_id, j.step, j.created_at from jobs j
+    select j.request_id, j.step, j.created_at from makeit3d.jobs j
     where j.status = 'queued' and {_KIND} = k.name and j.started_at is null and k.reason in ('slot', 'worker')
     order by {_KIND}, j.created_at limit 100) as head) as oldest
 where found.jobs > 0
@@ -91,12 +91,13 @@ STORED = [word.value for word in WaitingFor if word not in (WaitingFor.SLOT, Wai
 
 CALLS = """
 select provider, state, count(*) as calls, extract(epoch from now() - min(created_at))::float8 as oldest_seconds
-from provider_calls where state in ('intent', 'submitted', 'unknown') group by 1, 2 order by 1, 2
+from makeit3d.provider_calls where is_open group by 1, 2 order by 1, 2
 """
 
 WORKERS = """
 select l.name as lane, count(w.id) as workers from unnest(array['normal', 'priority']) as l(name)
-left join workers w on l.name = any(w.lanes) and not w.stopping and w.seen_at > now() - make_interval(secs => $1)
+left join makeit3d.workers w on l.name = any(w.lanes) and not w.stopping
+  and w.seen_at > now() - make_interval(secs => $1)
 group by 1 order by 1
 """
 
@@ -107,13 +108,14 @@ async def read(database: Database, *, worker_ttl_seconds: float) -> Installation
         await connection.execute(NO_BITMAP)
         queues = [_queue(row) for row in await connection.fetch(QUEUES, STORED)]
         await connection.execute("reset enable_bitmapscan")
-        slots = {row["name"]: row["slots"] for row in await connection.fetch("select name, slots from pools")}
-        used = {row["name"]: row["used"] for row in await connection.fetch(USED, sorted(slots))}
+        pools = await connection.fetch(
+            "select name, slots, makeit3d.slots_used(name) as used from makeit3d.pools order by name"
+        )
         calls = await connection.fetch(CALLS)
         workers = await connection.fetch(WORKERS, worker_ttl_seconds)
     return Installation(
         queues=tuple(queues),
-        pools=tuple(PoolUse(name, used[name], slots[name]) for name in sorted(slots)),
+        pools=tuple(PoolUse(row["name"], row["used"], row["slots"]) for row in pools),
         calls=tuple(OpenCalls(row["provider"], row["state"], row["calls"], row["oldest_seconds"]) for row in calls),
         workers={row["lane"]: row["workers"] for row in workers},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ import asyncpg
 
 from app.db.pool import Database
 from app.db.waits import WAIT
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, KeptResult
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, KeptResult
 from app.errors import STORAGE_REFUSALS
 
 REFUSED_CODES = tuple(error.code for error in STORAGE_REFUSALS)
@@ -47,39 +47,39 @@ class FailedRequest:
     kept_is_in_reach: bool = False  # its time is not over, and a worker runs on its host
 
 
-# Calls of a job and of those whose place it took. The newest may still be good for something: Tripo's are, whose result
-# can be fetched again; an image call's result went with its reply, unless storage refused it and it is kept.
+# Calls of a job and of those whose place it took. The newest may still be good for something: a polled provider's
+# are, whose result can be fetched again; what a reply brought went with the reply, unless storage refused it.
 _FAILED = """
 select r.id as request_id, j.id as job_id, r.task_id, r.user_id, r.operation, j.step, j.type, j.provider,
   coalesce(j.error_code, (select min(a.error_code) from {concepts} a where a.job_id = j.id and a.status = 'failed'
     and a.error_code = any({refused})), 'internal_error') as error_code, j.error_message, j.failures, j.crashes,
   j.finished_at,
-  (select coalesce(sum(o.cost_micros), 0)::bigint from jobs o where o.request_id = r.id) as cost_micros,
+  (select coalesce(sum(o.cost_micros), 0)::bigint from makeit3d.jobs o where o.request_id = r.id) as cost_micros,
   coalesce(money.keeps, false) as keeps_paid_work, coalesce(money.again, 0)::bigint as paid_again_micros,
-  (select n.id from requests n where n.retry_of = r.id) as retried_by,
+  (select n.id from makeit3d.requests n where n.retry_of = r.id) as retried_by,
   j.kept_call, j.kept_host, j.kept_until, j.kept_pictures, {in_reach} as kept_is_in_reach
-from jobs j join requests r on r.id = j.request_id
+from makeit3d.jobs j join makeit3d.requests r on r.id = j.request_id
 cross join lateral (
   with recursive line (id, retry_of) as (
     select j.id, j.retry_of
-    union all select o.id, o.retry_of from jobs o join line on o.id = line.retry_of
+    union all select o.id, o.retry_of from makeit3d.jobs o join line on o.id = line.retry_of
   ), calls as (
     select c.state, coalesce(c.cost_micros, c.estimate_micros) as micros,
       (row_number() over (order by c.created_at desc) = 1 and c.provider_task_id is not null and c.estimate_micros > 0
         and (c.state = 'submitted' or (c.state = 'settled' and c.error_code is null)))
       or (c.id = j.kept_call and {in_reach}) as good
-    from provider_calls c join line on c.job_id = line.id
+    from makeit3d.provider_calls c join line on c.job_id = line.id
   )
   select bool_or(good) as keeps, sum(micros) filter (where not good) as again from calls
 ) as money
 where case r.status when 'failed' then j.status = 'failed' and not exists (
-      select from jobs o where o.request_id = j.request_id and o.status = 'failed'
+      select from makeit3d.jobs o where o.request_id = j.request_id and o.status = 'failed'
         and (o.step, o.chunk, o.id) < (j.step, j.chunk, j.id))
     when 'completed' then j.kept_call is not null end
 """
 
 _IN_REACH = """coalesce(j.kept_until > now(), false)
-    and exists (select from workers w where w.host = j.kept_host and not w.stopping)"""
+    and exists (select from makeit3d.workers w where w.host = j.kept_host and not w.stopping)"""
 
 
 def _failed(database: Database) -> str:
@@ -124,8 +124,9 @@ async def request_of(database: Database, id_: str) -> UUID | None:
     """The request that a job, a request or (its newest one) a task stands for."""
     return await database.fetchval(
         "select coalesce("
-        " (select request_id from jobs where id::text = $1), (select id from requests where id::text = $1),"
-        " (select id from requests where task_id = $1 order by number desc limit 1))",
+        " (select request_id from makeit3d.jobs where id::text = $1), (select id from makeit3d.requests"
+        " where id::text = $1),"
+        " (select id from makeit3d.requests where task_id = $1 order by number desc limit 1))",
         id_,
     )
 
@@ -135,8 +136,8 @@ async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[J
     completed one those that lack what storage refused, and the rows of that."""
     tables = database.tables
     jobs = await database.fetch(
-        "select j.id, j.step, j.type, j.provider, j.pool, j.lane, j.priority, j.params, j.estimate_micros"
-        " from jobs j join requests r on r.id = j.request_id where r.id = $1"
+        "select j.id, j.step, j.type, j.permit, j.provider, j.pool, j.lane, j.priority, j.params, j.estimate_micros"
+        " from makeit3d.jobs j join makeit3d.requests r on r.id = j.request_id where r.id = $1"
         " and case r.status when 'failed' then j.status = 'failed' else j.kept_call is not null end"
         " order by j.step, j.chunk",
         request_id,
@@ -145,7 +146,7 @@ async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[J
         f"select id, 'concept' as kind, number, job_id, prompt, style, source_input_asset_id,"  # noqa: S608 - checked names
         f" source_concept_image_id, null::uuid as source_model_id, metadata from {tables.concepts} a"
         " where job_id = any($1::uuid[]) and status = 'failed' and (a.error_code = any($2)"
-        "   or exists (select from jobs j where j.id = a.job_id and j.status = 'failed'))"
+        "   or exists (select from makeit3d.jobs j where j.id = a.job_id and j.status = 'failed'))"
         " union all select id, kind, number, job_id, prompt, style, source_input_asset_id, source_concept_image_id,"
         f" source_model_id, metadata from {tables.models} where job_id = any($1::uuid[]) and status = 'failed'"
         " order by kind, number",
@@ -156,7 +157,7 @@ async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[J
 
 
 def _job(row: asyncpg.Record) -> JobPlan:
-    values: dict[str, Any] = dict(row) | {"type": JobType(row["type"])}
+    values: dict[str, Any] = dict(row) | {"type": row["type"]}
     return JobPlan(**values)
 
 
@@ -180,8 +181,14 @@ class JobRecord:
     events: Sequence[dict[str, Any]]
 
 
+async def params_of(database: Database, request_id: UUID) -> Mapping[str, Any]:
+    """What the client of a request had set."""
+    found: dict[str, Any] = await database.fetchval("select params from makeit3d.requests where id = $1", request_id)
+    return found
+
+
 async def jobs_of(database: Database, request_id: UUID) -> list[UUID]:
-    rows = await database.fetch("select id from jobs where request_id = $1 order by step, chunk", request_id)
+    rows = await database.fetch("select id from makeit3d.jobs where request_id = $1 order by step, chunk", request_id)
     return [row["id"] for row in rows]
 
 
@@ -191,8 +198,8 @@ select j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.provider, j.p
   w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress, j.cost_micros,
   wait.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id,
   r.operation, j.kept_host, j.kept_until
-from jobs j join requests r on r.id = j.request_id
-left join workers w on w.id = j.worker_id {WAIT}
+from makeit3d.jobs j join makeit3d.requests r on r.id = j.request_id
+left join makeit3d.workers w on w.id = j.worker_id {WAIT}
 where j.id = $1
 """  # noqa: S608 - constants
 
@@ -206,11 +213,11 @@ async def record(database: Database, job_id: UUID, *, events: int) -> JobRecord 
     calls = await database.fetch(
         "select id, kind, state, provider_task_id, provider_request_id, cost_micros, cost_is_estimate, estimate_micros,"
         " error_code, provider_code, http_status, attempt, created_at, submitted_at, settled_at, deadline"
-        " from provider_calls where job_id = $1 order by created_at",
+        " from makeit3d.provider_calls where job_id = $1 order by created_at",
         job_id,
     )
     files = await database.fetch(
-        "select key, kind, state, size, content_type, attempt, created_at, stored_at from files"
+        "select key, kind, state, size, content_type, attempt, created_at, stored_at from makeit3d.files"
         " where job_id = $1 order by created_at",
         job_id,
     )
@@ -222,7 +229,7 @@ async def record(database: Database, job_id: UUID, *, events: int) -> JobRecord 
     )
     told = await database.fetch(
         "select created_at, payload->>'status' as status, payload->>'progress' as progress,"
-        " payload->>'waiting_for' as waiting_for, payload->>'error_code' as error_code from events"
+        " payload->>'waiting_for' as waiting_for, payload->>'error_code' as error_code from makeit3d.events"
         " where task_id = $1 and type = 'job_update' and payload->>'job_id' = $2 order by id desc limit $3",
         job["task_id"],
         str(job_id),

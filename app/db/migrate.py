@@ -1,50 +1,83 @@
-"""Applies ``supabase/migrations`` in order and writes the same history table as the Supabase CLI."""
+"""Applies ``app/migrations`` in order, and keeps their history in ``makeit3d.migrations``."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 
 from app.db import storage_policies
+from app.errors import ConfigurationError
 
-MIGRATIONS = Path(__file__).resolve().parents[2] / "supabase" / "migrations"
-_NAME = re.compile(r"^(\d{14})_([a-z0-9_]+)\.sql$")
+MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
 _LOCK = 0x6D616B65  # one runner at a time
 
-_HISTORY = """
-create schema if not exists supabase_migrations;
-create table if not exists supabase_migrations.schema_migrations (
-  version text primary key, statements text[], name text
-);
+# a role without USAGE on the schema may ask these, too
+_HAS_SCHEMA = "select exists (select from pg_namespace where nspname = 'makeit3d')"
+HAS_HISTORY = """
+select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = 'makeit3d' and c.relname = 'migrations')
 """
+APPLIED = "select version, name, checksum from makeit3d.migrations order by version"
+
+_MAKE_HISTORY = """
+create table makeit3d.migrations (
+  version text primary key,
+  name text not null,
+  -- sha256 of the file as it was applied
+  checksum text not null,
+  applied_at timestamptz not null default now()
+)
+"""
+_RECORD = "insert into makeit3d.migrations (version, name, checksum) values ($1, $2, $3)"
 
 
-def migration_files(directory: Path = MIGRATIONS) -> list[tuple[str, str, Path]]:
-    """(version, name, path) of every migration, oldest first. Raises ValueError for a file that is misnamed."""
-    found: list[tuple[str, str, Path]] = []
+@dataclass(frozen=True, slots=True)
+class Migration:
+    version: str
+    name: str
+    script: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.version}_{self.name}"
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.script.encode()).hexdigest()
+
+
+def migration_files(directory: Path = MIGRATIONS) -> list[Migration]:
+    """Every migration, oldest first. Raises ValueError for a file that is misnamed, and for a number used twice."""
+    found: dict[str, Migration] = {}
     for path in sorted(directory.glob("*.sql")):
         match = _NAME.match(path.name)
         if match is None:
-            raise ValueError(f"{path.name}: a migration is named <YYYYMMDDHHMMSS>_<name>.sql")
-        found.append((match[1], match[2], path))
-    return found
+            raise ValueError(f"{path.name}: a migration is named <NNNN>_<name>.sql")
+        if match[1] in found:
+            raise ValueError(f"{path.name}: the number {match[1]} is taken by {found[match[1]].title}")
+        found[match[1]] = Migration(match[1], match[2], path.read_text(encoding="utf-8"))
+    return list(found.values())
+
+
+def changed_since(applied: Mapping[str, str], files: Sequence[Migration]) -> list[str]:
+    """Titles of the files that differ from what was applied under their number (version → checksum)."""
+    return [file.title for file in files if applied.get(file.version, file.checksum) != file.checksum]
 
 
 async def pending(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
-    """Names of the migrations that the database lacks; changes nothing."""
+    """Titles of the migrations that the database lacks; changes nothing. Raises as ``migrate`` does."""
     connection = await asyncpg.connect(dsn)
     try:
-        if await connection.fetchval("select to_regclass('supabase_migrations.schema_migrations')") is None:
-            applied: set[str] = set()
-        else:
-            rows = await connection.fetch("select version from supabase_migrations.schema_migrations")
-            applied = {row["version"] for row in rows}
+        applied = await _applied(connection) if await connection.fetchval(HAS_HISTORY) else {}
     finally:
         await connection.close()
-    return [path.stem for version, _, path in migration_files(directory) if version not in applied]
+    return [file.title for file in _missing(applied, migration_files(directory))]
 
 
 async def policies_to_make(dsn: str, buckets: Sequence[str]) -> list[str]:
@@ -57,7 +90,8 @@ async def policies_to_make(dsn: str, buckets: Sequence[str]) -> list[str]:
 
 
 async def migrate(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
-    """Apply what is missing, each file in a transaction of its own; returns the names applied.
+    """Apply what is missing, each file in a transaction of its own; returns the titles applied. Raises
+    ConfigurationError, before anything is applied, where a file was changed after it was applied.
 
     ``dsn`` is a direct or session-pooled connection (not a transaction pooler) of the tables' owner.
     """
@@ -65,22 +99,30 @@ async def migrate(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
     applied: list[str] = []
     try:
         await connection.execute("select pg_advisory_lock($1)", _LOCK)
-        await connection.execute(_HISTORY)
-        rows = await connection.fetch("select version from supabase_migrations.schema_migrations")
-        known = {row["version"] for row in rows}
-        for version, name, path in migration_files(directory):
-            if version in known:
-                continue
-            script = path.read_text(encoding="utf-8")
+        # "if not exists" would ask for the right to make schemas where ours is there already
+        if not await connection.fetchval(_HAS_SCHEMA):
+            await connection.execute("create schema makeit3d")
+        if not await connection.fetchval(HAS_HISTORY):
+            await connection.execute(_MAKE_HISTORY)
+        for file in _missing(await _applied(connection), migration_files(directory)):
             async with connection.transaction():
-                await connection.execute(script)
-                await connection.execute(
-                    "insert into supabase_migrations.schema_migrations (version, statements, name) values ($1, $2, $3)",
-                    version,
-                    [script],
-                    name,
-                )
-            applied.append(path.stem)
+                await connection.execute("set local lock_timeout = '5s'")
+                await connection.execute(file.script)
+                await connection.execute(_RECORD, file.version, file.name, file.checksum)
+            applied.append(file.title)
     finally:
         await connection.close()
     return applied
+
+
+async def _applied(connection: asyncpg.Connection) -> dict[str, str]:
+    return {row["version"]: row["checksum"] for row in await connection.fetch(APPLIED)}
+
+
+def _missing(applied: Mapping[str, str], files: Sequence[Migration]) -> list[Migration]:
+    if changed := changed_since(applied, files):
+        raise ConfigurationError(
+            f"{', '.join(changed)}: the file is not the one that was applied to this database. Migrations go forward"
+            " only: restore the file, and put the change into a new one."
+        )
+    return [file for file in files if file.version not in applied]

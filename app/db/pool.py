@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import orjson
@@ -15,12 +16,9 @@ import structlog
 from prometheus_client import Gauge, Histogram
 
 from app.config import Settings
+from app.db.sql import Query, Statement, Texts
+from app.domain.crash_points import Side, armed, meet
 from app.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    Connection = asyncpg.pool.PoolConnectionProxy
-else:
-    Connection = Any
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +74,10 @@ class AssetTables:
                 raise ConfigurationError(f"{name!r} is not a plain table name; see .env.example")
         return cls(*names)
 
+    def texts(self) -> Texts:
+        kinds = ({"kind": "concept", "table": self.concepts}, {"kind": "model", "table": self.models})
+        return Texts({"inputs": self.inputs, "concepts": self.concepts, "models": self.models}, kinds)
+
 
 class _Connection(asyncpg.Connection):
     async def close(self, *, timeout: float | None = None) -> None:
@@ -85,6 +87,55 @@ class _Connection(asyncpg.Connection):
             await super().close(timeout=timeout)
         except UNREACHABLE as error:
             log.info("connection_dropped", error=type(error).__name__)
+
+
+class Connection:
+    """Runs statements in one transaction. The failpoint behind a statement is met when it was committed: until then
+    nothing differs from before it."""
+
+    def __init__(self, driver: asyncpg.pool.PoolConnectionProxy, texts: Texts) -> None:
+        self.driver = driver
+        self._texts = texts
+        self._uncommitted: list[tuple[str, list[str | None]]] = []
+
+    async def fetch(
+        self, query: Query, /, *values: object, timeout: float | None = None, **named: object
+    ) -> list[asyncpg.Record]:
+        text, arguments = self._resolve(query, values, named)
+        return await self.driver.fetch(text, *arguments, timeout=timeout)
+
+    async def fetchrow(
+        self, query: Query, /, *values: object, timeout: float | None = None, **named: object
+    ) -> asyncpg.Record | None:
+        text, arguments = self._resolve(query, values, named)
+        return await self.driver.fetchrow(text, *arguments, timeout=timeout)
+
+    async def fetchval(self, query: Query, /, *values: object, timeout: float | None = None, **named: object) -> Any:  # noqa: ANN401 - the column's type
+        text, arguments = self._resolve(query, values, named)
+        return await self.driver.fetchval(text, *arguments, timeout=timeout)
+
+    async def execute(self, query: Query, /, *values: object, timeout: float | None = None, **named: object) -> int:
+        """Run a statement; the number of rows it changed."""
+        text, arguments = self._resolve(query, values, named)
+        return _changed(await self.driver.execute(text, *arguments, timeout=timeout))
+
+    def rows(self, query: Query, /, *values: object, prefetch: int, **named: object) -> AsyncIterator[asyncpg.Record]:
+        """Row by row, of any number, ``prefetch`` at a time."""
+        text, arguments = self._resolve(query, values, named)
+        return aiter(self.driver.cursor(text, *arguments, prefetch=prefetch))
+
+    def committed(self) -> None:
+        for name, tasks in self._uncommitted:
+            meet(Side.AFTER, name, tasks)
+
+    def _resolve(
+        self, query: Query, values: Sequence[object], named: Mapping[str, object]
+    ) -> tuple[str, Sequence[object]]:
+        if armed() and isinstance(query, Statement) and query.writes:
+            tasks = _tasks(named)
+            meet(Side.BEFORE, query.name, tasks)
+            self._uncommitted.append((query.name, tasks))
+        return self._texts.resolve(query, values, named)
 
 
 class Database:
@@ -97,6 +148,7 @@ class Database:
         self._pool = pool
         self._timeout = timeout_seconds
         self.tables = tables
+        self._texts = tables.texts()
 
     @classmethod
     async def open(cls, settings: Settings, *, application_name: str) -> Database:
@@ -141,9 +193,10 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, *, isolation: str | None = None, readonly: bool = False) -> AsyncGenerator[Connection]:
-        async with self._connection(for_transaction=True) as connection:
-            transaction = connection.transaction(isolation=isolation, readonly=readonly)
+        async with self._connection() as driver:
+            transaction = driver.transaction(isolation=isolation, readonly=readonly)
             await transaction.start()
+            connection = Connection(driver, self._texts)
             try:
                 yield connection
                 await transaction.commit()
@@ -152,6 +205,7 @@ class Database:
             except BaseException:
                 await transaction.rollback()
                 raise
+        connection.committed()
 
     async def in_transaction(self, work: Callable[[Connection], Awaitable[_T]]) -> _T:
         """What ``work`` returns, which the transaction committed. After a deadlock it is run again from the start."""
@@ -165,47 +219,68 @@ class Database:
             return await work(connection)
 
     @asynccontextmanager
-    async def _connection(self, *, for_transaction: bool = False) -> AsyncGenerator[Connection]:
-        with WAITING.track_inprogress(), CONNECTION_WAIT.time():
-            connection: Connection = await self._pool.acquire(timeout=self._timeout)
+    async def _connection(self) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+        """For a transaction."""
+        connection = await self._acquire()
         try:
             yield connection
-        except TimeoutError:
-            # not even a late answer came: the others of the pool hang on the same silent server, or on none
-            _give_up(connection)
-            await self._pool.expire_connections()
-            raise
-        except asyncio.CancelledError:
-            if for_transaction:  # begun or not: the server may have heard of it, and we not of that
-                _give_up(connection)
-            raise
-        except asyncpg.InternalClientError:
-            _give_up(connection)
+        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError) as error:
+            await self._broke_off(connection, error, for_transaction=True)
             raise
         finally:
             await self._give_back(connection)
 
-    async def _give_back(self, connection: Connection) -> None:
+    async def _acquire(self) -> asyncpg.pool.PoolConnectionProxy:
+        WAITING.inc()
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout):  # the driver's own would cost a task each time
+                return await self._pool.acquire()
+        finally:
+            WAITING.dec()
+            CONNECTION_WAIT.observe(time.perf_counter() - began)
+
+    async def _broke_off(
+        self, connection: asyncpg.pool.PoolConnectionProxy, error: BaseException, *, for_transaction: bool
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            if for_transaction:  # begun or not: the server may have heard of it, and we not of that
+                _give_up(connection)
+            return
+        _give_up(connection)
+        if isinstance(error, TimeoutError):
+            # not even a late answer came: the others of the pool hang on the same silent server, or on none
+            await self._pool.expire_connections()
+
+    async def _give_back(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
         """What was done with the connection stands, whatever becomes of it now: the pool ends one it can not reset."""
         try:
             await self._pool.release(connection, timeout=_RELEASE_SECONDS)
         except UNREACHABLE as error:
             log.info("connection_dropped", error=type(error).__name__)
 
-    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
-        return await self._repeat("fetch", query, args)
+    async def fetch(self, query: Query, /, *values: object, **named: object) -> list[asyncpg.Record]:
+        return await self._run("fetch", query, values, named)
 
-    async def fetchrow(self, query: str, *args: object) -> asyncpg.Record | None:
-        return await self._repeat("fetchrow", query, args)
+    async def fetchrow(self, query: Query, /, *values: object, **named: object) -> asyncpg.Record | None:
+        return await self._run("fetchrow", query, values, named)
 
-    async def fetchval(self, query: str, *args: object) -> Any:  # noqa: ANN401 - the column's type
-        return await self._repeat("fetchval", query, args)
+    async def fetchval(self, query: Query, /, *values: object, **named: object) -> Any:  # noqa: ANN401 - the column's type
+        return await self._run("fetchval", query, values, named)
 
-    async def execute(self, query: str, *args: object) -> int:
+    async def execute(self, query: Query, /, *values: object, **named: object) -> int:
         """Run a statement; the number of rows it changed."""
-        tag: str = await self._repeat("execute", query, args)
-        last = tag.rsplit(" ", 1)[-1]
-        return int(last) if last.isdigit() else 0
+        return _changed(await self._run("execute", query, values, named))
+
+    async def _run(self, method: str, query: Query, values: Sequence[object], named: Mapping[str, object]) -> Any:  # noqa: ANN401
+        text, arguments = self._texts.resolve(query, values, named)
+        if not (armed() and isinstance(query, Statement) and query.writes):
+            return await self._repeat(method, text, arguments)
+        tasks = _tasks(named)
+        meet(Side.BEFORE, query.name, tasks)
+        result = await self._repeat(method, text, arguments)
+        meet(Side.AFTER, query.name, tasks)
+        return result
 
     async def _repeat(self, method: str, query: str, args: Sequence[object]) -> Any:  # noqa: ANN401
         """One statement is its own transaction: on a deadlock it is simply run again."""
@@ -217,11 +292,30 @@ class Database:
         return await self._once(method, query, args)
 
     async def _once(self, method: str, query: str, args: Sequence[object]) -> Any:  # noqa: ANN401
-        async with self._connection() as connection:
+        connection = await self._acquire()  # as in ``_connection``, without what a generator costs
+        try:
             return await getattr(connection, method)(query, *args)
+        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError) as error:
+            await self._broke_off(connection, error, for_transaction=False)
+            raise
+        finally:
+            await self._give_back(connection)
 
 
-def _give_up(connection: Connection) -> None:
+def _changed(tag: str) -> int:
+    """What a command's tag says of rows."""
+    last = tag.rsplit(" ", 1)[-1]
+    return int(last) if last.isdigit() else 0
+
+
+def _tasks(named: Mapping[str, object]) -> list[str | None]:
+    """The tasks that a statement is about, as far as its parameters say."""
+    one, several = named.get("task_id"), named.get("task_ids")
+    tasks = list(several) if isinstance(several, Sequence) else []
+    return [*(task for task in tasks if isinstance(task, str)), one if isinstance(one, str) else None]
+
+
+def _give_up(connection: asyncpg.pool.PoolConnectionProxy) -> None:
     """One that the server ended meanwhile is out of our hands already; the reason why we leave must not change by that:
     a cancellation that became an error would be taken for an outage."""
     with suppress(asyncpg.InterfaceError):

@@ -1,4 +1,4 @@
-"""Reading tasks and ending them on request. Everything here is scoped to the owner: what is not theirs is absent."""
+"""Reading tasks. Everything here is scoped to the owner: what is not theirs is absent."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db.events import job_columns, job_updates
 from app.db.pool import AssetTables, Database
-from app.db.rollup import lock_tasks, roll_up
-from app.db.settle import end_assets, ended_by
 from app.db.waits import WAIT
 from app.domain.tasks import TaskRow
-from app.errors import ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +36,16 @@ with request as (
   {request}
 )
 select request.*, (
-  select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
+  select coalesce(json_agg(json_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
     'pool', j.pool, 'progress', j.progress, 'waiting_for', wait.reason, 'error_code', wait.error_code,
     'probe_seconds', case when v.state = 'open' then extract(epoch from v.probe_at - now())::float8 end,
     'error_message', j.error_message, 'cost_micros', j.cost_micros,
     'provider_task_id', j.output->>'provider_task_id') order by j.step, j.chunk), '[]')
-  from jobs j {wait} where j.request_id = request.id
+  from makeit3d.jobs j {wait} where j.request_id = request.id
 ) as jobs, (
-  select coalesce(jsonb_agg(to_jsonb(a) order by a.number), '[]') from (
+  select coalesce(json_agg(json_build_object('kind', a.kind, 'id', a.id, 'job_id', a.job_id, 'number', a.number,
+    'status', a.status, 'asset_url', a.asset_url, 'preview_url', a.preview_url, 'error_code', a.error_code)
+    order by a.number), '[]') from (
     select 'concept' as kind, c.id, c.job_id, c.number, c.status, c.asset_url, c.preview_url, c.error_code
     from {concepts} c where c.request_id = request.id
     union all
@@ -59,32 +57,24 @@ from request
 """
 
 _BY_TASK = """
-  select r.id, r.task_id, r.operation, r.job_id, r.retry_of, false as single_job from requests r
-  join tasks t on t.id = r.task_id
+  select r.id, r.task_id, r.operation, r.job_id, r.retry_of, false as single_job from makeit3d.requests r
+  join makeit3d.tasks t on t.id = r.task_id
   where t.id = $1 and t.user_id = $2 order by r.number desc limit 1
 """
 
-# the job is looked for only where no task of the user's has the id
-_BY_TASK_OR_JOB = f"""
-  select * from (
-    with task as materialized ({_BY_TASK}) select * from task
-    union all
-    select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job from jobs j
-    join requests r on r.id = j.request_id join tasks t on t.id = j.task_id
-    where j.id = $3 and t.user_id = $2 and not exists (select from task)
-  ) as found
-"""  # noqa: S608 - constants
+_BY_JOB = """
+  select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job from makeit3d.jobs j
+  join makeit3d.requests r on r.id = j.request_id join makeit3d.tasks t on t.id = j.task_id
+  where j.id = $1 and t.user_id = $2
+"""
 
 
 async def status(database: Database, id: str, user_id: UUID) -> StatusRows | None:  # noqa: A002 - a task's or a job's
     """Rows of the newest request of the task, else of the job with this id; None where neither is the user's."""
-    by_task, by_task_or_job = _status_statements(database.tables)
-    try:
-        job_id = UUID(id)
-    except ValueError:
-        row = await database.fetchrow(by_task, id, user_id)
-    else:
-        row = await database.fetchrow(by_task_or_job, id, user_id, job_id)
+    by_task, by_job = _status_statements(database.tables)
+    row = await database.fetchrow(by_task, id, user_id)
+    if row is None and (job_id := _uuid(id)) is not None:  # apart: a plan for both is slow to begin
+        row = await database.fetchrow(by_job, job_id, user_id)
     if row is None:
         return None
     return StatusRows(
@@ -99,23 +89,34 @@ async def status(database: Database, id: str, user_id: UUID) -> StatusRows | Non
     )
 
 
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
 @cache
 def _status_statements(tables: AssetTables) -> tuple[str, str]:
     def statement(request: str) -> str:
         return _STATUS.format(request=request, wait=WAIT, concepts=tables.concepts, models=tables.models)
 
-    return statement(_BY_TASK), statement(_BY_TASK_OR_JOB)
+    return statement(_BY_TASK), statement(_BY_JOB)
 
 
 async def get(database: Database, task_id: str, user_id: UUID) -> TaskRow | None:
-    row = await database.fetchrow(f"select {_TASK_COLUMNS} from tasks where id = $1 and user_id = $2", task_id, user_id)  # noqa: S608 - constant columns
+    row = await database.fetchrow(
+        f"select {_TASK_COLUMNS} from makeit3d.tasks where id = $1 and user_id = $2",  # noqa: S608 - constants
+        task_id,
+        user_id,
+    )
     return None if row is None else _task(row)
 
 
 async def is_foreign(database: Database, task_id: str, user_id: UUID) -> bool:
     """Whether the task id belongs to somebody else."""
     return await database.fetchval(
-        "select exists (select from tasks where id = $1 and user_id is distinct from $2)", task_id, user_id
+        "select exists (select from makeit3d.tasks where id = $1 and user_id is distinct from $2)", task_id, user_id
     )
 
 
@@ -129,7 +130,7 @@ async def list_page(
 ) -> list[TaskRow]:
     """The user's tasks, newest first; ``before`` is (created_at, id) of the last one of the page before."""
     rows = await database.fetch(
-        f"select {_TASK_COLUMNS} from tasks where user_id = $1 and ($2::text is null or status = $2)"  # noqa: S608
+        f"select {_TASK_COLUMNS} from makeit3d.tasks where user_id = $1 and ($2::text is null or status = $2)"  # noqa: S608
         ' and ($3::timestamptz is null or (created_at, id) < ($3, $4::text collate "C"))'
         " order by created_at desc, id desc limit $5",
         user_id,
@@ -146,8 +147,8 @@ select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.fini
   select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
     'progress', j.progress, 'waiting_for', wait.reason, 'error_code', wait.error_code,
     'cost_micros', j.cost_micros) order by j.step, j.chunk), '[]')
-  from jobs j {WAIT} where j.request_id = r.id
-) as jobs from requests r where r.task_id = $1 order by r.number
+  from makeit3d.jobs j {WAIT} where j.request_id = r.id
+) as jobs from makeit3d.requests r where r.task_id = $1 order by r.number
 """  # noqa: S608 - constants
 
 
@@ -158,34 +159,6 @@ async def requests_of(database: Database, task_id: str) -> list[dict[str, Any]]:
         task_id,
     )
     return [dict(row) for row in rows]
-
-
-_CANCEL_JOBS = f"""
-with ended as (
-  update jobs set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
-    error_code = $2, finished_at = now()
-  where task_id = $1 and status in ('queued', 'running')
-  returning {job_columns("jobs")}, pool
-), event as (
-  {job_updates("ended")}
-)
-select id as job_id, request_id, pool, error_code from ended
-"""  # noqa: S608 - constants
-
-
-async def cancel(database: Database, task_id: str, user_id: UUID) -> list[str] | None:
-    """End all unfinished jobs and assets of the task at once. Open provider calls stay open: they are polled on and
-    their cost is booked. Returns the pools of the ended jobs, or None when the task is not the user's."""
-    async with database.transaction() as connection:
-        await lock_tasks(connection, [task_id])
-        if await connection.fetchval("select true from tasks where id = $1 and user_id = $2", task_id, user_id) is None:
-            return None
-        rows = await connection.fetch(_CANCEL_JOBS, task_id, ErrorCode.CANCELED.code)
-        if rows:
-            ended = [ended_by(row["job_id"], row["error_code"], None) for row in rows]
-            await end_assets(connection, database, ended, status="canceled")
-            await roll_up(connection, request_ids=[row["request_id"] for row in rows], task_ids=[task_id])
-    return sorted({row["pool"] for row in rows})
 
 
 def _task(row: asyncpg.Record) -> TaskRow:

@@ -1,7 +1,8 @@
 """Places of users: what they have under way, and who of their waiting jobs comes next.
 
-Whoever gives out places or budget of a user holds the user's lock, and takes it before any row. A place is held by
-every job that runs or could run, a retry included, and by the open call of a job that ended without it.
+Whoever gives out places or budget of a user holds the user's lock, and takes it before any row. A place of a
+class (jobs.permit) is held by every job of it that runs or could run, a retry included, and by the open call of a job
+that ended without it. Work that nobody pays for (none) takes no place.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db.events import job_columns, job_updates
 from app.db.fair_tags import tagging
 from app.db.pool import Connection, Database
 from app.domain.jobs import Lane
@@ -20,51 +20,48 @@ from app.domain.user_limits import UserLimits, UserLoad
 
 _LOCK = "select pg_advisory_xact_lock(1970500978, hashtext($1::uuid::text))"  # "user" in ASCII
 
-# up to $2 of them
-_IN_FLIGHT = """((
-    select count(*) from (
-      select from jobs j where j.user_id = $1 and j.status in ('queued', 'running')
-        and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker')) limit $2::bigint) as holding
-  ) + (
-    select count(*) from provider_calls c where c.user_id = $1 and c.state in ('intent', 'submitted', 'unknown')
-      and not exists (select from jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
-  ))"""
+
+def _in_flight(permit: str) -> str:
+    """Up to $2 of the permits of a class, by an SQL expression of its name. Only paid work makes calls."""
+    return f"""(makeit3d.jobs_with_permit($1, {permit}, $2::bigint) + (
+    select count(*) from makeit3d.provider_calls c where c.user_id = $1 and c.is_open and {permit} = 'paid'
+      and not exists (select from makeit3d.jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
+  ))"""  # noqa: S608 - constants
+
 
 # Only what some limit asks for is counted, and only up to that limit. A job reserves its estimate until its calls cost
 # more.
 LOAD = f"""
 select
-  case when $2::bigint is null then 0 else {_IN_FLIGHT} end as in_flight,
-  case when $3::bigint is null then 0 else (
-    select count(*) from (
-      select from jobs j where j.user_id = $1 and j.status in ('queued', 'running') limit $3::bigint) as unfinished
-  ) end as unfinished,
+  case when $2::bigint is null then '{{}}' else jsonb_build_object(
+    'paid', {_in_flight("'paid'")}, 'gpu', {_in_flight("'gpu'")}) end as in_flight,
+  case when $3::bigint is null then 0 else makeit3d.unfinished_jobs($1, $3) end as unfinished,
   case when not $4::boolean then 0 else (
-    select coalesce(sum(coalesce(c.cost_micros, c.estimate_micros)), 0) from provider_calls c
+    select coalesce(sum(coalesce(c.cost_micros, c.estimate_micros)), 0) from makeit3d.provider_calls c
     where c.user_id = $1 and c.created_at >= date_trunc('day', now(), 'UTC')
   )::bigint + (
     select coalesce(sum(case when j.attempt = 0 then j.estimate_micros else greatest(0, j.estimate_micros - coalesce((
-      select sum(coalesce(c.cost_micros, c.estimate_micros)) from provider_calls c where c.job_id = j.id), 0)) end), 0)
-    from jobs j where j.user_id = $1 and j.status in ('queued', 'running')
+      select sum(coalesce(c.cost_micros, c.estimate_micros)) from makeit3d.provider_calls c
+        where c.job_id = j.id), 0)) end), 0)
+    from makeit3d.jobs j where j.user_id = $1 and j.status in ('queued', 'running')
   )::bigint end as spent_micros,
   extract(epoch from date_trunc('day', now(), 'UTC') + interval '1 day' - now())::float8 as day_left_seconds
 """  # noqa: S608 - constants
 
 _WAKE_READY = f"""{tagging("ready")}, woken as (
-  update jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-  returning {job_columns("j")}, j.lane
-), told as (
-  {job_updates("woken")}
+  update makeit3d.jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
+  returning j.lane, j.task_id, j.user_id
 )
 select lane, task_id, user_id from woken"""  # noqa: S608 - constants
 
 RELEASE = f"""
 with ready as (
   select j.id, j.user_id, j.lane, j.pool, j.priority, row_number() over () as position
-  from (
-    select * from jobs where user_id = $1 and status = 'queued' and waiting_for = 'user_limit'
-    order by priority desc, created_at, id
-    limit greatest(0, $2::bigint - {_IN_FLIGHT})
+  from (values ('paid'), ('gpu')) as class(permit) cross join lateral (
+    select * from makeit3d.jobs w
+    where w.user_id = $1 and w.permit = class.permit and w.status = 'queued' and w.waiting_for = 'user_limit'
+    order by w.priority desc, w.created_at, w.id
+    limit greatest(0, $2::bigint - {_in_flight("class.permit")})
     for no key update skip locked
   ) as j
 ), {_WAKE_READY}
@@ -73,10 +70,10 @@ with ready as (
 # hops from user to user: one who has thousands waiting costs one look
 WAITING_USERS = """
 with recursive waiting as (
-  (select user_id from jobs where status = 'queued' and waiting_for = 'user_limit' and user_id is not null
+  (select user_id from makeit3d.jobs where status = 'queued' and waiting_for = 'user_limit' and user_id is not null
    order by user_id limit 1)
   union all
-  select (select j.user_id from jobs j where j.status = 'queued' and j.waiting_for = 'user_limit'
+  select (select j.user_id from makeit3d.jobs j where j.status = 'queued' and j.waiting_for = 'user_limit'
     and j.user_id > waiting.user_id order by j.user_id limit 1)
   from waiting where waiting.user_id is not null
 )
@@ -86,7 +83,7 @@ select user_id from waiting where user_id is not null
 # the user was deleted: nobody's limit holds these back
 _RELEASE_OWNERLESS = f"""
 with ready as (
-  select j.id, j.user_id, j.lane, j.pool, j.priority, 1 as position from jobs j
+  select j.id, j.user_id, j.lane, j.pool, j.priority, 1 as position from makeit3d.jobs j
   where j.user_id is null and j.status = 'queued' and j.waiting_for = 'user_limit'
   for no key update skip locked
 ), {_WAKE_READY}
@@ -128,9 +125,9 @@ async def release(database: Database, user_id: UUID, *, in_flight: int | None) -
 async def waiting(database: Database, among: Sequence[UUID]) -> list[UUID]:
     """Those of the users that have jobs waiting for a place."""
     rows = await database.fetch(
-        "select u.id from unnest($1::uuid[]) as u(id) cross join lateral (select from jobs j"
+        "select u.id from unnest($1::uuid[]) as u(id) cross join lateral (select from makeit3d.jobs j"
         " where j.user_id = u.id and j.status = 'queued' and j.waiting_for = 'user_limit'"
-        " order by j.priority desc, j.created_at, j.id limit 1) as head",
+        " order by j.permit, j.priority desc, j.created_at, j.id limit 1) as head",
         list(among),
     )
     return [row["id"] for row in rows]

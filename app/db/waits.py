@@ -5,19 +5,10 @@ The row stores what it waits for; a breaker, a full pool and the absence of a wo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def slots_used(pool: str, *, waiting_in_line: bool = True) -> str:
-    """How many slots of a pool are taken: by running jobs whose last call is not yet accepted, and by open calls, each
-    once. ``pool`` is an SQL expression of its name. A job that gave its slot back holds none; one that waits to have it
-    again counts ``waiting_in_line``, so that no queued job passes it."""
-    held = "r.slot <> 'lent'" if waiting_in_line else "r.slot = 'held'"
-    return f"""((
-    select count(*) from jobs r where r.pool = {pool} and r.status = 'running' and not r.calls_done and {held}
-      and not exists (select from provider_calls c
-        where c.job_id = r.id and c.state in ('intent', 'submitted', 'unknown'))
-  ) + (
-    select count(*) from provider_calls c where c.pool = {pool} and c.state in ('intent', 'submitted', 'unknown')
-  ))"""  # noqa: S608 - constants
+from app.db.pool import Database
+from app.domain.jobs import Lane
 
 
 def reason(*, stored: str, resume: str, held: str, full: str) -> str:
@@ -33,15 +24,25 @@ def reason(*, stored: str, resume: str, held: str, full: str) -> str:
 
 
 _REASON = reason(
-    stored="j.waiting_for", resume="j.resume", held="v.name is not null", full=f"{slots_used('j.pool')} >= p.slots"
+    stored="j.waiting_for", resume="j.resume", held="v.name is not null", full="makeit3d.slots_used(j.pool) >= p.slots"
 )
 
 # Joined to ``jobs j``: ``wait.reason``, null unless the job is queued, and ``wait.error_code``, for which a breaker may
 # stand in. ``v`` is the provider whose breaker is not closed. The offset keeps the reason from being derived twice.
 WAIT = f"""
-  join pools p on p.name = j.pool
-  left join providers v on v.name = p.provider and v.state <> 'closed'
+  join makeit3d.pools p on p.name = j.pool
+  left join makeit3d.providers v on v.name = p.provider and v.state <> 'closed'
   cross join lateral (select case when j.status = 'queued' then {_REASON} end as reason offset 0) as derived
   cross join lateral (select derived.reason, case when derived.reason = 'breaker'
     then coalesce(j.error_code, v.error_code) else j.error_code end as error_code) as wait
 """
+
+_LANES_WITH_ROOM = """
+select distinct h.lane from makeit3d.claimable_heads() h join makeit3d.pools p on p.name = h.pool
+where h.pool = any($1) and makeit3d.admission(p.provider) <> 'reject'
+"""
+
+
+async def lanes_with_room(database: Database, pools: Sequence[str]) -> set[Lane]:
+    """Lanes that hold claimable work of these pools: those to wake when one of their slots came free."""
+    return {row["lane"] for row in await database.fetch(_LANES_WITH_ROOM, list(pools))}

@@ -1,7 +1,8 @@
-"""The boundaries of a job's life, by name: the places where a process may die and the promises must still hold.
+"""Failpoints: the places of a job's life where a process may die and the promises must still hold.
 
-Each lies around one commit, send or transfer, and has a point on both sides. Nothing happens at a point unless a test
-process called ``arm``; no setting and no environment variable can.
+Each lies around one commit, send or transfer, and has a point on both sides. Every named statement that writes is one,
+by its name, met by the database; the others are boundaries. Nothing happens at a point unless a test process called
+``arm``; no setting and no environment variable can.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ class Boundary(StrEnum):
     RING = "ring"  # the bell leaves the process
     # a job
     CLAIM = "claim"
-    ANNOUNCE = "announce"  # the manifest row of a file
     UPLOAD = "upload"
     SETTLE = "settle"  # also begins the next step
     NEXT_STEP = "next_step"  # who may go on now is told
@@ -42,7 +42,6 @@ class Boundary(StrEnum):
     BREAKER = "breaker"  # how the provider took a call, for its circuit breaker
     GIVE_UP = "give_up"  # an unknown or endless call is booked by policy, and a second one gets fresh numbers
     # housekeeping
-    ALIVE = "alive"  # the worker's row
     RELEASE = "release"  # claims that the process does not know
     TAKE_BACK = "take_back"  # jobs of dead workers
     PROMOTE = "promote"  # what waited for a time
@@ -58,7 +57,7 @@ class Side(StrEnum):
 @dataclass(frozen=True, slots=True)
 class CrashPoint:
     side: Side
-    boundary: Boundary
+    boundary: str  # a Boundary, or the name of a statement
 
     def __str__(self) -> str:
         return f"{self.side}_{self.boundary}"
@@ -71,10 +70,21 @@ Reached = Callable[[CrashPoint, tuple[str, ...]], None]
 _reached: Reached | None = None
 
 
-def arm(reached: Reached) -> None:
-    """Call ``reached`` at every point, with the ids of the tasks concerned as far as the place knows them."""
+def arm(reached: Reached | None) -> None:
+    """Call ``reached`` at every point, with the ids of the tasks concerned as far as the place knows them; nothing for
+    None."""
     global _reached  # noqa: PLW0603 - one process, one hook
     _reached = reached
+
+
+def armed() -> bool:
+    return _reached is not None
+
+
+def meet(side: Side, name: str, tasks: Iterable[str | None] = ()) -> None:
+    """A failpoint of this name is reached."""
+    if _reached is not None:
+        _reached(CrashPoint(side, name), tuple(task for task in tasks if task is not None))
 
 
 class boundary:  # noqa: N801 - reads as the statement that it is
@@ -89,7 +99,7 @@ class boundary:  # noqa: N801 - reads as the statement that it is
     def __enter__(self) -> Self:
         if _reached is not None:
             self.met(self._tasks)
-            _reached(CrashPoint(Side.BEFORE, self._at), tuple(self._tasks_met()))
+            meet(Side.BEFORE, self._at, self._tasks)
         return self
 
     def met(self, tasks: Iterable[str | None]) -> None:
@@ -99,8 +109,5 @@ class boundary:  # noqa: N801 - reads as the statement that it is
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if _reached is not None and kind is None:
-            _reached(CrashPoint(Side.AFTER, self._at), tuple(self._tasks_met()))
-
-    def _tasks_met(self) -> Iterable[str]:
-        return (task for task in self._tasks if task is not None)
+        if kind is None:
+            meet(Side.AFTER, self._at, self._tasks)

@@ -15,12 +15,8 @@ from app.errors import ErrorCode
 Lane = Literal["priority", "normal"]
 LANES: tuple[Lane, ...] = ("priority", "normal")
 
-
-class JobType(StrEnum):
-    GENERATE_IMAGES = "generate_images"
-    RENDER_SKETCH = "render_sketch"
-    GENERATE_MODEL = "generate_model"
-    REFINE_MODEL = "refine_model"
+# what a job takes of its user while it runs: a permit for paid work, one for work on graphics cards, or none
+Permit = Literal["paid", "gpu", "none"]
 
 
 class AssetKind(StrEnum):
@@ -78,7 +74,7 @@ class JobPlan:
 
     id: UUID
     step: int
-    type: JobType
+    type: str  # a registered job type
     provider: str | None
     pool: str
     lane: Lane
@@ -88,6 +84,11 @@ class JobPlan:
     retry_of: UUID | None = None  # the failed job whose place it takes
     keeps_paid_work: bool = False  # it goes on with the provider's work that the failed job paid for
     kept: KeptResult | None = None  # and stores this one
+    chunk: int = 0
+    permit: Permit = "paid"  # of its type
+    participants: tuple[str, ...] = ()  # names of those who take part when it is accepted and ends
+    price: Mapping[str, Any] | None = None  # what it costs its user, frozen
+    items: tuple[str, ...] = ()  # keys of what it works through
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class ClaimedJob:
     request_id: UUID
     user_id: UUID | None
     step: int
-    type: JobType
+    type: str  # a registered job type
     provider: str | None
     pool: str
     lane: Lane
@@ -153,7 +154,7 @@ class AssetSlot:
     """An asset row of a claimed job, waiting for its file."""
 
     id: UUID
-    kind: AssetKind
+    kind: str
     number: int
     prompt: str
 
@@ -164,7 +165,7 @@ class StoredFile:
 
     file_id: UUID
     asset_id: UUID
-    kind: AssetKind
+    kind: str
     bucket: str
     key: str
     url: str
@@ -182,7 +183,7 @@ class StoredFile:
         return {
             "file_id": str(self.file_id),
             "asset_id": str(self.asset_id),
-            "kind": self.kind.value,
+            "kind": str(self.kind),
             "bucket": self.bucket,
             "key": self.key,
             "url": self.url,
@@ -202,7 +203,7 @@ class StoredFile:
         return cls(
             file_id=UUID(value["file_id"]),
             asset_id=UUID(value["asset_id"]),
-            kind=AssetKind(value["kind"]),
+            kind=value["kind"],
             bucket=value["bucket"],
             key=value["key"],
             url=value["url"],
@@ -230,13 +231,51 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
-    """The job did its work. ``missing`` are asset rows that got no file; ``kept`` has what storage refused of them."""
+class Item:
+    """One of the things that a job works through; positions count from 1."""
 
-    files: tuple[StoredFile, ...]
+    key: str
+    position: int
+
+
+ItemStatus = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEnd:
+    """How one of the things that a job works through ended. A bad item fails no job."""
+
+    key: str
+    status: ItemStatus
+    error: ErrorCode | None = None
+    message: str | None = None
+    output: Mapping[str, Any] = field(default_factory=dict[str, Any])  # goes into the item's event
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """Work that a job found to do: planned by the task type and accepted in the transaction that finishes the job.
+    ``key`` tells it apart from the other follow-ups of the job; without a task id it joins the job's own task."""
+
+    task_type: str
+    params: Mapping[str, Any]
+    key: str
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The job did its work. ``output`` is what later steps may read (``jobs.output``); ``missing`` are asset rows that
+    got no file; ``kept`` has what storage refused of them; ``usage`` counts what the job used, by unit."""
+
+    files: tuple[StoredFile, ...] = ()
     provider_task_id: str | None = None
     missing: Mapping[UUID, Missing] = field(default_factory=dict[UUID, Missing])
     kept: KeptResult | None = None
+    output: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    items: tuple[ItemEnd, ...] = ()
+    usage: Mapping[str, Any] | None = None
+    follow_ups: tuple[FollowUp, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

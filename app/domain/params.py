@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from app.domain.operations import ModelOptions, View
 
@@ -54,11 +54,6 @@ class ImageJob:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ImageJob:
-        plain = {name: item for name, item in value.items() if name != "inputs"}
-        return cls(**plain, inputs=tuple(ObjectRef(**ref) for ref in value["inputs"]))
-
 
 @dataclass(frozen=True, slots=True)
 class ModelJob:
@@ -73,21 +68,6 @@ class ModelJob:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ModelJob:
-        return cls(
-            prompt=value["prompt"],
-            views={cast("View", view): _source(source) for view, source in value["views"].items()},
-            source_task_id=value["source_task_id"],
-            source_step=value["source_step"],
-            model=None if value["model"] is None else ObjectRef(**value["model"]),
-            options=ModelOptions(**value["options"]),
-        )
-
-
-def _source(value: Mapping[str, Any]) -> Source:
-    return StepOutput(**value) if "step" in value else ObjectRef(**value)
 
 
 def _opaque(etag: str) -> str:

@@ -1,14 +1,10 @@
-"""What is said to a provider: the client's prompt and style as one text, per operation, and how long it may be."""
+"""What is said to a provider: the client's prompt and style as one text, per operation."""
 
 from __future__ import annotations
 
 import re
 
 from app.domain.operations import Operation
-
-OPENAI_PROMPT_LIMIT = 32_000  # characters, OpenAI Images
-TRIPO_PROMPT_LIMIT = 1_024  # characters, Tripo text-to-model
-TRIPO_SKETCH_PROMPT_LIMIT = 1_800  # characters, Tripo image-to-image
 
 _RENDER_SKETCH = (
     "Render this sketch as a clean product photo of one object on a plain background."

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from app.domain.jobs import AssetKind
 
-_STEM = {AssetKind.MODEL: "model", AssetKind.REFINED_MODEL: "refined_model"}
+_STEM: dict[str, str] = {AssetKind.MODEL: "model", AssetKind.REFINED_MODEL: "refined_model"}
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _TRASH = ".trash/"
 
@@ -30,7 +30,7 @@ class Owner:
         return ""
 
 
-def output_key(kind: AssetKind, task_id: str, number: int, extension: str, owner: Owner | None = None) -> str:
+def output_key(kind: str, task_id: str, number: int, extension: str, owner: Owner | None = None) -> str:
     """``concepts/<task_id>/0.png``, ``models/<task_id>/model.glb``, ``model_1.glb``, ``refined_model.glb``, …; behind
     ``projects/<project_id>/tasks/<task_id>/`` or ``spaces/<space_id>/tasks/<task_id>/`` for an owned task.
 
@@ -38,7 +38,7 @@ def output_key(kind: AssetKind, task_id: str, number: int, extension: str, owner
     """
     if number < 0:
         raise ValueError("output numbers count from 0")
-    if kind is AssetKind.CONCEPT:
+    if kind == AssetKind.CONCEPT:
         folder, name = "concepts", str(number)
     else:
         folder, name = "models", _STEM[kind] if number == 0 else f"{_STEM[kind]}_{number}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,8 +15,8 @@ _JOB_SECONDS = 10.0  # about the shortest time in which a paid job ends
 
 @dataclass(frozen=True, slots=True)
 class UserLimits:
-    """``in_flight`` counts jobs that run or could run; ``unfinished`` those that wait as well; ``daily_budget_micros``
-    is USD micros per UTC day."""
+    """``in_flight`` counts jobs that run or could run, each class of permit for itself; ``unfinished`` those that wait
+    as well; ``daily_budget_micros`` is USD micros per UTC day."""
 
     in_flight: int | None = None
     unfinished: int | None = None
@@ -34,13 +35,14 @@ class UserLoad:
     """What a user has under way, each counted as far as there is a limit. ``spent_micros`` is what was booked today
     and what open calls and jobs may cost."""
 
-    in_flight: int
+    in_flight: Mapping[str, int]  # by class of permit
     unfinished: int
     spent_micros: int
     day_left_seconds: float
 
-    def admit(self, limits: UserLimits, *, jobs: int, estimate_micros: int) -> int | None:
-        """How many more jobs may start now (None: any number). Raises AppError: USER_LIMIT, USER_BUDGET_EXCEEDED."""
+    def admit(self, limits: UserLimits, *, jobs: int, estimate_micros: int) -> dict[str, int] | None:
+        """How many more jobs may start now, by class of permit (None: any number). Raises AppError: USER_LIMIT,
+        USER_BUDGET_EXCEEDED."""
         if limits.unfinished is not None and self.unfinished + jobs > limits.unfinished:
             raise AppError(
                 ErrorCode.USER_LIMIT,
@@ -56,7 +58,8 @@ class UserLoad:
                 # tomorrow does not help a request that is dearer than a whole day's budget
                 retry_after=self.day_left_seconds if estimate_micros <= budget else None,
             )
-        return None if limits.in_flight is None else max(0, limits.in_flight - self.in_flight)
+        most = limits.in_flight
+        return None if most is None else {permit: max(0, most - taken) for permit, taken in self.in_flight.items()}
 
 
 def _usd(micros: int) -> str:

@@ -16,14 +16,17 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from app.config import EmbeddedSettings, SandboxSettings, Settings, child_environment, variables
+from app.ai_clients.registry import build_registry
+from app.config import Settings, child_environment, variables
 from app.db.migrate import migrate
 from app.embedded.bootstrap import bootstrap
 from app.embedded.paths import server_home
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.process import Child, ServerFailed
+from app.embedded.settings import EmbeddedSettings
 from app.embedded.supervisor import Supervisor, check_port, local_address, write
 from app.embedded.valkey import EmbeddedValkey
+from app.sandbox_settings import SandboxSettings
 
 _CODE = Path(__file__).resolve().parents[2]  # children import this very code, whatever lies where the user stands
 _DRAIN_SECONDS = 30.0
@@ -48,7 +51,9 @@ class EmbeddedStack:
     @cached_property
     def settings(self) -> Settings:
         """Settings of the gateway's processes. Raises ConfigurationError."""
-        return self._wanted.gateway(self._sandbox, database_url=self._postgres.dsn(), redis_url=self._valkey.url())
+        return self._wanted.gateway(
+            build_registry(), self._sandbox, database_url=self._postgres.dsn(), redis_url=self._valkey.url()
+        )
 
     @cached_property
     def _sandbox(self) -> SandboxSettings:

@@ -97,7 +97,7 @@ class Supervisor:
     def watch(self) -> None:
         """Until a signal: what ends unexpectedly is started again, with growing pauses."""
         with contextlib.suppress(KeyboardInterrupt):
-            while True:
+            while not self._stopping:  # asked, too: Python drops an exception that a signal raises in a finalizer
                 for group in self._groups:
                     for service in group:
                         self._tend(service)
@@ -123,7 +123,7 @@ class Supervisor:
                 write(self._record, json.dumps(self._launched))
         finally:
             self._launching = False
-        if self._asked:
+        if self._asked or self._stopping:
             self._interrupt()
 
     def _tend(self, service: Service) -> None:

@@ -1,29 +1,28 @@
-"""``POST /generate/*``: each is queued, once per idempotency key."""
+"""``POST /generate/*`` and ``POST /tasks``: each request is queued, once per idempotency key. The routes are made from
+the registry of task types.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, cast
 
 import structlog
 from fastapi import APIRouter, Depends, Header, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from app.container import ApiContainer
 from app.deps import Caller, Services
-from app.domain.commands import GenerateCommand
 from app.domain.principal import Principal
-from app.errors import ErrorCode
-from app.schemas.generation import (
-    ImageToImage,
-    ImageToModel,
-    RefineModel,
-    SketchToModel,
-    TaskAccepted,
-    TextToImage,
-    TextToModel,
-)
+from app.errors import AppError, ErrorCode
+from app.schemas.generation import IDEMPOTENCY_KEY_PATTERN, NewTask, OfTask, TaskAccepted, body_of
 from app.schemas.problems import documented
+from app.task_types.params import Params
+from app.task_types.registry import AnyTaskType, TaskTypes
+from app.task_types.steps import ParamsRefused
 
 _REFUSALS = (
     ErrorCode.MALFORMED_REQUEST,
@@ -54,12 +53,12 @@ _PICTURE_REFUSALS = (
     ErrorCode.INPUT_TOO_MANY_PIXELS,
     ErrorCode.INPUT_TOO_SMALL,
 )
-_DRAFT_REFUSALS = (
-    *_INPUT_REFUSALS,
-    ErrorCode.INPUT_NOT_MODEL,
-    ErrorCode.DRAFT_NOT_FOUND,
-    ErrorCode.DRAFT_NOT_REFINABLE,
-)
+# by kind of input
+_OF_INPUTS = {
+    "picture": _PICTURE_REFUSALS,
+    "model": (*_INPUT_REFUSALS, ErrorCode.INPUT_NOT_MODEL),
+    "draft": (ErrorCode.DRAFT_NOT_FOUND, ErrorCode.DRAFT_NOT_REFINABLE),
+}
 
 _BY_TASK = {"parameters": {"id": "$response.body#/task_id"}}
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
@@ -77,15 +76,13 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
     }
 }
 
-router = APIRouter(prefix="/generate", tags=["generate"], responses=_ACCEPTED)
-
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern=r'^([!-~]+|"([ !#-\[\]-~]|\\["\\])+")$',
+        pattern=IDEMPOTENCY_KEY_PATTERN,
         description="Names this request within its task: the same key and body get the same answer, and nothing is"
         " made or paid again. Without it the body itself is the key, until the request fails or is canceled."
         " A quoted string (RFC 8941) and the bare text are the same key.",
@@ -94,17 +91,21 @@ IdempotencyKey = Annotated[
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"')
 
 
-class Acceptance:
+class Answer:
     """One request with its caller and its answer's headers."""
 
     def __init__(self, caller: Principal, services: ApiContainer, response: Response, key: str | None) -> None:
         self._caller = caller
         self._services = services
         self._response = response
-        self._key = None if key is None else _bare(key)
+        self._header_key = key
 
-    async def of(self, command: GenerateCommand) -> TaskAccepted:
-        accepted = await self._services.generation.accept(self._caller, command, idempotency_key=self._key)
+    async def to(
+        self, task_type: AnyTaskType, params: Params, *, task_id: str | None, key: str | None = None
+    ) -> TaskAccepted:
+        accepted = await self._services.acceptance.accept(
+            self._caller, task_type, params, task_id=task_id, idempotency_key=self._one_key(key)
+        )
         structlog.contextvars.bind_contextvars(
             task_id=accepted.task_id, request_id=str(accepted.request_id), job_id=str(accepted.job_id)
         )
@@ -121,6 +122,13 @@ class Acceptance:
             deduplicated=accepted.deduplicated,
         )
 
+    def _one_key(self, in_body: str | None) -> str | None:
+        """The key of the header or of the body. Raises AppError(VALIDATION_ERROR) when they are two."""
+        sent = {_bare(key) for key in (self._header_key, in_body) if key is not None}
+        if len(sent) > 1:
+            raise _invalid("idempotency_key", "The header Idempotency-Key has another value.")
+        return next(iter(sent), None)
+
 
 def _bare(key: str) -> str:
     """The text of a quoted string; any other text as it is."""
@@ -128,44 +136,85 @@ def _bare(key: str) -> str:
     return key if quoted is None else re.sub(r'\\(["\\])', r"\1", quoted[1])
 
 
-async def _acceptance(caller: Caller, services: Services, response: Response, key: IdempotencyKey = None) -> Acceptance:
-    return Acceptance(caller, services, response, key)
+async def _answer(caller: Caller, services: Services, response: Response, key: IdempotencyKey = None) -> Answer:
+    return Answer(caller, services, response, key)
 
 
-AcceptanceDep = Annotated[Acceptance, Depends(_acceptance)]
+AnswerDep = Annotated[Answer, Depends(_answer)]
 
 
-@router.post("/text-to-image", status_code=202, responses=documented(*_REFUSALS))
-async def text_to_image(body: TextToImage, acceptance: AcceptanceDep) -> TaskAccepted:
-    """Concept images from a text."""
-    return await acceptance.of(body.command())
+def routes(task_types: TaskTypes) -> APIRouter:
+    """A route per type, and one for all."""
+    router = APIRouter(responses=_ACCEPTED)
+    bodies = {task_type.name: body_of(task_type) for task_type in task_types}
+    for task_type in task_types:
+        router.add_api_route(
+            f"/generate/{task_type.name}",
+            _operation(task_type, bodies[task_type.name]),
+            methods=["POST"],
+            status_code=202,
+            name=task_type.name.replace("-", "_"),
+            description=task_type.description,
+            tags=["generate"],
+            responses=documented(*_REFUSALS, *_refusals_of(task_type)),
+        )
+    of_all = [code for task_type in task_types for code in _refusals_of(task_type)]
+    router.add_api_route(
+        "/tasks",
+        _creation(task_types, bodies),
+        methods=["POST"],
+        status_code=202,
+        tags=["tasks"],
+        responses=documented(*_REFUSALS, *of_all, ErrorCode.UNKNOWN_TASK_TYPE),
+    )
+    return router
 
 
-@router.post("/image-to-image", status_code=202, responses=documented(*_REFUSALS, *_PICTURE_REFUSALS))
-async def image_to_image(body: ImageToImage, acceptance: AcceptanceDep) -> TaskAccepted:
-    """Concept images from a picture."""
-    return await acceptance.of(body.command())
+def _refusals_of(task_type: AnyTaskType) -> list[ErrorCode]:
+    kinds = {item.kind for item in task_type.inputs}
+    return [code for kind, codes in _OF_INPUTS.items() if kind in kinds for code in codes]
 
 
-@router.post("/text-to-model", status_code=202, responses=documented(*_REFUSALS))
-async def text_to_model(body: TextToModel, acceptance: AcceptanceDep) -> TaskAccepted:
-    """A 3D model from a text."""
-    return await acceptance.of(body.command())
+_Endpoint = Callable[..., Coroutine[Any, Any, TaskAccepted]]
 
 
-@router.post("/image-to-model", status_code=202, responses=documented(*_REFUSALS, *_PICTURE_REFUSALS))
-async def image_to_model(body: ImageToModel, acceptance: AcceptanceDep) -> TaskAccepted:
-    """A 3D model from one to four views of an object."""
-    return await acceptance.of(body.command())
+def _operation(task_type: AnyTaskType, model: type[OfTask]) -> _Endpoint:
+    async def operation(body: OfTask, answer: AnswerDep) -> TaskAccepted:
+        return await answer.to(task_type, cast("Params", body), task_id=body.task_id)
+
+    operation.__annotations__["body"] = model  # what the framework parses and documents
+    return operation
 
 
-@router.post("/sketch-to-model", status_code=202, responses=documented(*_REFUSALS, *_PICTURE_REFUSALS))
-async def sketch_to_model(body: SketchToModel, acceptance: AcceptanceDep) -> TaskAccepted:
-    """A concept image from a sketch, then a 3D model from it."""
-    return await acceptance.of(body.command())
+def _creation(task_types: TaskTypes, bodies: Mapping[str, type[OfTask]]) -> _Endpoint:
+    async def create_task(body: NewTask, answer: AnswerDep) -> TaskAccepted:
+        """Work of any type, as its own route does it, with the same answer. `GET /task-types` tells what there is.
+
+        Without `task_id` a new task is made; `params` may hold it as well. `type` and `family` are other names of
+        `task_type`, `input` of `params`.
+        """
+        task_type = task_types.named(body.task_type)
+        model = bodies[task_type.name] if "task_id" in body.params else task_type.params
+        try:
+            params = model.model_validate(body.params)
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_context=False, include_input=False)
+            raise RequestValidationError(
+                [{**fault, "loc": ("body", "params", *fault["loc"])} for fault in faults]
+            ) from None
+        inner = params.task_id if isinstance(params, OfTask) else None
+        if inner is not None and body.task_id not in (None, inner):
+            raise _invalid("params.task_id", "It is not the task_id beside params.")
+        try:
+            return await answer.to(
+                task_type, cast("Params", params), task_id=body.task_id or inner, key=body.idempotency_key
+            )
+        except ParamsRefused as refused:
+            raise ParamsRefused(refused.faults, within="params") from None
+
+    return create_task
 
 
-@router.post("/refine-model", status_code=202, responses=documented(*_REFUSALS, *_DRAFT_REFUSALS))
-async def refine_model(body: RefineModel, acceptance: AcceptanceDep) -> TaskAccepted:
-    """A new, finer texture for a model that is there."""
-    return await acceptance.of(body.command())
+def _invalid(field: str, message: str) -> AppError:
+    fault = {"field": field, "code": "value_error", "message": message}
+    return AppError(ErrorCode.VALIDATION_ERROR, extra={"errors": [fault]})

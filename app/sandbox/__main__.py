@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uvicorn
 
-from app.config import SandboxSettings
 from app.sandbox.main import create_sandbox
+from app.sandbox_settings import SandboxSettings
 
 
 def main() -> None:

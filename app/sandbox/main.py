@@ -10,7 +10,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from starlette.applications import Starlette
 
-from app.config import SandboxSettings
 from app.sandbox.providers.mount import mount_providers
 from app.sandbox.supabase.accounts import Accounts
 from app.sandbox.supabase.auth_routes import AuthRoutes
@@ -24,6 +23,7 @@ from app.sandbox.supabase.project import Project
 from app.sandbox.supabase.storage_routes import StorageRoutes
 from app.sandbox.supabase.unread import UnreadBodies
 from app.sandbox.supabase.wire import no_route
+from app.sandbox_settings import SandboxSettings
 
 _EXPOSED = [
     *("content-range", "content-length", "etag", "location", "preference-applied", "x-supabase-api-version"),

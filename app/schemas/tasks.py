@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.examples import CONCEPT_URL, JOB_ID, REQUEST_ID, TASK_ID
+from app.task_types.examples import CONCEPT_URL, JOB_ID, REQUEST_ID, TASK_ID
 
 AssetWord = Literal["pending", "processing", "complete", "failed", "canceled"]
 TaskWord = Literal["queued", "running", "completed", "failed", "canceled"]

@@ -6,11 +6,11 @@ back) is a difference only when a second look, a while later, still sees it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from app.config import Settings
 from app.db.audit import checks, files
-from app.db.audit.checks import Check, Patience
+from app.db.audit.checks import AuditCheck, Patience
 from app.db.audit.claims import CLAIM_CHECKS, kept_results
 from app.db.audit.events import EVENT_CHECKS
 from app.db.audit.files import FILE_CHECKS, OutputRow
@@ -21,7 +21,7 @@ from app.domain.audit import Area, Difference, Findings, Invariant
 from app.domain.sniff import extension_of
 from app.domain.storage_keys import output_key
 
-ROW_CHECKS: tuple[Check, ...] = (*STATUS_CHECKS, *CLAIM_CHECKS, *WAIT_CHECKS, *FILE_CHECKS, *EVENT_CHECKS)
+ROW_CHECKS: tuple[AuditCheck, ...] = (*STATUS_CHECKS, *CLAIM_CHECKS, *WAIT_CHECKS, *FILE_CHECKS, *EVENT_CHECKS)
 
 OUTPUT_KEY = Invariant(
     "output_key",
@@ -35,32 +35,38 @@ _ROUNDS_SECONDS = 120.0  # what a minute's grace and a few sweeps take
 
 
 async def audit_rows(
-    database: Database, settings: Settings, *, again: Callable[[], Awaitable[None]] | None = None
+    database: Database,
+    settings: Settings,
+    *,
+    more: Sequence[AuditCheck] = (),
+    again: Callable[[], Awaitable[None]] | None = None,
 ) -> Findings:
-    """Rows and events against each other. ``again`` is awaited before the second look at what may pass; without it,
-    one look decides."""
+    """Rows and events against each other, by our own checks and ``more``. ``again`` is awaited before the second look
+    at what may pass; without it, one look decides."""
     async with checks.snapshot(database) as connection:
-        findings = await look(connection, database, settings)
+        findings = await look(connection, database, settings, more=more)
     if again is None or not any(item.invariant.passing for item in findings.differences):
         return findings
     await again()
     async with checks.snapshot(database) as connection:
-        patience, passing = _patience(settings), [check for check in ROW_CHECKS if check.invariant.passing]
+        patience, passing = _patience(settings), [check for check in (*ROW_CHECKS, *more) if check.invariant.passing]
         second = await checks.run(connection, database.tables, passing, patience)
     lasting = {item.key for item in second.differences}
     findings.differences = [d for d in findings.differences if not d.invariant.passing or d.key in lasting]
     return findings
 
 
-async def look(connection: Connection, database: Database, settings: Settings) -> Findings:
+async def look(
+    connection: Connection, database: Database, settings: Settings, *, more: Sequence[AuditCheck] = ()
+) -> Findings:
     """Every invariant of rows and events, as the connection's transaction sees them."""
-    findings = await checks.run(connection, database.tables, ROW_CHECKS, _patience(settings))
+    findings = await checks.run(connection, database.tables, (*ROW_CHECKS, *more), _patience(settings))
     findings.rows = await checks.count_rows(connection, _tables(database))
     results, hosts = await kept_results(connection)
     if results:
         findings.notes.append(f"{results} paid results that storage refused are kept for a retry ({hosts})")
     findings.checks.append(OUTPUT_KEY)
-    async for row in files.outputs(connection, database):
+    async for row in files.outputs(connection):
         if (difference := _misnamed(row)) is not None:
             findings.differences.append(difference)
     return findings
@@ -80,7 +86,7 @@ def _patience(settings: Settings) -> Patience:
 def _tables(database: Database) -> list[str]:
     tables = database.tables
     ours = ["tasks", "requests", "jobs", "provider_calls", "files", "events", "workers", "pools", "providers"]
-    return [*ours, tables.inputs, tables.concepts, tables.models]
+    return [*(f"makeit3d.{name}" for name in ours), tables.inputs, tables.concepts, tables.models]
 
 
 def _misnamed(row: OutputRow) -> Difference | None:

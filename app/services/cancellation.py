@@ -7,33 +7,30 @@ from uuid import UUID
 import structlog
 
 from app.db import tasks
-from app.db.pool import Database
 from app.domain.statuses import JobStatus
 from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
-from app.services.notifier import Notifier
-from app.services.vacancies import Vacancies
+from app.queue.transitions import Queue
+from app.services.publisher import Publisher
 
 log = structlog.get_logger(__name__)
 
 
 class Cancellation:
-    def __init__(self, database: Database, vacancies: Vacancies, notifier: Notifier) -> None:
-        self._database = database
-        self._vacancies = vacancies
-        self._notifier = notifier
+    def __init__(self, queue: Queue, publisher: Publisher) -> None:
+        self._queue = queue
+        self._publisher = publisher
 
     async def cancel(self, task_id: str, user_id: UUID) -> None:
         """Idempotent. Raises AppError: TASK_NOT_FOUND, TASK_NOT_CANCELABLE when it ended another way."""
         if not is_task_id(task_id):
             raise AppError(ErrorCode.TASK_NOT_FOUND)
-        pools = await tasks.cancel(self._database, task_id, user_id)
-        if pools:
-            self._notifier.changed([(task_id, user_id)])
-            await self._vacancies.announce(pools=pools, users=[user_id])
-            log.info("task_canceled", task_id=task_id, pools=pools)
+        canceled = await self._queue.cancel(task_id, user_id)
+        if canceled is not None and canceled.pools:
+            self._publisher.publish(canceled.committed)
+            log.info("task_canceled", task_id=task_id, pools=canceled.pools)
             return
-        task = None if pools is None else await tasks.get(self._database, task_id, user_id)
+        task = None if canceled is None else await tasks.get(self._queue.database, task_id, user_id)
         if task is None:
             raise AppError(ErrorCode.TASK_NOT_FOUND)
         if task.status != JobStatus.CANCELED:

@@ -13,26 +13,26 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from app.config import Settings
-from app.db import assets, claims, workers
-from app.db.deadlines import OVERDUE_MESSAGE
-from app.db.pool import UNREACHABLE, Database
+from app.db import workers
+from app.db.pool import UNREACHABLE
 from app.db.workers import WorkerIdentity
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import ClaimedJob, Failed, HandedBack, JobType, Outcome, Settlement
+from app.domain.jobs import ClaimedJob, Failed, HandedBack, Outcome, Settlement
 from app.errors import ErrorCode
+from app.queue.contracts import Committed
+from app.queue.transitions import OVERDUE_MESSAGE, Queue
 from app.services.bells import Bells
-from app.services.job_run import ClaimLost, HandBack, JobEnded, JobHandler, JobRun
+from app.services.job_run import ClaimLost, HandBack, JobEnded, JobRun, RunnableType
 from app.services.leftovers import Leftovers
-from app.services.notifier import Notifier
-from app.services.outcomes import RetryPolicy
-from app.services.posts import Posts
+from app.services.open_calls import OpenCalls
+from app.services.publisher import Publisher
 from app.services.settler import Settler, code, word
-from app.services.vacancies import Vacancies
 from app.tracing import Place, detached, span, span_id_of
 
 log = structlog.get_logger(__name__)
 
 CLAIMED = Counter("makeit3d_jobs_claimed_total", "Jobs that this process began to run", ["lane", "job_type"])
+CLAIMS = Counter("makeit3d_claims_total", "Times that this process asked the database for jobs")
 CLAIMS_LOST = Counter("makeit3d_claims_lost_total", "Runs whose job was canceled or taken away meanwhile")
 RUNNING = Gauge("makeit3d_jobs_running", "Jobs under way in this process")
 
@@ -45,31 +45,31 @@ class Engine:
 
     def __init__(
         self,
-        database: Database,
+        queue: Queue,
         identity: WorkerIdentity,
-        handlers: Mapping[JobType, JobHandler],
+        types: Mapping[str, RunnableType],
         *,
-        posts: Posts,
+        posts: OpenCalls,
         settler: Settler,
-        vacancies: Vacancies,
+        publisher: Publisher,
         leftovers: Leftovers,
         bells: Bells,
-        notifier: Notifier,
         settings: Settings,
     ) -> None:
-        self.identity = replace(identity, job_types=tuple(sorted(handlers)))
-        self._database = database
-        self._handlers = handlers
+        self.identity = replace(identity, job_types=tuple(sorted(types)))
+        self._queue = queue
+        self._database = queue.database
+        self._types = types
         self._posts = posts
         self._settler = settler
-        self._vacancies = vacancies
+        self._publisher = publisher
         self._leftovers = leftovers
         self._bells = bells
-        self._notifier = notifier
-        self._retry = RetryPolicy.of(settings)
         self._ttl = settings.worker_ttl_seconds
         self._grace = settings.shutdown_grace_seconds
-        self._time_limits = settings.time_limits
+        self._time_limits = {
+            name: kind.time_limit_seconds for name, kind in types.items() if kind.time_limit_seconds is not None
+        }
         # by job and attempt: a job that was taken away may be claimed here again before its earlier run has noticed
         self._runs: dict[tuple[UUID, int], JobRun] = {}
         self._wake = asyncio.Event()
@@ -91,8 +91,7 @@ class Engine:
 
     async def start(self) -> None:
         """Register the process; without a row of its own its jobs would be taken for lost."""
-        with boundary(Boundary.ALIVE):
-            await workers.renew(self._database, self.identity, stopping=False)
+        await workers.renew(self._database, self.identity, stopping=False)
         self._liveness = asyncio.create_task(self._stay_alive())
 
     def wake(self) -> None:
@@ -118,28 +117,25 @@ class Engine:
                 if self._stopping:
                     return
                 self._wake.clear()
-                async with self._claiming:
-                    await self._claim_and_start()
+                if self._free_slots() > 0:  # else the end of a run wakes it
+                    async with self._claiming:
+                        await self._claim_and_start()
         finally:
             self._in_shift = False
 
     async def _claim_and_start(self) -> None:
-        free = self._free_slots()
+        CLAIMS.inc()
         try:
             with boundary(Boundary.CLAIM) as crossing:
-                result = await claims.claim(
-                    self._database,
+                result = await self._queue.claim(
                     worker_id=self.identity.id,
                     lanes=self.identity.lanes,
-                    limit=free,
-                    types=self._handlers.keys(),
+                    limit=self._free_slots(),
+                    types=self._types.keys(),
                     host=self.identity.host,
                     time_limits=self._time_limits,
                 )
                 crossing.met(job.task_id for job in result.jobs)
-            slots = (
-                await assets.slots_of(self._database, [job.claim.job_id for job in result.jobs]) if result.jobs else {}
-            )
         except UNREACHABLE as error:
             log.warning("claim_failed", error=type(error).__name__)
             await asyncio.sleep(random.uniform(0.5, 1.0))
@@ -148,9 +144,9 @@ class Engine:
             log.exception("claim_broke")
             await asyncio.sleep(random.uniform(0.5, 1.0))
             return
-        self._notifier.changed((job.task_id, job.user_id) for job in result.jobs)
+        self._publisher.publish(Committed(tasks={(job.task_id, job.user_id) for job in result.jobs}))
         for job in result.jobs:
-            self._start(JobRun(job, slots[job.claim.job_id]))
+            self._start(JobRun(job, result.outputs[job.claim.job_id]))
         if result.full:
             self._forward()
         elif result.jobs:
@@ -175,7 +171,7 @@ class Engine:
         if self._stopping:
             run.stop()
         self._runs[_key(run)] = run
-        CLAIMED.labels(run.job.lane, run.job.type.value).inc()
+        CLAIMED.labels(run.job.lane, run.job.type).inc()
         RUNNING.set(len(self._runs))
         run.task = asyncio.create_task(self._run(run))
 
@@ -200,7 +196,7 @@ class Engine:
                 if not run.stopping:
                     raise
             except Exception:  # what it still held comes back when claims are compared
-                log.exception("run_broke", job_type=job.type.value)
+                log.exception("run_broke", job_type=job.type)
             finally:
                 if timer is not None:
                     timer.cancel()
@@ -215,7 +211,9 @@ class Engine:
             await run.expiry
             outcome = None
         if outcome is None:  # the call that outlived the job may have given its slot back
-            await self._vacancies.announce(pools=[run.job.pool], users=[run.job.user_id])
+            committed = Committed()
+            committed.free(run.job.pool, run.job.user_id)
+            self._publisher.publish(committed)
         settled = outcome is not None and await self._settle(Settlement(run.job, outcome))
         if outcome is not None and not settled:
             CLAIMS_LOST.inc()
@@ -225,7 +223,7 @@ class Engine:
         ended = "lost" if outcome is None or not settled else word(outcome)
         reason = None if outcome is None else code(outcome) or None
         current.set(outcome=ended, code=reason)
-        log.info("run_ended", job_type=run.job.type.value, attempt=run.claim.attempt, outcome=ended, code=reason)
+        log.info("run_ended", job_type=run.job.type, attempt=run.claim.attempt, outcome=ended, code=reason)
 
     async def _settle(self, settlement: Settlement) -> bool:
         with span("settle"):
@@ -237,7 +235,7 @@ class Engine:
 
     async def _expire(self, run: JobRun) -> None:
         """End a job whose time is over, whatever its handler is doing. Money in the air is still followed."""
-        log.error("deadline_exceeded", job_type=run.job.type.value)
+        log.error("deadline_exceeded", job_type=run.job.type)
         await self._settler.settle(Settlement(run.job, Failed(ErrorCode.DEADLINE_EXCEEDED, OVERDUE_MESSAGE)))
         run.lose()
 
@@ -247,10 +245,10 @@ class Engine:
         try:
             run.begin()
             worker = f"{self.identity.name} ({self.identity.pid})"
-            log.info("run_began", job_type=job.type.value, attempt=job.claim.attempt, worker=worker)
+            log.info("run_began", job_type=job.type, attempt=job.claim.attempt, worker=worker)
             if job.alone:
                 await self._others_end(run)
-            return await self._handlers[job.type].run(run)
+            return await self._types[job.type].run(run)
         except ClaimLost:
             return None
         except HandBack:
@@ -264,7 +262,7 @@ class Engine:
                 return HandedBack()
             raise
         except Exception as error:  # noqa: BLE001 - every defect of a handler ends its own job only
-            return self._retry.outcome_of(job, error)
+            return self._types[job.type].retry.outcome_of(job, error)
 
     async def _others_end(self, run: JobRun) -> None:
         """A job that was there at several crashes takes nobody with it; nothing is claimed until it has ended."""
@@ -277,8 +275,7 @@ class Engine:
         while True:
             await asyncio.sleep(self._ttl / 4)
             try:
-                with boundary(Boundary.ALIVE):
-                    await workers.renew(self._database, self.identity, stopping=self._stopping)
+                await workers.renew(self._database, self.identity, stopping=self._stopping)
                 await self._compare_claims()
             except UNREACHABLE as error:
                 log.warning("liveness_not_renewed", error=type(error).__name__)
@@ -303,8 +300,8 @@ class Engine:
     async def _release(self, claims: set[tuple[UUID, int]]) -> None:
         log.warning("claims_released", jobs=len(claims))
         with boundary(Boundary.RELEASE):
-            await workers.release(self._database, self.identity.id, sorted(claims))
-        self._bells.ring(self.identity.lanes)
+            committed = await self._queue.requeue(self.identity.id, sorted(claims))
+        self._publisher.publish(committed)
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -343,8 +340,7 @@ class Engine:
         unknown = await workers.running_claims(self._database, self.identity.id) - set(self._runs)
         if unknown:
             await self._release(unknown)
-        with boundary(Boundary.ALIVE):
-            await workers.remove(self._database, self.identity.id)
+        await workers.remove(self._database, self.identity.id)
 
 
 def _key(run: JobRun) -> tuple[UUID, int]:

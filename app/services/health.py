@@ -11,6 +11,7 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app.db.doctor import is_migrated
 from app.db.pool import UNREACHABLE, Database
 from app.domain.breakers import BreakerState
 from app.domain.broker_url import redis_py_url
@@ -78,7 +79,7 @@ class Health:
     async def _check_database(self) -> str:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                migrated = await self._database.fetchval("select to_regclass('public.jobs') is not null")
+                migrated = await is_migrated(self._database)
         except (*UNREACHABLE, asyncpg.PostgresError):
             return "unreachable"
         return OK if migrated else "not migrated"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote
 from uuid import UUID
 
 from app.config import Settings
@@ -11,10 +12,10 @@ from app.db import assets, files
 from app.db.assets import Sources
 from app.db.files import FileRow
 from app.db.pool import Database
-from app.db.requests import CheckedInput
 from app.domain.params import ObjectRef
 from app.domain.storage_urls import ContentRef, StorageRef, parse_storage_url
 from app.errors import AppError, ErrorCode
+from app.queue.plans import CheckedInput
 from app.services.input_files import InputFiles
 
 
@@ -54,6 +55,10 @@ class InputResolver:
             if parsed is not None:
                 found[url] = parsed
         return found
+
+    def lasting_url(self, ref: StorageRef) -> str:
+        """The object's URL for who may read it anyway: no token, no key."""
+        return f"{self._settings.supabase_url}/storage/v1/object/authenticated/{ref.bucket}/{quote(ref.key)}"
 
     async def picture(self, url: str, user_id: UUID) -> ResolvedInput:
         """Raises AppError with one of the INPUT_* codes."""

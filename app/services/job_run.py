@@ -9,11 +9,12 @@ HandlerError
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
 
 from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Outcome
+from app.services.outcomes import RetryPolicy
 
 
 class HandlerError(Exception):
@@ -42,6 +43,7 @@ class JobRun:
         self.assets = tuple(assets)
         self.task: asyncio.Task[None] | None = None
         self.expiry: asyncio.Task[None] | None = None  # ends the job because its time is over
+        self.percent: int | None = None  # of its work, as the handler last said
         self.upload_cut = False  # an upload broke off: storage may still store it
         self._begun = False
         self._protections = 0
@@ -126,7 +128,10 @@ class JobRun:
             self.task.cancel()
 
 
-class JobHandler(Protocol):
-    """Runs one job type: fetch, call, store; the returned outcome is settled by the engine."""
+@dataclass(frozen=True, slots=True)
+class RunnableType:
+    """A job type as the engine runs it: fetch, call, store; the engine settles the returned outcome."""
 
-    async def run(self, run: JobRun) -> Outcome: ...
+    run: Callable[[JobRun], Awaitable[Outcome]]
+    retry: RetryPolicy
+    time_limit_seconds: float | None = None

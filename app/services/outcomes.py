@@ -80,7 +80,7 @@ class RetryPolicy:
             case StorageError():
                 return self.retry(job, ErrorCode.STORAGE_UNAVAILABLE, "Storage did not answer properly.")
             case _:
-                log.error("handler_failed", job_id=str(job.claim.job_id), job_type=job.type.value, exc_info=error)
+                log.error("handler_failed", job_id=str(job.claim.job_id), job_type=job.type, exc_info=error)
                 return self.retry(job, ErrorCode.INTERNAL_ERROR, "Something went wrong on our side.")
 
     def _wait_for(self, job: ClaimedJob, away: ErrorCode, error: Exception) -> Outcome:

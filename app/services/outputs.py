@@ -56,7 +56,7 @@ class Outputs:
         Raises ClaimLost, ResultRefused, StorageUnavailable.
         """
         key = output_key(slot.kind, run.job.task_id, slot.number, extension)
-        kind = "concept" if slot.kind is AssetKind.CONCEPT else "model"
+        kind = "concept" if slot.kind == AssetKind.CONCEPT else "model"
         file_id, url = await self._put(run, key, path, kind=kind, content_type=content_type)
         preview_id, preview_url, preview_size, preview_sha256 = None, None, None, None
         if preview is not None:
@@ -88,17 +88,16 @@ class Outputs:
 
     async def _put(self, run: JobRun, key: str, path: Path, *, kind: str, content_type: str) -> tuple[UUID, str]:
         """Announce, upload; the file's id and its lasting URL."""
-        with boundary(Boundary.ANNOUNCE):
-            announced = await files.announce(
-                self._database,
-                run.claim,
-                file_id=uuid4(),
-                bucket=self._bucket,
-                key=key,
-                kind=kind,
-                content_type=content_type,
-                content_key=secrets.token_urlsafe(24),
-            )
+        announced = await files.announce(
+            self._database,
+            run.claim,
+            file_id=uuid4(),
+            bucket=self._bucket,
+            key=key,
+            kind=kind,
+            content_type=content_type,
+            content_key=secrets.token_urlsafe(24),
+        )
         if announced is None:
             await self._ensure_claim(run)
             raise ResultRefused(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")

@@ -8,7 +8,7 @@ comes would have said is known after ``LONGEST_SECONDS``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -21,21 +21,31 @@ _ENTRY_BYTES = 1024  # what an entry costs beside its answer
 _CHANGES_REMEMBERED = 4096  # for reads under way
 
 T = TypeVar("T")
-_Key = tuple[UUID, str]
+_Key = tuple[int, str]  # the user as a number: a UUID is hashed and compared by slow code
 
 
-RawHeaders = tuple[tuple[bytes, bytes], ...]
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Headers of an answer, also as the lines that they are on the wire."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    lines: bytes
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Head:
+        kept = tuple(headers)
+        return cls(kept, b"".join(b"%b: %b\r\n" % header for header in kept))
 
 
 @dataclass(frozen=True, slots=True)
 class PollAnswer:
-    """A status document, ready to be sent."""
+    """A status document, ready to be sent. ``unchanged`` is the head of a 304."""
 
     etag: str
-    quoted_etag: str
+    quoted_etag: bytes
     body: bytes
-    headers: RawHeaders
-    unchanged_headers: RawHeaders  # those of a 304
+    head: Head
+    unchanged: Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class PollCache(Generic[T]):
     # --- polls ----------------------------------------------------------------------------------------------
 
     def find(self, user_id: UUID, id: str) -> T | None:  # noqa: A002 - a task's or a job's
-        key = (user_id, id)
+        key = (user_id.int, id)
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -112,7 +122,7 @@ class PollCache(Generic[T]):
         newest = max(self._changed.get(name, 0) for name in names)
         if reading.generation < max(self._oldest_valid, newest):
             return False
-        key, cost = (user_id, id), size + _ENTRY_BYTES
+        key, cost = (user_id.int, id), size + _ENTRY_BYTES
         if key in self._entries:
             self._remove(key)
         self._entries[key] = _Entry(answer, cost, reading.began + LONGEST_SECONDS, names)

@@ -13,9 +13,10 @@ from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Deferred
 from app.domain.statuses import WaitingFor
 from app.errors import AppError, ErrorCode
+from app.queue.contracts import Committed
 from app.services.job_run import ClaimLost, JobEnded, JobRun
+from app.services.publisher import Publisher
 from app.services.turns import Turns
-from app.services.vacancies import Vacancies
 
 _AT_ONCE = 2
 MOST_PREPARING = 8  # of a user and process; a further job goes back to the queue for a while
@@ -26,9 +27,9 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 
 class Preparation:
-    def __init__(self, database: Database, vacancies: Vacancies) -> None:
+    def __init__(self, database: Database, publisher: Publisher) -> None:
         self._database = database
-        self._vacancies = vacancies
+        self._publisher = publisher
         self._turns = Turns(at_once=_AT_ONCE, most=MOST_PREPARING)
 
     @asynccontextmanager
@@ -46,7 +47,7 @@ class Preparation:
                     with boundary(Boundary.SLOT, [run.job.task_id]):
                         if not await slots.lend(self._database, run.claim):
                             raise ClaimLost
-                    await self._vacancies.announce(pools=[run.job.pool])
+                    self._publisher.publish(Committed(capacity={run.job.pool}))
                     async with gate:
                         yield
             except AppError as error:

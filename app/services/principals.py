@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -58,24 +58,25 @@ class PrincipalVerifier:
 
         Raises AppError: UNAUTHENTICATED, TOKEN_EXPIRED, VALIDATION_ERROR, SERVICE_UNAVAILABLE.
         """
-        token = _bearer(authorization)
-        if self._is_service_key(token) or self._is_service_key(apikey):
+        token = _bearer(_raw(authorization))
+        if self._is_service_key(token) or self._is_service_key(_raw(apikey)):
             return _service(user_id_header)
         if token is None:
             raise AppError(ErrorCode.UNAUTHENTICATED)
         return self._remembered(token) or await self._verify(token)
 
-    def known(self, *, authorization: str | None, apikey: str | None, user_id_header: str | None) -> Principal | None:
-        """The caller, where it can be told without checking a signature or asking for keys; else ``verify`` says."""
-        token = _bearer(authorization)
-        if self._is_service_key(token) or self._is_service_key(apikey):
+    def known(self, headers: Mapping[bytes, bytes]) -> Principal | None:
+        """The caller, from raw headers, where it can be told without checking a signature or asking for keys; else
+        ``verify`` says."""
+        token = _bearer(headers.get(b"authorization"))
+        if self._is_service_key(token) or self._is_service_key(headers.get(b"apikey")):
             try:
-                return _service(user_id_header)
+                return _service(headers.get(b"x-user-id", b"").decode("latin-1"))
             except AppError:
                 return None
         return None if token is None else self._remembered(token)
 
-    def _remembered(self, token: str) -> Principal | None:
+    def _remembered(self, token: bytes) -> Principal | None:
         found = self._tokens.find(token, generation=self._keys.generation)
         if found is None:
             return None
@@ -83,17 +84,15 @@ class PrincipalVerifier:
             return None  # the keys may turn out to have changed
         return found.principal
 
-    async def _verify(self, token: str) -> Principal:
-        claims, key_id, generation = await self._claims(token)
+    async def _verify(self, token: bytes) -> Principal:
+        claims, key_id, generation = await self._claims(token.decode("ascii"))
         principal = _user(claims)
         ends = int(claims["exp"]) + _LEEWAY_SECONDS
         self._tokens.add(token, VerifiedToken(principal, ends, key_id, generation))
         return principal
 
-    def _is_service_key(self, candidate: str | None) -> bool:
-        if not candidate or not self._service_key:
-            return False
-        return hmac.compare_digest(candidate.encode(), self._service_key)
+    def _is_service_key(self, candidate: bytes | None) -> bool:
+        return bool(candidate) and bool(self._service_key) and hmac.compare_digest(candidate, self._service_key)
 
     async def _claims(self, token: str) -> tuple[dict[str, Any], str | None, int]:
         """With the id of the project's key that signed, and the generation of keys that it is of."""
@@ -186,10 +185,14 @@ def _public_keys(document: dict[str, Any]) -> dict[str, jwt.PyJWK]:
     return {key.key_id: key for key in keys if key.key_id and key.algorithm_name in _ALGORITHMS}
 
 
-def _bearer(authorization: str | None) -> str | None:
-    scheme, _, token = (authorization or "").partition(" ")
+def _raw(header: str | None) -> bytes | None:
+    return None if header is None else header.encode()
+
+
+def _bearer(authorization: bytes | None) -> bytes | None:
+    scheme, _, token = (authorization or b"").partition(b" ")
     token = token.strip()
-    return token if scheme.lower() == "bearer" and token and token.isascii() else None
+    return token if scheme.lower() == b"bearer" and token and token.isascii() else None
 
 
 def _service(user_id_header: str | None) -> Principal:

@@ -47,6 +47,10 @@ class RateLimits:
         self._clock = clock
         self._away_until = float("-inf")
 
+    @property
+    def count_any(self) -> bool:
+        return bool(self._limits)
+
     async def hit(self, provider: str, user_id: UUID) -> None:
         """Count one request. Raises AppError(RATE_LIMITED) with the seconds until the next one fits.
 

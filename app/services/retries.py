@@ -10,13 +10,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from app.db import jobs, requests
+from app.db import jobs
 from app.db.jobs import FailedRequest
-from app.db.pool import Database
-from app.db.requests import DuplicateRequest, RequestPlan, TaskOwnedByAnother, UnknownUser
-from app.domain.jobs import LANES, AssetPlan, JobPlan
-from app.services.bells import Bells
-from app.services.notifier import Notifier
+from app.domain.jobs import AssetPlan, JobPlan
+from app.queue.plans import RequestPlan
+from app.queue.transitions import DuplicateRequest, Queue, TaskOwnedByAnother, UnknownUser
+from app.services.publisher import Publisher
 
 
 class NotRetried(Exception):
@@ -24,10 +23,10 @@ class NotRetried(Exception):
 
 
 class Retries:
-    def __init__(self, database: Database, bells: Bells, notifier: Notifier) -> None:
-        self._database = database
-        self._bells = bells
-        self._notifier = notifier
+    def __init__(self, queue: Queue, publisher: Publisher) -> None:
+        self._queue = queue
+        self._database = queue.database
+        self._publisher = publisher
 
     async def find(self, id_: str) -> FailedRequest:
         """The failed request that a job, request or task id stands for. Raises NotRetried."""
@@ -55,13 +54,12 @@ class Retries:
             )
         plan = await self._plan(failed, failed.user_id)
         try:
-            await requests.accept(self._database, plan)
+            accepted = await self._queue.accept(plan)
         except DuplicateRequest:
             raise NotRetried("somebody else retried it just now") from None
         except (TaskOwnedByAnother, UnknownUser):
             raise NotRetried("its user no longer exists") from None
-        self._bells.ring(LANES)
-        self._notifier.changed([(failed.task_id, failed.user_id)])
+        self._publisher.publish(accepted.committed)
         return plan.id
 
     async def _plan(self, failed: FailedRequest, user_id: UUID) -> RequestPlan:
@@ -75,6 +73,7 @@ class Retries:
             task_id=failed.task_id,
             user_id=user_id,
             operation=failed.operation,
+            params=await jobs.params_of(self._database, failed.request_id),
             scope=failed.task_id,
             idempotency_key=f"retry:{failed.request_id}",
             explicit_key=True,

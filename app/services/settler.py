@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from uuid import UUID
 
 import structlog
 from prometheus_client import Counter, Histogram
 
-from app.db.pool import UNREACHABLE, Database
-from app.db.settle import Settled, settle
+from app.db.pool import UNREACHABLE
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import Deferred, Failed, HandedBack, Outcome, Retry, Settlement
+from app.domain.jobs import Deferred, Failed, Outcome, Retry, Settlement
 from app.errors import ErrorCode
-from app.services.bells import Bells
-from app.services.notifier import Notifier
-from app.services.vacancies import Vacancies
+from app.queue.maintenance import STUCK
+from app.queue.transitions import Queue
+from app.services.publisher import Publisher
 from app.tracing import detached
 
 log = structlog.get_logger(__name__)
@@ -35,13 +35,9 @@ _LONGEST_PAUSE = 5.0
 
 
 class Settler:
-    def __init__(
-        self, database: Database, bells: Bells, vacancies: Vacancies, notifier: Notifier, *, window_seconds: float
-    ) -> None:
-        self._database = database
-        self._bells = bells
-        self._vacancies = vacancies
-        self._notifier = notifier
+    def __init__(self, queue: Queue, publisher: Publisher, *, window_seconds: float) -> None:
+        self._queue = queue
+        self._publisher = publisher
         self._window = window_seconds
         self._waiting: list[tuple[Settlement, asyncio.Future[bool]]] = []
         self._flusher: asyncio.Task[None] | None = None
@@ -80,8 +76,9 @@ class Settler:
                 try:
                     done |= await self._write([Settlement(settlement.job, failed)])
                 except Exception:
-                    # the claim stays ours until the process ends; the sweep takes the job back then
-                    log.exception("settle_gave_up", job_id=str(settlement.job.claim.job_id))
+                    # the lease stays ours until its deadline or the process ends; maintenance tries again then
+                    STUCK.inc()
+                    log.exception("finish_stuck", job_id=str(settlement.job.claim.job_id))
         return frozenset(done)
 
     async def _write(self, settlements: Sequence[Settlement]) -> frozenset[UUID]:
@@ -90,7 +87,7 @@ class Settler:
         while True:
             try:
                 with boundary(Boundary.SETTLE, (item.job.task_id for item in settlements)):
-                    settled = await settle(self._database, settlements)
+                    finished = await self._queue.finish(settlements)
                 break
             except UNREACHABLE as error:
                 log.warning("settle_waits_for_database", error=type(error).__name__, jobs=len(settlements))
@@ -99,18 +96,12 @@ class Settler:
         SETTLE_SECONDS.observe(time.perf_counter() - begun)
         BATCH_JOBS.observe(len(settlements))
         for item in settlements:
-            if item.job.claim.job_id in settled.jobs:
-                ENDED.labels(item.job.type.value, word(item.outcome), code(item.outcome)).inc()
-        await self._tell(settled, settlements)
-        return settled.jobs
-
-    async def _tell(self, settled: Settled, settlements: Sequence[Settlement]) -> None:
-        self._notifier.changed(settled.tasks)
-        if settled.lanes:
-            with boundary(Boundary.NEXT_STEP, (item.job.task_id for item in settlements)):
-                self._bells.ring(settled.lanes)
-        over = [item.job for item in settlements if not isinstance(item.outcome, Deferred | HandedBack)]
-        await self._vacancies.announce(pools=(job.pool for job in over), users=(job.user_id for job in over))
+            if item.job.claim.job_id in finished.jobs:
+                ENDED.labels(item.job.type, word(item.outcome), code(item.outcome)).inc()
+        tasks = (item.job.task_id for item in settlements)
+        with boundary(Boundary.NEXT_STEP, tasks) if finished.committed.lanes else nullcontext():
+            self._publisher.publish(finished.committed)
+        return finished.jobs
 
     async def aclose(self) -> None:
         if self._flusher is not None:

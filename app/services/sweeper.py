@@ -7,39 +7,34 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
-from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
 
 from app.config import Settings
-from app.db import breakers, events, orphaned_calls, workers
-from app.db.pool import UNREACHABLE, Database
-from app.db.workers import SweepResult
+from app.db import breakers, events, workers
+from app.db.pool import UNREACHABLE
 from app.domain.crash_points import Boundary, boundary
+from app.queue.contracts import Committed
+from app.queue.maintenance import SweepResult, expire_stranded, sweep
+from app.queue.transitions import Queue
 from app.services import breaker
 from app.services.bells import Bells
-from app.services.bookings import booked
 from app.services.leftovers import Leftovers
-from app.services.notifier import Notifier
-from app.services.poller import Poller
-from app.services.posts import Posts
-from app.services.reconciler import Reconciler
-from app.services.vacancies import Vacancies
+from app.services.open_calls import Upkeep
+from app.services.publisher import Publisher
 from app.tracing import detached
 
 log = structlog.get_logger(__name__)
 
 SWEPT = Counter("makeit3d_swept_total", "What sweeps of this process found to do", ["what"])
 for _what in (
-    *("dead_workers", "taken_back", "crashed_out", "overdue"),
+    *("dead_workers", "rescued", "dead_lettered", "overdue"),
     *("orphaned_calls", "abandoned_calls", "stranded_by_breaker"),
 ):
     SWEPT.labels(_what)
 
 _EVENT_DAYS = 30
-_ORPHANS_PER_ROUND = 100
 _SPREAD = 1.2  # sweeps of many processes do not go in step
 _CLEAN_EVERY_ROUNDS = 60
 
@@ -47,27 +42,20 @@ _CLEAN_EVERY_ROUNDS = 60
 class Sweeper:
     def __init__(
         self,
-        database: Database,
+        queue: Queue,
         bells: Bells,
-        notifier: Notifier,
-        pollers: Sequence[Poller],
         leftovers: Leftovers,
-        reconciler: Reconciler,
-        vacancies: Vacancies,
+        publisher: Publisher,
+        calls: Upkeep,
         *,
-        posts: Posts,
-        worker_id: UUID,
         settings: Settings,
     ) -> None:
-        self._database = database
-        self._posts = posts
+        self._queue = queue
+        self._database = queue.database
         self._bells = bells
-        self._notifier = notifier
-        self._pollers = pollers
         self._leftovers = leftovers
-        self._reconciler = reconciler
-        self._vacancies = vacancies
-        self._worker_id = worker_id
+        self._calls = calls
+        self._publisher = publisher
         self._ttl = settings.worker_ttl_seconds
         self._every = settings.sweep_seconds
         self._max_crashes = settings.max_crashes
@@ -113,7 +101,7 @@ class Sweeper:
                     await asyncio.sleep(soonest + 0.005)
                     with boundary(Boundary.PROMOTE):
                         promoted = await workers.promote_due(self._database)
-                    self._notifier.changed(promoted)
+                    self._publisher.publish(Committed(tasks=set(promoted)))
                     if promoted or soonest == probe:
                         self._bells.ring(("priority", "normal"))
                         continue
@@ -126,27 +114,22 @@ class Sweeper:
     async def round(self) -> None:
         """One sweep. Skips the shared part when another process is at it."""
         with boundary(Boundary.TAKE_BACK):
-            result = await workers.sweep(
-                self._database, ttl_seconds=self._ttl, max_crashes=self._max_crashes, may_bury=self._may_bury
+            result = await sweep(
+                self._queue,
+                ttl_seconds=self._ttl,
+                max_crashes=self._max_crashes,
+                may_expire_leases=self._may_expire_leases,
             )
         self._looked_at = time.monotonic()
         if result is not None:
             _note(result)
-            self._notifier.changed(result.tasks)
-            self._bells.ring(result.lanes)
+            self._publisher.publish(result.committed)
             await self._clean()
-            await self._vacancies.repair()
-        self._bells.ring(await self._posts.recover())
-        for poller in self._pollers:
-            with boundary(Boundary.ADOPT):
-                orphans = await orphaned_calls.adopt(
-                    self._database, worker_id=self._worker_id, provider=poller.provider_name, limit=_ORPHANS_PER_ROUND
-                )
-            SWEPT.labels("orphaned_calls").inc(len(orphans))
-            for call in orphans:
-                poller.adopt(call)
+            await self._publisher.repair()
+        self._bells.ring(await self._calls.recover())
+        SWEPT.labels("orphaned_calls").inc(await self._calls.adopt())
 
-    def _may_bury(self) -> bool:
+    def _may_expire_leases(self) -> bool:
         """Whether a worker that was not seen for its time to live is dead, asked when the database just answered. After
         a time without the database it may only not have been able to say that it lives: as long as that takes, nobody
         is buried."""
@@ -156,22 +139,13 @@ class Sweeper:
         return now - self._database_back_at > self._ttl
 
     async def _clean(self) -> None:
-        self._reconciler.start_round()
-        with boundary(Boundary.GIVE_UP):
-            settled = await orphaned_calls.settle(
-                self._database, looked_for=[poller.provider_name for poller in self._pollers]
-            )
-        SWEPT.labels("abandoned_calls").inc(len(settled))
-        for provider, cost_micros in settled:
-            booked(provider, cost_micros, is_estimate=True)
-        if settled:
-            log.error("abandoned_calls_settled", calls=len(settled))
+        SWEPT.labels("abandoned_calls").inc(await self._calls.settle())
         with boundary(Boundary.BREAKER):
-            stranded = await breakers.fail_stranded(self._database, max_wait_seconds=self._max_wait)
+            stranded, committed = await expire_stranded(self._queue, max_wait_seconds=self._max_wait)
         SWEPT.labels("stranded_by_breaker").inc(len(stranded))
         if stranded:
             log.error("jobs_stranded_by_breaker", jobs=len(stranded))
-            self._notifier.changed(stranded)
+            self._publisher.publish(committed)
         await breaker.look(self._database)
         if self._removing is None or self._removing.done():
             self._removing = detached(self._remove_leftovers())
@@ -191,19 +165,19 @@ class Sweeper:
 
 def _note(found: SweepResult) -> None:
     SWEPT.labels("dead_workers").inc(len(found.dead_workers))
-    SWEPT.labels("taken_back").inc(len(found.taken_back))
-    SWEPT.labels("crashed_out").inc(len(found.crashed_out))
+    SWEPT.labels("rescued").inc(len(found.rescued))
+    SWEPT.labels("dead_lettered").inc(len(found.dead_lettered))
     SWEPT.labels("overdue").inc(len(found.overdue))
-    if found.dead_workers or found.taken_back or found.crashed_out:
+    if found.dead_workers or found.rescued or found.dead_lettered:
         log.warning(
-            "took_back_jobs",
+            "leases_expired",
             dead_workers=found.dead_workers,
-            taken_back=len(found.taken_back),
-            crashed_out=len(found.crashed_out),
+            rescued=len(found.rescued),
+            dead_lettered=len(found.dead_lettered),
         )
-    for job in found.taken_back:
-        log.warning("job_taken_back", **job.as_log())
-    for job in found.crashed_out:
-        log.error("job_crashed_out", **job.as_log())
+    for job in found.rescued:
+        log.warning("job_rescued", **job.as_log())
+    for job in found.dead_lettered:
+        log.error("job_dead_lettered", **job.as_log())
     for job in found.overdue:
         log.error("job_overdue", **job.as_log())

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 
 from app.errors import AppError, ErrorCode
-from app.services.spool import RESERVED
+from app.services.workspaces import RESERVED
 
 _RETRY_AFTER_SECONDS = 10.0
 

@@ -17,9 +17,9 @@ import structlog
 
 from app.config import Settings
 from app.db import assets, files, tasks
+from app.db.assets import UnknownUser
 from app.db.files import FileRow
 from app.db.pool import Database
-from app.db.requests import UnknownUser
 from app.domain.pictures import Picture
 from app.domain.sniff import GLB, HEAD_BYTES, IMAGE_TYPES, extension_of, sniff
 from app.domain.statuses import AssetStatus
@@ -29,9 +29,9 @@ from app.errors import AppError, ErrorCode
 from app.services.input_files import IMPORTABLE_BYTES, InputFiles
 from app.services.notifier import Notifier
 from app.services.outputs import content_link
-from app.services.spool import Spool
 from app.services.storage_refusals import lasting_refusal
 from app.services.upload_room import Holding, UploadRoom
+from app.services.workspaces import Workspaces
 from app.storage.base import ObjectStorage, StorageError, StorageUnavailable
 
 log = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class Uploads:
         database: Database,
         storage: ObjectStorage,
         inputs: InputFiles,
-        spool: Spool,
+        spool: Workspaces,
         notifier: Notifier,
         settings: Settings,
         *,

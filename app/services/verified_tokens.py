@@ -36,7 +36,7 @@ class VerifiedTokens:
     def __len__(self) -> int:
         return len(self._found)
 
-    def find(self, token: str, *, generation: int) -> VerifiedToken | None:
+    def find(self, token: bytes, *, generation: int) -> VerifiedToken | None:
         key = self._hash(token)
         found = self._found.pop(key, None)
         if found is None or found.generation != generation or found.ends <= self._now():
@@ -44,10 +44,10 @@ class VerifiedTokens:
         self._found[key] = found
         return found
 
-    def add(self, token: str, verified: VerifiedToken) -> None:
+    def add(self, token: bytes, verified: VerifiedToken) -> None:
         self._found[self._hash(token)] = verified
         while len(self._found) > self._most:
             del self._found[next(iter(self._found))]
 
-    def _hash(self, token: str) -> bytes:
-        return hashlib.blake2b(token.encode(), digest_size=32, key=self._secret).digest()
+    def _hash(self, token: bytes) -> bytes:
+        return hashlib.blake2b(token, digest_size=32, key=self._secret).digest()

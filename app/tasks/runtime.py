@@ -19,6 +19,7 @@ from app.config import Settings
 from app.container import WorkerContainer
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import Lane
+from app.registry import Registry
 from app.tasks.bells import CeleryBells
 from app.tasks.celery_app import create_celery
 
@@ -30,8 +31,9 @@ T = TypeVar("T")
 class Runtime:
     """Starts before the worker takes its first bell and ends after the last one."""
 
-    def __init__(self, settings: Settings, lanes: tuple[Lane, ...]) -> None:
+    def __init__(self, settings: Settings, lanes: tuple[Lane, ...], registry: Registry) -> None:
         self._settings = settings
+        self._registry = registry
         self._identity = WorkerIdentity(
             id=uuid4(),
             name=f"{lanes[-1]}@{socket.gethostname()}",
@@ -50,7 +52,9 @@ class Runtime:
         """Open everything; raises what opening raises, so that a worker that can not work does not start."""
         self._thread.start()
         bells = CeleryBells(self.celery)
-        self._container = self._call(WorkerContainer.open(self._settings, self._identity, bells))
+        self._container = self._call(
+            WorkerContainer.open(self._settings, self._identity, bells, registry=self._registry)
+        )
         engine = self._container.engine
 
         def wake(lane: Lane) -> None:

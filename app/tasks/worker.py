@@ -15,7 +15,9 @@ from prometheus_client import start_http_server
 
 from app import tracing
 from app.config import Settings
+from app.container import build_registry
 from app.domain.jobs import Lane
+from app.registry import Registry
 from app.tasks.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -27,10 +29,11 @@ _BELL_THREADS = 2
 _METRICS_PORTS = 16
 
 
-def run_worker(settings: Settings, lane: Lane) -> None:
-    """Work until a signal ends the process. TERM is a warm shutdown, QUIT a cold one."""
+def run_worker(settings: Settings, lane: Lane, *, registry: Registry | None = None) -> None:
+    """Work until a signal ends the process. TERM is a warm shutdown, QUIT a cold one. ``registry`` is what it can do;
+    normally all that the product has."""
     tracing.configure(settings, "makeit3d-worker")
-    runtime = Runtime(settings, LANES_OF[lane])
+    runtime = Runtime(settings, LANES_OF[lane], registry or build_registry())
 
     def leave() -> None:
         runtime.stop()

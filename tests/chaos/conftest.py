@@ -9,10 +9,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 import structlog
+from app.container import user_limits
 from app.db.pool import Database
 from app.services.notifier import Notifier
+from app.services.publisher import Publisher
 from app.services.retries import Retries
 
+from tests import kernel
 from tests.chaos.databases import socket_of
 from tests.chaos.proxy import Proxy
 from tests.chaos.stack import Stack
@@ -67,5 +70,7 @@ async def direct(database: str, tmp_path: Path) -> AsyncGenerator[Database]:
 async def retries(shop: Workshop) -> AsyncGenerator[Retries]:
     """An operator's retries, in the suite's own ``shop``."""
     notifier = Notifier(shop.db)
-    yield Retries(shop.db, RoomBells(shop.workers), notifier)
+    publisher = Publisher(shop.db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
+    yield Retries(kernel.queue_of(shop.db), publisher)
+    await publisher.aclose()
     await notifier.aclose()

@@ -8,12 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from app.ai_clients.base import DownloadedFile, ImageReceipt, ImageRequest, ModelSpec, PreparedCall
+from app.ai_clients.base import (
+    BeforeFirstByte,
+    DownloadedFile,
+    PreparedCall,
+    Reply,
+    Request,
+)
 from app.ai_clients.errors import OutcomeUnknown
-from app.ai_clients.fake import FakeImages, FakeModels
 from app.errors import ErrorCode
 from app.storage.base import StorageUnavailable
 from app.storage.memory import MemoryStorage
+
+from tests.fake_providers import FakeImages, FakeModels
 
 PATIENCE = 20.0
 
@@ -49,11 +56,11 @@ class GatedImages(FakeImages):
         super().__init__()
         self.post = Gate()
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
-        receipt = await super().generate(request, reply=reply.with_suffix(".part"))
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
+        receipt = await super().send(request, reply=reply.with_suffix(".part"), before_first_byte=before_first_byte)
         await self.post.passing()
         receipt.path.rename(reply)
-        return ImageReceipt(reply, receipt.provider_request_id)
+        return Reply(reply, receipt.provider_request_id)
 
 
 @dataclass(slots=True)
@@ -67,12 +74,12 @@ class GatedModels(FakeModels):
     loses_replies: bool = False
     corrupt: bool = False  # results are not what they should be
 
-    async def prepare(self, spec: ModelSpec) -> PreparedCall:
+    async def prepare(self, request: Request) -> PreparedCall:
         await self.preparing.passing()
-        return await FakeModels.prepare(self, spec)
+        return await FakeModels.prepare(self, request)
 
-    async def submit(self, call: PreparedCall) -> str:
-        task_id = await FakeModels.submit(self, call)
+    async def send(self, call: PreparedCall, *, before_first_byte: BeforeFirstByte) -> str:
+        task_id = await FakeModels.send(self, call, before_first_byte=before_first_byte)
         await self.post.passing()
         if self.loses_replies:
             raise OutcomeUnknown(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, "The connection broke.")

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID, uuid4
 
+from app.calls import journal, orphans
+from app.calls.journal import Call
 from app.config import Settings
-from app.db import assets, claims, files, orphaned_calls, provider_calls, requests, tasks, workers
+from app.db import assets, files, workers
 from app.db.pool import Database
-from app.db.provider_calls import Call
-from app.db.requests import DuplicateRequest, RequestPlan, TaskOwnedByAnother
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import (
     AssetSlot,
@@ -24,7 +23,6 @@ from app.domain.jobs import (
     Deferred,
     Failed,
     HandedBack,
-    JobType,
     Outcome,
     Retry,
     Settlement,
@@ -33,8 +31,11 @@ from app.domain.jobs import (
 from app.domain.statuses import CallState
 from app.domain.storage_keys import output_key
 from app.errors import ErrorCode
+from app.queue.plans import RequestPlan
+from app.queue.transitions import DuplicateRequest, TaskOwnedByAnother
 from app.services.audit import audit_rows
 
+from tests import kernel
 from tests.integration.factories import call_intent, image_plan, make_user, model_plan, sketch_plan
 
 T = TypeVar("T")
@@ -45,19 +46,19 @@ _PLANS = {"image": image_plan, "model": model_plan, "sketch": sketch_plan}
 
 _PASS = """
 with w as (
-  update workers set seen_at = seen_at - make_interval(secs => $1)
+  update makeit3d.workers set seen_at = seen_at - make_interval(secs => $1)
 ), c as (
-  update provider_calls set created_at = created_at - make_interval(secs => $1),
+  update makeit3d.provider_calls set created_at = created_at - make_interval(secs => $1),
     deadline = deadline - make_interval(secs => $1)
 )
-update jobs set created_at = created_at - make_interval(secs => $1),
+update makeit3d.jobs set created_at = created_at - make_interval(secs => $1),
   started_at = started_at - make_interval(secs => $1), run_after = run_after - make_interval(secs => $1),
   deadline = deadline - make_interval(secs => $1), finished_at = finished_at - make_interval(secs => $1)
 """
 
 _FINAL = """
-select 'job' as what, id, status from jobs where status in ('completed', 'failed', 'canceled')
-union all select 'call', id, state from provider_calls where state in ('refused', 'settled')
+select 'job' as what, id, status from makeit3d.jobs where status in ('completed', 'failed', 'canceled')
+union all select 'call', id, state from makeit3d.provider_calls where state in ('refused', 'settled')
 union all select 'asset', id, status from concept_images where status in ('complete', 'failed', 'canceled')
 union all select 'asset', id, status from models where status in ('complete', 'failed', 'canceled')
 """
@@ -91,19 +92,19 @@ class World:
     async def accept(self, kind: str, user: int, task: int) -> None:
         plan = _PLANS[kind](self.users[user], f"task-machine-{task}", key=f"key:{uuid4()}")
         with suppress(TaskOwnedByAnother):
-            await requests.accept(self.db, plan)
+            await kernel.accept(self.db, plan)
             self.plans.append(plan)
 
     async def accept_again(self, plan: RequestPlan) -> None:
         again = _PLANS["image"](plan.user_id, plan.task_id, key=plan.idempotency_key)
         try:
-            await requests.accept(self.db, again)
+            await kernel.accept(self.db, again)
         except DuplicateRequest:
             return
         raise AssertionError("a repeat was accepted as a second request")
 
     async def cancel(self, plan: RequestPlan) -> None:
-        await tasks.cancel(self.db, plan.task_id, plan.user_id)
+        await kernel.cancel(self.db, plan.task_id, plan.user_id)
 
     # --- workers --------------------------------------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class World:
         self.alive.append(worker)
 
     async def claim(self, worker: WorkerIdentity, limit: int) -> None:
-        result = await claims.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=limit)
+        result = await kernel.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=limit)
         slots = await assets.slots_of(self.db, [job.claim.job_id for job in result.jobs])
         self.held += [Held(job, slots[job.claim.job_id]) for job in result.jobs]
 
@@ -122,7 +123,7 @@ class World:
         self.held.remove(held)
         claim = held.job.claim
         if any(worker.id == claim.worker_id for worker in self.alive):
-            await workers.release(self.db, claim.worker_id, [(claim.job_id, claim.attempt)])
+            await kernel.requeue(self.db, claim.worker_id, [(claim.job_id, claim.attempt)])
 
     async def in_turn(self, held: Held, step: Awaitable[None]) -> None:
         async with held.turn:
@@ -135,7 +136,7 @@ class World:
             job = held.job
             intent = call_intent(job.provider or "", job.pool, _kind(job))
             stale = await self._is_stale(held)
-            if await provider_calls.intend(self.db, job.claim, intent):
+            if await journal.intend(self.db, job.claim, intent):
                 assert not stale, "a stale claim began a paid call"
                 self.sent.append(intent.id)
 
@@ -152,7 +153,7 @@ class World:
         ends = await self._outcome(held, outcome)
         if ends is not None:
             stale = await self._is_stale(held)
-            settled = await settle(self.db, [Settlement(held.job, ends)])
+            settled = await kernel.finish(self.db, [Settlement(held.job, ends)])
             assert not (stale and settled.jobs), "a stale claim settled a job"
             if held in self.held:
                 self.held.remove(held)
@@ -177,7 +178,7 @@ class World:
     async def _stored(self, held: Held) -> tuple[StoredFile, ...] | None:
         stored: list[StoredFile] = []
         for slot in held.slots:
-            is_image = held.job.type is JobType.GENERATE_IMAGES
+            is_image = held.job.type == "generate_images"
             content_type, extension = ("image/png", "png") if is_image else ("model/gltf-binary", "glb")
             key = output_key(slot.kind, held.job.task_id, slot.number, extension)
             announced = await files.announce(
@@ -199,11 +200,11 @@ class World:
     async def _is_stale(self, held: Held) -> bool:
         """Whether the claim is lost for good: attempts only grow, and what ended stays so."""
         claim = held.job.claim
-        row = await self.db.fetchrow("select attempt, status from jobs where id = $1", claim.job_id)
+        row = await self.db.fetchrow("select attempt, status from makeit3d.jobs where id = $1", claim.job_id)
         return row is None or row["attempt"] != claim.attempt or row["status"] in ("completed", "failed", "canceled")
 
     async def _latest(self, held: Held) -> Call | None:
-        calls = await provider_calls.calls_of(self.db, held.job.claim.job_id)
+        calls = await journal.calls_of(self.db, held.job.claim.job_id)
         return calls[-1] if calls else None
 
     # --- answers of providers, early, late, or never ----------------------------------------------------------
@@ -211,18 +212,18 @@ class World:
     async def answer(self, call_id: UUID, word: str) -> None:
         match word:
             case "submitted":
-                await provider_calls.submitted(self.db, call_id, last=True, provider_task_id=str(call_id))
+                await journal.submitted(self.db, call_id, last=True, provider_task_id=str(call_id))
             case "refused":
                 code = ErrorCode.PROVIDER_BUSY.code
-                await provider_calls.refused(self.db, call_id, error_code=code, provider_code=None, http_status=429)
+                await journal.refused(self.db, call_id, error_code=code, provider_code=None, http_status=429)
             case "unknown":
                 code = ErrorCode.PROVIDER_OUTCOME_UNKNOWN.code
-                await provider_calls.unknown(self.db, call_id, error_code=code, http_status=None)
+                await journal.unknown(self.db, call_id, error_code=code, http_status=None)
             case "succeeded":
-                await provider_calls.settled(self.db, call_id, cost_micros=30_000, result={"files": []})
+                await journal.settled(self.db, call_id, cost_micros=30_000, result={"files": []})
             case _:
                 code = ErrorCode.PROVIDER_TASK_FAILED.code
-                await provider_calls.settled(self.db, call_id, cost_micros=0, error_code=code)
+                await journal.settled(self.db, call_id, cost_micros=0, error_code=code)
 
     # --- time and housekeeping --------------------------------------------------------------------------------
 
@@ -237,8 +238,8 @@ class World:
             await workers.renew(self.db, worker, stopping=False)
 
     async def sweep(self) -> None:
-        await workers.sweep(self.db, ttl_seconds=TTL_SECONDS, max_crashes=MAX_CRASHES)
-        await orphaned_calls.settle(self.db, looked_for=[])
+        await kernel.sweep(self.db, ttl_seconds=TTL_SECONDS, max_crashes=MAX_CRASHES)
+        await orphans.settle(self.db, looked_for=[])
         for row in await files.abandoned_uploads(self.db, ended_seconds=60.0, unowned_seconds=3600.0, limit=100):
             await files.mark_removed(self.db, row.id)
 
@@ -260,13 +261,15 @@ class World:
                 await self.finish(held, "completed")
                 if held in self.held:
                     self.held.remove(held)
-            if not await self.db.fetchval("select count(*) from jobs where status in ('queued', 'running')"):
+            if not await self.db.fetchval("select count(*) from makeit3d.jobs where status in ('queued', 'running')"):
                 break
         await self.wait(200)
         await self.sweep()
-        left = await self.db.fetch("select id, status, waiting_for, resume from jobs where finished_at is null")
+        left = await self.db.fetch(
+            "select id, status, waiting_for, resume from makeit3d.jobs where finished_at is null"
+        )
         assert not left, [dict(row) for row in left]
-        calls = await self.db.fetch("select state from provider_calls where settled_at is null")
+        calls = await self.db.fetch("select state from makeit3d.provider_calls where settled_at is null")
         assert not calls, [dict(row) for row in calls]
 
     # --- what is always true ----------------------------------------------------------------------------------
@@ -286,14 +289,16 @@ def _failed(call: Call) -> bool:
 
 
 def _kind(job: ClaimedJob) -> str:
-    return "generation" if job.type is JobType.GENERATE_IMAGES else "text-to-model"
+    return "text-to-image" if job.type == "generate_images" else "text-to-model"
 
 
 async def new_world(db: Database, settings: Settings) -> World:
     """An empty world in a database that may have seen others: two users, and one worker."""
-    await db.execute("truncate tasks, provider_calls, files, events, workers cascade")
+    await db.execute(
+        "truncate makeit3d.tasks, makeit3d.provider_calls, makeit3d.files, makeit3d.events, makeit3d.workers cascade"
+    )
     await db.execute("delete from auth.users")
-    await db.execute("update pools set slots = 2")
+    await db.execute("update makeit3d.pools set slots = 2")
     world = World(db, settings, [await make_user(db) for _ in range(2)])
     await world.start_worker()
     return world

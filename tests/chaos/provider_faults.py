@@ -12,33 +12,33 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-from app.ai_clients.registry import build_providers, pools
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.container import WorkerContainer, user_limits
 from app.db import pools as pool_rows
-from app.db import requests, tasks
+from app.db import tasks
 from app.db.pool import Database
 from app.db.tasks import StatusRows
 from app.db.workers import WorkerIdentity
-from app.domain.commands import GenerateCommand
-from app.domain.operations import ModelOptions, Operation
+from app.domain.operations import Operation
 from app.domain.params import ObjectRef
-from app.services.plans import Planner
 from app.storage.memory import MemoryStorage
+from app.task_types.planner import Planner
 
+from tests import kernel
 from tests.e2e.gateway import ADMIN
 from tests.integration.factories import make_user, planned, settings_for
 from tests.integration.workshop import BUCKET, INPUTS, RoomBells
 from tests.sandbox_process import SandboxProcess
 
-BARE = ModelOptions(texture=False, pbr=False, face_limit=500)
+BARE = {"texture": False, "pbr": False, "face_limit": 500}
 PATIENCE = 270.0  # seconds for a table of faults; a limit for a hung test, not a measure
 
 _UNFINISHED = """
 select j.status, j.waiting_for, j.run_after - now() as due, j.error_code, j.attempt, j.params ->> 'prompt' as prompt,
-  (select jsonb_agg(c.state) from provider_calls c where c.job_id = j.id) as calls,
-  (select v.state from providers v where v.name = j.provider) as breaker
-from jobs j where j.task_id = any($1) and j.status in ('queued', 'running')
+  (select jsonb_agg(c.state) from makeit3d.provider_calls c where c.job_id = j.id) as calls,
+  (select v.state from makeit3d.providers v where v.name = j.provider) as breaker
+from makeit3d.jobs j where j.task_id = any($1) and j.status in ('queued', 'running')
 """
 
 
@@ -90,11 +90,11 @@ class Bench:
     async def ask(self, operation: Operation, prompt: str, *, n: int = 1, picture: ObjectRef | None = None) -> str:
         """Accept what a client would ask for; the task id. Models are bare, which is the least work."""
         task_id = str(uuid4())
-        planner = Planner(build_providers(self.settings), self.settings)
-        fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else {"options": BARE}
-        command = GenerateCommand(operation, task_id, prompt=prompt, **fields)
-        request = planned(planner, command, () if picture is None else (picture,), self.user)
-        await requests.accept(self.db, request, user_limits(self.settings))
+        planner = Planner(build_registry().build(self.settings), self.settings, kernel.REGISTRY.job_types.permits)
+        fields: dict[str, Any] = {"n": n} if operation is Operation.TEXT_TO_IMAGE else BARE
+        pictures = () if picture is None else (picture,)
+        request = planned(planner, self.settings, operation, task_id, self.user, pictures, prompt=prompt, **fields)
+        await kernel.accept(self.db, request, user_limits(self.settings))
         for worker in self.workers:
             worker.engine.wake()
         return task_id
@@ -150,11 +150,9 @@ class Bench:
     async def settles(self) -> None:
         """Every call is closed, so that no slot is held; files and rows are the same."""
         async with asyncio.timeout(PATIENCE):
-            while await self.db.fetchval(
-                "select exists (select from provider_calls where state in ('intent', 'submitted', 'unknown'))"
-            ):
+            while await self.db.fetchval("select exists (select from makeit3d.provider_calls where is_open)"):
                 await asyncio.sleep(0.05)
-        stored = {row["key"] for row in await self.db.fetch("select key from files where state = 'stored'")}
+        stored = {row["key"] for row in await self.db.fetch("select key from makeit3d.files where state = 'stored'")}
         async with asyncio.timeout(PATIENCE):
             while {item.key async for item in self.storage.list(BUCKET, prefix="")} != stored:
                 await asyncio.sleep(0.05)
@@ -198,7 +196,9 @@ async def open_bench(
         "shutdown_grace_seconds": 20,
     }
     settings = settings_for(dsn, home, **(quick | changes))
-    await pool_rows.ensure(db, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+    await pool_rows.ensure(
+        db, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
+    )
     objects = home / "objects"
     objects.mkdir()
     storage = MemoryStorage(objects, {BUCKET: True, INPUTS: False})

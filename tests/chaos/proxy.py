@@ -35,6 +35,7 @@ class Proxy:
     _numbers: count[int] = field(default_factory=count)
     _to_lose: _LostReply | None = None
     _hides_ends: bool = False
+    _last_replies: bytes = b""
     lost_replies: int = 0
 
     @classmethod
@@ -68,6 +69,10 @@ class Proxy:
         """Once: the request that holds the last marker, on a connection on which the others came before it, is worked
         on, and instead of its reply the connection is reset."""
         self._do(self._arm(markers))
+
+    def has_passed(self, marker: bytes) -> bool:
+        """Whether it was among the last replies that passed towards a client."""
+        return marker in self._last_replies
 
     def hide_ends(self) -> None:
         """What the server closes stays open towards the client, as when the end is late."""
@@ -130,7 +135,7 @@ class Proxy:
                     link = next(self._numbers)
                     await _first_end(
                         _pump(client, to_server, self._requests, lambda block: self._saw_request(link, block)),
-                        _pump(server, to_client, self._replies, lambda _: self._saw_reply(link)),
+                        _pump(server, to_client, self._replies, lambda block: self._saw_reply(link, block)),
                     )
                     if self._hides_ends:
                         await asyncio.Event().wait()  # until the links are cut
@@ -144,7 +149,8 @@ class Proxy:
         if self._to_lose is not None:
             self._to_lose.saw_request(link, block)
 
-    def _saw_reply(self, link: int) -> None:
+    def _saw_reply(self, link: int, block: bytes) -> None:
+        self._last_replies = (self._last_replies + block)[-_BLOCK:]
         if self._to_lose is not None and self._to_lose.is_due(link):
             self._to_lose = None
             self.lost_replies += 1

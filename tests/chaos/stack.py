@@ -169,11 +169,15 @@ class Stack:
 
     def nothing_is_left_over(self) -> None:
         """Files and rows are the same, nobody crashed or failed, every call is closed and each was paid once."""
-        stored = {row["key"] for row in self.rows("select key from files where state = 'stored' and kind <> 'input'")}
+        stored = {
+            row["key"] for row in self.rows("select key from makeit3d.files where state = 'stored' and kind <> 'input'")
+        }
         assert self.objects() == stored
-        assert self.rows("select id, state from files where state = 'uploading' and job_id is not null") == []
-        assert self.rows("select id, status, failures, crashes from jobs where failures + crashes > 0") == []
-        closed = self.rows("select state, count(*) as calls from provider_calls where state <> 'refused' group by 1")
+        assert self.rows("select id, state from makeit3d.files where state = 'uploading' and job_id is not null") == []
+        assert self.rows("select id, status, failures, crashes from makeit3d.jobs where failures + crashes > 0") == []
+        closed = self.rows(
+            "select state, count(*) as calls from makeit3d.provider_calls where state <> 'refused' group by 1"
+        )
         assert [row["state"] for row in closed] == ["settled"]
         assert closed[0]["calls"] == self.paid()
 
@@ -255,7 +259,7 @@ def running_stack(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: A
 def _is_ready(stack: Stack) -> bool:
     assert all(child.exit_code() is None for child in stack.children.values())
     with contextlib.suppress(httpx.TransportError):
-        return stack.get("/health/ready").is_success and stack.value("select count(*) from workers") == 1
+        return stack.get("/health/ready").is_success and stack.value("select count(*) from makeit3d.workers") == 1
     return False
 
 

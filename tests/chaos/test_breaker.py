@@ -31,7 +31,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def gateway() -> Generator[Gateway]:
     with gateway_in_new_home(**SETTINGS) as running, running.more_workers(1):
-        wait_for(lambda: True if len(run_sql(running.dsn(), "select from workers")) >= 3 else None)
+        wait_for(lambda: True if len(run_sql(running.dsn(), "select from makeit3d.workers")) >= 3 else None)
         yield running
 
 
@@ -42,7 +42,7 @@ def refusals(gateway: Gateway, provider: str) -> int:
 
 
 def row(gateway: Gateway, provider: str) -> dict[str, Any]:
-    return dict(run_sql(gateway.dsn(), "select * from providers where name = $1", provider)[0])
+    return dict(run_sql(gateway.dsn(), "select * from makeit3d.providers where name = $1", provider)[0])
 
 
 def ready(gateway: Gateway) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_a_rejected_key_costs_one_call_per_probe_and_no_job(gateway: Gateway) ->
         assert user.finished(task_id)["error"]["code"] == "provider_content_refused"
     assert len(gateway.paid()) - before == len(orders)
     assert row(gateway, "tripo")["state"] == "closed"
-    assert run_sql(gateway.dsn(), "select from jobs where failures > 1 or crashes > 0") == []
+    assert run_sql(gateway.dsn(), "select from makeit3d.jobs where failures > 1 or crashes > 0") == []
 
 
 def one_refusal_per_opening(gateway: Gateway) -> bool | None:
@@ -116,7 +116,8 @@ def test_an_operator_closes_it_when_the_credits_are_there_again(gateway: Gateway
     wait_for(lambda: True if row(gateway, "openai")["state"] == "open" else None)
     # as after a long outage
     run_sql(
-        gateway.dsn(), "update providers set state = 'open', probe_at = now() + interval '1 hour' where name = 'openai'"
+        gateway.dsn(),
+        "update makeit3d.providers set state = 'open', probe_at = now() + interval '1 hour' where name = 'openai'",
     )
     wait_for(lambda: True if user.status(task_id)["waiting_for"] == "breaker" else None)
     gateway.clear_faults()

@@ -18,8 +18,9 @@ from app.domain.operations import Operation
 from app.errors import AppError, ErrorCode
 from app.services.cancellation import Cancellation
 from app.services.notifier import Notifier
-from app.services.vacancies import Vacancies
+from app.services.publisher import Publisher
 
+from tests import kernel
 from tests.chaos.gates import GatedImages, GatedModels, GatedStorage
 from tests.integration.workshop import PATIENCE, RoomBells, Workshop, open_workshop
 
@@ -49,8 +50,8 @@ class Stage:
     async def until_clean(self) -> None:
         """Every call has its final word, nothing runs, and no file is half there."""
         open_ = (
-            "select (select count(*) from provider_calls where state in ('intent', 'submitted', 'unknown'))"
-            " + (select count(*) from files where state = 'uploading')"
+            "select (select count(*) from makeit3d.provider_calls where is_open)"
+            " + (select count(*) from makeit3d.files where state = 'uploading')"
         )
         async with asyncio.timeout(PATIENCE):
             while await self.shop.db.fetchval(open_) or any(worker.engine.running for worker in self.shop.workers):
@@ -63,7 +64,7 @@ class Stage:
         assert {asset["status"] for asset in status.assets[-steps:]} == {"canceled"}
         assert {asset["asset_url"] for asset in status.assets[-steps:]} == {None}
         said = await self.shop.db.fetch(
-            "select type, count(*) from events where payload->>'status' = 'canceled' group by type"
+            "select type, count(*) from makeit3d.events where payload->>'status' = 'canceled' group by type"
         )
         assert {row["type"]: row["count"] for row in said} == {
             "task_update": 1,
@@ -73,7 +74,7 @@ class Stage:
 
     async def assert_nothing_left(self) -> None:
         assert await self.shop.keys() == []
-        states = await self.shop.db.fetch("select distinct state from files")
+        states = await self.shop.db.fetch("select distinct state from makeit3d.files")
         assert [row["state"] for row in states] in ([], ["removed"])
 
     async def assert_slots_are_free(self) -> None:
@@ -104,8 +105,9 @@ async def stage(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[S
         )
         notifier = Notifier(db)
         stack.push_async_callback(notifier.aclose)
-        vacancies = Vacancies(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
-        cancellation = Cancellation(db, vacancies, notifier)
+        publisher = Publisher(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
+        stack.push_async_callback(publisher.aclose)
+        cancellation = Cancellation(kernel.queue_of(db), publisher)
         yield Stage(shop, images, models, cast("GatedStorage", shop.storage), cancellation)
         for gate in (images.post, models.preparing, models.post, models.downloading):
             gate.release()
@@ -197,7 +199,7 @@ async def test_a_model_call_whose_reply_is_lost_is_found_and_followed(stage: Sta
     await stage.assert_canceled(task)
     stage.models.loses_replies = False
     assert await stage.shop.calls() == [("settled", None, MODEL)]
-    assert not await stage.shop.db.fetchval("select cost_is_estimate from provider_calls")
+    assert not await stage.shop.db.fetchval("select cost_is_estimate from makeit3d.provider_calls")
     await stage.assert_slots_are_free()
 
 
@@ -325,7 +327,7 @@ async def test_a_process_that_was_held_up_takes_back_what_it_stored_too_late(sta
     task = await stage.shop.ask(Operation.TEXT_TO_MODEL, "task-cancel-held-up")
     await stage.storage.before.until_reached()
     await stage.cancel(task)
-    await stage.shop.db.execute("update files set state = 'removed'")
+    await stage.shop.db.execute("update makeit3d.files set state = 'removed'")
     stage.storage.before.release()  # before the worker compares its claims
     async with asyncio.timeout(PATIENCE):
         while stage.shop.workers[0].engine.running:
@@ -370,7 +372,7 @@ async def test_only_what_is_unfinished_is_canceled(stage: Stage) -> None:
 async def test_canceling_races_with_everything_and_there_is_one_truth(stage: Stage) -> None:
     """Two workers, sixty tasks, each canceled at another moment of its life."""
     shop = stage.shop
-    await shop.db.execute("update pools set slots = 20")
+    await shop.db.execute("update makeit3d.pools set slots = 20")
     await shop.start()
     await shop.start()
     stage.models.polls = 3
@@ -394,7 +396,7 @@ async def test_canceling_races_with_everything_and_there_is_one_truth(stage: Sta
     lives = await asyncio.gather(*(live(number) for number in range(60)))
     await stage.until_clean()
     objects = set(await shop.keys())
-    stored = {row["key"] for row in await shop.db.fetch("select key from files where state = 'stored'")}
+    stored = {row["key"] for row in await shop.db.fetch("select key from makeit3d.files where state = 'stored'")}
     assert objects == stored
     for task, canceled in lives:
         status = await shop.status(task)
@@ -402,13 +404,13 @@ async def test_canceling_races_with_everything_and_there_is_one_truth(stage: Sta
         assert status.jobs[0]["status"] == word
         assert any(task in key for key in objects) is not canceled
         final = await shop.db.fetch(
-            "select type, payload->>'status' as word from events where task_id = $1"
+            "select type, payload->>'status' as word from makeit3d.events where task_id = $1"
             " and payload->>'status' in ('canceled', 'completed', 'complete', 'failed')",
             task,
         )
         assert sorted(row["type"] for row in final) == ["asset_update", "job_update", "task_update"], task
-        booked = await shop.db.fetchval("select sum(cost_micros) from provider_calls where task_id = $1", task)
+        booked = await shop.db.fetchval("select sum(cost_micros) from makeit3d.provider_calls where task_id = $1", task)
         assert status.jobs[0]["cost_micros"] == (booked or 0)
     paid = shop.images.ledger.paid_calls * IMAGE + shop.models.ledger.paid_calls * MODEL
-    assert await shop.db.fetchval("select sum(cost_micros) from provider_calls") == paid
+    assert await shop.db.fetchval("select sum(cost_micros) from makeit3d.provider_calls") == paid
     assert {True, False} == {canceled for _, canceled in lives}

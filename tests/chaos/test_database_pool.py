@@ -145,9 +145,9 @@ async def test_who_is_cancelled_after_the_server_left_is_cancelled(db: Database,
     holding = asyncio.create_task(hold())
     async with asyncio.timeout(HANG):
         connection = await held
-        await direct.execute("select pg_terminate_backend($1)", connection.get_server_pid())
+        await direct.execute("select pg_terminate_backend($1)", connection.driver.get_server_pid())
         with contextlib.suppress(asyncpg.InterfaceError):  # the pool has lost it
-            while not connection.is_closed():
+            while not connection.driver.is_closed():
                 await asyncio.sleep(0.01)
         holding.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -10,15 +10,17 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from app.db import claims, provider_calls, workers
+from app.calls import journal
+from app.calls.journal import CallIntent
+from app.container import build_registry
+from app.db import workers
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
-from app.db.settle import settle
 from app.db.tasks import StatusRows
-from app.domain.jobs import ClaimedJob, Deferred, HandedBack, JobType, Outcome, Retry, Settlement
+from app.domain.jobs import ClaimedJob, Deferred, HandedBack, Outcome, Retry, Settlement
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 
+from tests import kernel
 from tests.chaos.gates import GatedImages, GatedModels, GatedStorage
 from tests.integration.factories import accept, make_user, make_worker, model_plan, settings_for, sketch_plan
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.chaos
 
 IMAGE, MODEL = 40_000, 200_000  # what the fakes charge, USD micros
 SHORT = 1.0  # seconds that a job may take here
-LIMITS: dict[str, Any] = {"generate_images_seconds": SHORT, "generate_model_seconds": SHORT}
+LIMITS: dict[str, Any] = {"time_limits": {"generate_images": SHORT, "generate_model": SHORT}}
 
 Opening = Callable[..., AbstractAsyncContextManager[Workshop]]
 
@@ -71,7 +73,7 @@ async def until_calls(shop: Workshop, *calls: tuple[str, str | None, int | None]
 
 async def assert_the_slot_is_free(shop: Workshop, operation: Operation) -> None:
     """Another job gets it; that one has all the time it needs."""
-    shop.settings.generate_images_seconds = shop.settings.generate_model_seconds = 600
+    shop.settings.time_limits = {}
     await shop.workers.pop().aclose()
     await shop.start()
     status = await shop.finished(await shop.ask(operation, "task-after-it"))
@@ -100,7 +102,9 @@ async def test_a_provider_that_works_for_ever_gives_its_slot_back_in_the_end(ope
         await assert_the_slot_is_free(shop, Operation.TEXT_TO_MODEL)
         calls = await shop.calls()
         assert calls[0] == ("settled", "deadline_exceeded", MODEL)
-        assert await shop.db.fetchval("select cost_is_estimate from provider_calls order by created_at limit 1")
+        assert await shop.db.fetchval(
+            "select cost_is_estimate from makeit3d.provider_calls order by created_at limit 1"
+        )
         assert (await shop.status(task)).jobs[0]["cost_micros"] == MODEL
 
 
@@ -140,18 +144,20 @@ async def test_an_upload_that_hangs(opening: Opening) -> None:
         task = await shop.ask(Operation.TEXT_TO_MODEL, "task-late-upload")
         assert failed_late(await shop.finished(task))
         async with asyncio.timeout(PATIENCE):
-            while await shop.keys() or await shop.db.fetchval("select count(*) from files where state <> 'removed'"):
+            while await shop.keys() or await shop.db.fetchval(
+                "select count(*) from makeit3d.files where state <> 'removed'"
+            ):
                 await asyncio.sleep(0.02)
 
 
 async def test_attempts_that_go_on_with_paid_work_share_one_time(opening: Opening) -> None:
     """Storage is away: the paid result is tried again and again, but not for ever."""
-    async with opening(max_attempts=10**6, generate_model_seconds=3) as shop:
+    async with opening(max_attempts=10**6, time_limits={"generate_model": 3}) as shop:
         storage = gated(shop)[2]
         storage.refuses = True
         task = await shop.ask(Operation.TEXT_TO_MODEL, "task-late-retries")
         assert failed_late(await shop.finished(task))
-        assert await shop.db.fetchval("select attempt from jobs") > 1
+        assert await shop.db.fetchval("select attempt from makeit3d.jobs") > 1
         assert shop.models.ledger.paid_calls == 1
 
 
@@ -172,36 +178,36 @@ async def test_the_steps_that_wait_for_a_late_one_fail_with_it(opening: Opening)
 
 async def claim_one(db: Database, limit: float) -> ClaimedJob:
     worker = await make_worker(db)
-    limits = {JobType.GENERATE_MODEL.value: limit, JobType.GENERATE_IMAGES.value: limit}
-    (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, time_limits=limits)).jobs
+    limits = {"generate_model": limit, "generate_images": limit}
+    (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5, time_limits=limits)).jobs
     return job
 
 
 async def pay(db: Database, job: ClaimedJob) -> None:
     intent = CallIntent(uuid4(), "tripo", "tripo_h", "image-to-model", "hash", {}, 300_000, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, intent)
-    assert await provider_calls.submitted(db, intent.id, last=True, provider_task_id="task-1")
+    assert await journal.intend(db, job.claim, intent)
+    assert await journal.submitted(db, intent.id, last=True, provider_task_id="task-1")
 
 
 async def test_a_job_of_a_process_that_is_stuck_is_ended_by_the_sweep(db: Database) -> None:
     user = await make_user(db)
     await accept(db, sketch_plan(user, "task-late-sweep"))
     job = await claim_one(db, 0.0)
-    result = await workers.sweep(db, ttl_seconds=60, max_crashes=3)
+    result = await kernel.sweep(db, ttl_seconds=60, max_crashes=3)
     assert result is not None
     assert result.overdue == ()  # its own process has the first word
-    await db.execute("update jobs set deadline = deadline - interval '61 seconds'")
-    result = await workers.sweep(db, ttl_seconds=60, max_crashes=3)
+    await db.execute("update makeit3d.jobs set deadline = deadline - interval '61 seconds'")
+    result = await kernel.sweep(db, ttl_seconds=60, max_crashes=3)
     assert result is not None
-    assert (len(result.overdue), len(result.taken_back)) == (1, 0)
-    assert result.tasks == {("task-late-sweep", user)}
-    rows = await db.fetch("select status, error_code from jobs")
+    assert (len(result.overdue), len(result.rescued)) == (1, 0)
+    assert result.committed.tasks == {("task-late-sweep", user)}
+    rows = await db.fetch("select status, error_code from makeit3d.jobs")
     assert {tuple(row) for row in rows} == {("failed", "deadline_exceeded")}
     assert len(rows) == 2
     for table in ("concept_images", "models"):
         assert await db.fetchval(f"select status from {table}") == "failed"  # noqa: S608
-    assert await db.fetchval("select status from tasks") == "failed"
-    stale = await settle(db, [Settlement(job, HandedBack())])
+    assert await db.fetchval("select status from makeit3d.tasks") == "failed"
+    stale = await kernel.finish(db, [Settlement(job, HandedBack())])
     assert stale.jobs == frozenset()
 
 
@@ -217,9 +223,9 @@ async def test_paid_work_goes_on_with_what_is_left_and_the_queue_does_not_count(
     await accept(db, model_plan(await make_user(db), "task-late-rest"))
     job = await claim_one(db, 100.0)
     await pay(db, job)
-    await db.execute("update jobs set deadline = deadline - interval '60 seconds'")  # a minute of work
-    await settle(db, [Settlement(job, outcome)])
-    await db.execute("update jobs set created_at = created_at - interval '1 hour'")  # an hour in the queue
+    await db.execute("update makeit3d.jobs set deadline = deadline - interval '60 seconds'")  # a minute of work
+    await kernel.finish(db, [Settlement(job, outcome)])
+    await db.execute("update makeit3d.jobs set created_at = created_at - interval '1 hour'")  # an hour in the queue
     again = await claim_one(db, 100.0)
     assert again.time_left_seconds == pytest.approx(40.0, abs=5.0)
 
@@ -227,8 +233,8 @@ async def test_paid_work_goes_on_with_what_is_left_and_the_queue_does_not_count(
 async def test_an_attempt_that_paid_nothing_has_all_the_time(db: Database) -> None:
     await accept(db, model_plan(await make_user(db), "task-late-free"))
     job = await claim_one(db, 100.0)
-    await db.execute("update jobs set deadline = deadline - interval '60 seconds'")
-    await settle(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 0.0))])
+    await db.execute("update makeit3d.jobs set deadline = deadline - interval '60 seconds'")
+    await kernel.finish(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 0.0))])
     assert (await claim_one(db, 100.0)).time_left_seconds == pytest.approx(100.0, abs=5.0)
 
 
@@ -237,17 +243,21 @@ async def test_a_crash_takes_no_time_from_the_job(db: Database) -> None:
     await accept(db, model_plan(await make_user(db), "task-late-crash"))
     job = await claim_one(db, 100.0)
     await pay(db, job)
-    await db.execute("update jobs set started_at = now() - interval '1 hour', deadline = now() - interval '50 minutes'")
+    await db.execute(
+        "update makeit3d.jobs set started_at = now() - interval '1 hour', deadline = now() - interval '50 minutes'"
+    )
     await workers.remove(db, job.claim.worker_id)
-    result = await workers.sweep(db, ttl_seconds=10, max_crashes=3)
+    result = await kernel.sweep(db, ttl_seconds=10, max_crashes=3)
     assert result is not None
-    assert (len(result.taken_back), len(result.overdue)) == (1, 0)
+    assert (len(result.rescued), len(result.overdue)) == (1, 0)
     assert (await claim_one(db, 100.0)).time_left_seconds == pytest.approx(100.0, abs=5.0)
 
 
 def test_every_job_type_has_a_limit_above_what_its_provider_may_take(tmp_path: Path) -> None:
     settings = settings_for("postgresql://x", tmp_path)
-    assert set(settings.time_limits) == set(JobType)
-    slowest = max(settings.openai_timeout_seconds, settings.tripo_timeout_seconds, settings.reconcile_window_seconds)
-    assert min(settings.time_limits.values()) > slowest
-    assert settings.call_give_up_seconds > max(settings.time_limits.values())
+    registry = build_registry()
+    limits = registry.job_types.time_limits(settings)
+    timeouts = [spec.settings.of(settings).timeout_seconds for spec in registry.providers.specs]
+    slowest = max(*timeouts, settings.reconcile_window_seconds)
+    assert min(limits.values()) > slowest
+    assert settings.call_give_up_seconds > max(limits.values())

@@ -9,13 +9,16 @@ from typing import Any
 
 import asyncpg
 import pytest
+from app.calls import journal, orphans
 from app.config import Settings
-from app.db import claims, events, orphaned_calls, provider_calls, requests, tasks, workers
+from app.db import events
 from app.db.pool import Database
 from app.domain.cursors import Cursor
 from app.domain.jobs import Claim
+from app.queue.transitions import DuplicateRequest
 from app.services.audit import audit_rows
 
+from tests import kernel
 from tests.integration.factories import accept, call_intent, image_plan, make_user, make_worker, model_plan
 
 pytestmark = pytest.mark.chaos
@@ -44,9 +47,9 @@ async def until_waiting(db: Database, sessions: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def claimed(db: Database, **limits: int) -> list[Claim]:
+async def claimed(db: Database) -> list[Claim]:
     worker = await make_worker(db)
-    result = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=limits.get("limit", 50))
+    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=50)
     return [job.claim for job in result.jobs]
 
 
@@ -61,14 +64,14 @@ async def test_a_cost_booked_while_its_job_is_canceled_is_not_lost(
     plan = await accept(db, image_plan(user, "task-cross-1"))
     (claim,) = await claimed(db)
     intent = call_intent()
-    assert await provider_calls.intend(db, claim, intent)
-    async with holding(database, "select from jobs where id = $1 for update", claim.job_id):
-        booked = asyncio.create_task(provider_calls.settled(db, intent.id, cost_micros=40_000))
+    assert await journal.intend(db, claim, intent)
+    async with holding(database, "select from makeit3d.jobs where id = $1 for update", claim.job_id):
+        booked = asyncio.create_task(journal.settled(db, intent.id, cost_micros=40_000))
         await until_waiting(db, 1)
-        canceled = asyncio.create_task(tasks.cancel(db, plan.task_id, user))
+        canceled = asyncio.create_task(kernel.cancel(db, plan.task_id, user))
         await until_waiting(db, 2)
     await asyncio.gather(booked, canceled)
-    assert await db.fetchval("select cost_micros from jobs where id = $1", claim.job_id) == 40_000
+    assert await db.fetchval("select cost_micros from makeit3d.jobs where id = $1", claim.job_id) == 40_000
     await clean(db, settings)
 
 
@@ -76,10 +79,10 @@ async def test_a_call_settled_as_abandoned_costs_its_job_the_estimate(db: Databa
     user = await make_user(db)
     await accept(db, image_plan(user, "task-cross-2"))
     (claim,) = await claimed(db)
-    assert await provider_calls.intend(db, claim, call_intent())
-    await tasks.cancel(db, "task-cross-2", user)
-    await db.execute("update provider_calls set deadline = now() - interval '1 hour'")
-    assert await orphaned_calls.settle(db, looked_for=[]) == [("openai", 40_000)]
+    assert await journal.intend(db, claim, call_intent())
+    await kernel.cancel(db, "task-cross-2", user)
+    await db.execute("update makeit3d.provider_calls set deadline = now() - interval '1 hour'")
+    assert await orphans.settle(db, looked_for=[]) == [("openai", 40_000)]
     await clean(db, settings)
 
 
@@ -89,15 +92,21 @@ async def test_a_claim_that_waited_is_read_after_what_it_claimed(
     user = await make_user(db)
     await accept(db, image_plan(user, "task-cross-3"))
     await accept(db, model_plan(user, "task-cross-4"))
+    worker = await make_worker(db)
     # the claim has locked the first pool, and with it has its transaction's number, when the request is accepted
-    async with holding(database, "select from pools where name = 'tripo_h' for update"):
-        claim = asyncio.create_task(claimed(db))
+    async with holding(database, "select from makeit3d.pools where name = 'tripo_h' for update"):
+        claim = asyncio.create_task(kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=3))
         await until_waiting(db, 1)
         await accept(db, image_plan(user, "task-cross-5"))
-    assert len(await claim) == 3
-    read = await events.after(db, user, Cursor(0, 0), task_id="task-cross-5")
-    assert [event.payload["status"] for event in read if event.type == "job_update"] == ["queued", "running"]
-    assert [event.payload["status"] for event in read if event.type == "task_update"] == ["queued", "running"]
+    first = await claim
+    # it has room for the new one, and leaves it to the next claim
+    assert {job.task_id for job in first.jobs} == {"task-cross-3", "task-cross-4"}
+    assert (first.more, first.full) == (True, False)
+    assert len(await claimed(db)) == 1
+    for task in ("task-cross-3", "task-cross-4", "task-cross-5"):
+        read = await events.after(db, user, Cursor(0, 0), task_id=task)
+        assert [event.payload["status"] for event in read if event.type == "job_update"] == ["queued", "running"]
+        assert [event.payload["status"] for event in read if event.type == "task_update"] == ["queued", "running"]
     await clean(db, settings)
 
 
@@ -105,8 +114,8 @@ async def test_a_claim_given_back_is_told(db: Database, settings: Settings) -> N
     user = await make_user(db)
     await accept(db, image_plan(user, "task-cross-6"))
     (claim,) = await claimed(db)
-    assert await workers.release(db, claim.worker_id, [(claim.job_id, claim.attempt)]) == 1
-    assert await db.fetchval("select status from tasks") == "queued"
+    await kernel.requeue(db, claim.worker_id, [(claim.job_id, claim.attempt)])
+    assert await db.fetchval("select status from makeit3d.tasks") == "queued"
     await clean(db, settings)
     (again,) = await claimed(db)
     assert again.attempt == claim.attempt + 1
@@ -116,7 +125,7 @@ async def test_a_claim_given_back_is_told(db: Database, settings: Settings) -> N
 async def test_two_repeats_at_once_are_one_request(db: Database, settings: Settings) -> None:
     user = await make_user(db)
     plans = [image_plan(user, "task-cross-7", key="key:the-same") for _ in range(8)]
-    answers = await asyncio.gather(*(requests.accept(db, plan) for plan in plans), return_exceptions=True)
-    assert sum(isinstance(answer, requests.DuplicateRequest) for answer in answers) == 7
-    assert await db.fetchval("select count(*) from jobs") == 1
+    answers = await asyncio.gather(*(kernel.accept(db, plan) for plan in plans), return_exceptions=True)
+    assert sum(isinstance(answer, DuplicateRequest) for answer in answers) == 7
+    assert await db.fetchval("select count(*) from makeit3d.jobs") == 1
     await clean(db, settings)

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from app.ai_clients.fake import FakeImages, FakeModels
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.storage.base import StorageUnavailable
@@ -17,6 +17,7 @@ from app.storage.memory import MemoryStorage
 from tests.chaos.databases import tcp_dsn
 from tests.chaos.gates import GatedStorage
 from tests.chaos.proxy import Proxy
+from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.factories import make_user, settings_for
 from tests.integration.workshop import BUCKET, PATIENCE, Workshop, open_workshop
 
@@ -79,7 +80,7 @@ async def test_pictures_stay_with_the_only_process_that_has_them(shop: Workshop,
     status = await shop.finished(task)
     assert [job["status"] for job in status.jobs] == ["completed"], status.jobs
     assert shop.images.ledger.posts == 1
-    row = await shop.db.fetchrow("select attempt, deferrals, failures from jobs")
+    row = await shop.db.fetchrow("select attempt, deferrals, failures from makeit3d.jobs")
     assert row is not None
     assert tuple(row) == (1, 0, 0)
 
@@ -118,7 +119,9 @@ async def test_a_stop_ends_also_without_a_database(shop: Workshop, database_prox
 
 
 async def test_a_second_paid_call_stores_under_fresh_keys(db: Database, database: str, tmp_path: Path) -> None:
-    async with open_workshop(db, database, tmp_path, storage=GatedStorage, openai_paid_retry=True) as shop:
+    # its first run does not learn meanwhile that it lost its lease, and uploads on
+    changes: dict[str, Any] = {"openai_paid_retry": True, "worker_ttl_seconds": 600.0}
+    async with open_workshop(db, database, tmp_path, storage=GatedStorage, **changes) as shop:
         storage = shop.storage
         assert isinstance(storage, GatedStorage)
         storage.only = "/0.png"
@@ -128,16 +131,17 @@ async def test_a_second_paid_call_stores_under_fresh_keys(db: Database, database
         # its process seems dead, and the next one has no reply: another machine
         for reply in shop.settings.spool_directory.glob("*.reply"):
             reply.unlink()
-        await db.execute("update provider_calls set deadline = now() - interval '1 minute'")
-        await db.execute("update jobs set status = 'queued', worker_id = null, resume = true")
+        await db.execute("update makeit3d.provider_calls set deadline = now() - interval '1 minute'")
+        await db.execute("update makeit3d.jobs set status = 'queued', worker_id = null, resume = true")
         shop.workers[0].engine.wake()
         status = await shop.finished(task)
         assert [job["status"] for job in status.jobs] == ["completed"]
         assert [asset["number"] for asset in status.assets] == [1]
         assert shop.images.ledger.posts == 2
+        storage.after.hold()  # the run would remove it at once
         storage.before.release()  # the first one's upload arrives
-        async with asyncio.timeout(PATIENCE):
-            while f"concepts/{task}/0.png" not in await shop.keys():
-                await asyncio.sleep(0.02)
-        stored = await db.fetch("select key from files where state = 'stored'")
+        await storage.after.until_reached()
+        assert f"concepts/{task}/0.png" in await shop.keys()
+        stored = await db.fetch("select key from makeit3d.files where state = 'stored'")
         assert [row["key"] for row in stored] == [f"concepts/{task}/1.png"]
+        storage.after.release()

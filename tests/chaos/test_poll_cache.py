@@ -1,8 +1,9 @@
 """Two API processes, each with its own cache of polls, while tasks are accepted, claimed, finished and canceled
 elsewhere and the listening connections die. Every answer is held against the order of commits.
 
-A poll that begins after a POST was answered shows that request or a newer one, if what it shows has ended. What it
-shows as unfinished had not ended for more than the longest life of an entry, and nobody reads what is another's.
+A poll that begins after a POST was answered shows that request or a newer one, if what it shows has ended, or if the
+same process answered the POST. What it shows as unfinished had not ended for more than the longest life of an entry,
+what a change overtook is never kept, and nobody reads what is another's.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,30 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from app.config import Settings, child_environment
-from app.db import claims
+from app.ai_clients.registry import build_registry
+from app.config import child_environment
+from app.db import events
+from app.db import pools as pool_rows
 from app.db.pool import Database
-from app.db.settle import settle
 from app.domain.jobs import Settlement
 from app.embedded.process import Child
 from app.services.notifier import Notifier
 from app.services.poll_cache import LONGEST_SECONDS
 from pydantic import SecretStr
 
+from tests import kernel
 from tests.chaos.databases import socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
-from tests.e2e.gateway import REPOSITORY
-from tests.integration.factories import make_worker, settings_for
+from tests.e2e.gateway import REPOSITORY, wait_for
+from tests.integration.factories import make_user, make_worker, settings_for
 from tests.integration.test_http_tasks import complete
-from tests.servers import free_port
+from tests.loopback import loopback
+from tests.servers import PostgresServer, free_port
 
 pytestmark = pytest.mark.chaos
 
 ENDED = ("complete", "failed", "canceled")
-STEPS = 120
+STEPS = 80
 POLLERS = 4
 TASKS = 3
 PATIENCE = 60.0
@@ -47,10 +51,18 @@ PATIENCE = 60.0
 
 @dataclass
 class Api:
-    """A process, and the proxy before its listening connection alone."""
+    """A client of a process."""
 
     http: httpx.AsyncClient
-    listener: Proxy
+    process: Process
+
+    @property
+    def listener(self) -> Proxy:
+        return self.process.listener
+
+    @property
+    def database(self) -> Proxy:
+        return self.process.database
 
     async def metric(self, name: str) -> float:
         lines = (await self.http.get("/metrics")).text.splitlines()
@@ -62,6 +74,7 @@ class Told:
     """What an answer to a POST promised about a task: requests by their number, in the order of their commits."""
 
     accepted: list[str] = field(default_factory=list[str])
+    by_process: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     jobs: list[str] = field(default_factory=list[str])
 
 
@@ -85,10 +98,12 @@ class World:
 
     async def accept(self, task: str) -> None:
         body = {"task_id": task, "prompt": f"a fox, {uuid4()}"}
-        api = self.random.choice(self.apis)
-        answer = await api.http.post("/generate/text-to-image", json=body, headers=self.headers(self.owner[task]))
+        process = self.random.randrange(len(self.apis))
+        http = self.apis[process].http
+        answer = await http.post("/generate/text-to-image", json=body, headers=self.headers(self.owner[task]))
         assert answer.status_code == 202, answer.text
         self.told[task].accepted.append(answer.json()["request_id"])
+        self.told[task].by_process.setdefault(process, []).append(answer.json()["request_id"])
         self.told[task].jobs.append(answer.json()["job_id"])
 
     async def cancel(self, task: str) -> None:
@@ -96,29 +111,31 @@ class World:
         answer = await api.http.post(f"/tasks/{task}/cancel", headers=self.headers(self.owner[task]))
         assert answer.status_code in (200, 409), answer.text
 
-    async def work(self, *, hint: bool) -> None:
-        """As a worker in another process; without a hint it died before it sent one."""
+    async def work(self, *, hint: bool) -> int:
+        """As a worker in another process; without a hint it died before it sent one. How many jobs it ended."""
         worker = await make_worker(self.db)
-        claimed = await claims.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=2)
+        claimed = await kernel.claim(self.db, worker_id=worker.id, lanes=worker.lanes, limit=2)
         if hint:
             self.notifier.changed((job.task_id, job.user_id) for job in claimed.jobs)
         for job in claimed.jobs:
-            done = await settle(self.db, [Settlement(job, await complete(job, self.db))])
+            done = await kernel.finish(self.db, [Settlement(job, await complete(job, self.db))])
             if hint:
-                self.notifier.changed(done.tasks)
+                self.notifier.changed(done.committed.tasks)
+        return len(claimed.jobs)
 
     # --- readers --------------------------------------------------------------------------------------------
 
     async def poll(self) -> None:
         task = self.random.choice(list(self.told))
-        promised = len(self.told[task].accepted)
+        promised = list(self.told[task].accepted)
         if not promised:
             return
         name = self.random.choice([task, task, task, self.random.choice(self.told[task].jobs)])
         user = self.random.choice(self.users)
-        api = self.random.choice(self.apis)
+        process = self.random.randrange(len(self.apis))
+        promised_here = list(self.told[task].by_process.get(process, ()))
         began = await self.db.fetchval("select clock_timestamp()")
-        answer = await api.http.get(f"/tasks/{name}/status", headers=self.headers(user))
+        answer = await self.apis[process].http.get(f"/tasks/{name}/status", headers=self.headers(user))
         if user != self.owner[task]:
             assert answer.status_code == 404, (task, user, answer.text)
             return
@@ -130,24 +147,34 @@ class World:
             assert document["job_id"] == name
         if document["status"] in ENDED:
             self.finals += 1
-            await self._is_of_newest(task, name, promised, document)
+            await self._is_true(document)
         else:
+            promised = promised_here
             await self._had_not_long_ended(document, began)
+        if name == task:
+            await self._is_not_older(document, promised)
 
-    async def _is_of_newest(self, task: str, name: str, promised: int, document: dict[str, Any]) -> None:
-        number = await self.db.fetchval("select number from requests where id = $1", UUID(document["request_id"]))
-        newest_promised = await self.db.fetchval(
-            "select max(number) from requests where id = any($1)",
-            [UUID(found) for found in self.told[task].accepted[:promised]],
+    async def _is_true(self, document: dict[str, Any]) -> None:
+        status = await self.db.fetchval(
+            "select status from makeit3d.requests where id = $1", UUID(document["request_id"])
         )
-        assert name != task or number >= newest_promised, f"{task}: an old final status after a 202"
-        row = await self.db.fetchrow("select status from requests where id = $1", UUID(document["request_id"]))
-        assert row is not None
-        assert {"completed": "complete"}.get(row["status"], row["status"]) == document["status"]
+        assert {"completed": "complete"}.get(status, status) == document["status"]
+
+    async def _is_not_older(self, document: dict[str, Any], promised: list[str]) -> None:
+        """It shows the newest request that had been promised, or one that was accepted after it."""
+        is_older = await self.db.fetchval(
+            "select shown.number < (select max(number) from makeit3d.requests where id = any($2))"
+            " from makeit3d.requests shown where shown.id = $1",
+            UUID(document["request_id"]),
+            [UUID(found) for found in promised],
+        )
+        assert not is_older, f"an old {document['status']} status after a 202"
 
     async def _had_not_long_ended(self, document: dict[str, Any], began: Any) -> None:  # noqa: ANN401
         """By the server's own clock, on both sides: how slow anybody is does not matter."""
-        ended = await self.db.fetchval("select finished_at from requests where id = $1", UUID(document["request_id"]))
+        ended = await self.db.fetchval(
+            "select finished_at from makeit3d.requests where id = $1", UUID(document["request_id"])
+        )
         age = 0.0 if ended is None else (began - ended).total_seconds()
         assert age < LONGEST_SECONDS, f"unfinished {age:.1f} s after its end"
 
@@ -176,87 +203,122 @@ class World:
         assert self.polls > self.finals
 
 
-@asynccontextmanager
-async def api(settings: Settings, listener: Proxy, home: Path, name: str) -> AsyncGenerator[Api]:
-    child = Child(
-        name=name,
-        command=[sys.executable, "-m", "app.cli", "api"],
-        log=home / f"{name}.log",
-        environment=child_environment(settings),
-        cwd=str(REPOSITORY),
-    )
-    child.launch()
-    try:
-        async with httpx.AsyncClient(base_url=settings.public_base_url, timeout=30, trust_env=False) as http:
-            async with asyncio.timeout(PATIENCE):
-                while not await _is_alive(http):
-                    assert child.exit_code() is None, (home / f"{name}.log").read_text()[-3000:]
-                    await asyncio.sleep(0.1)
-            yield Api(http, listener)
-    finally:
-        child.kill()
+@dataclass(frozen=True, slots=True)
+class Process:
+    """An API, with the proxies before its listening connection and before its others."""
+
+    url: str
+    child: Child
+    listener: Proxy
+    database: Proxy
+
+    @classmethod
+    @contextmanager
+    def running(cls, dsn: str, home: Path, name: str) -> Generator[Process]:
+        with Proxy.to(socket_of(dsn)) as listener, Proxy.to(socket_of(dsn)) as database:
+            port = free_port()
+            settings = settings_for(
+                tcp_dsn(dsn, database.port),
+                home,
+                api_port=port,
+                public_base_url=f"http://127.0.0.1:{port}",
+                database_listen_url=SecretStr(tcp_dsn(dsn, listener.port)),
+                log_format="json",
+            )
+            child = Child(
+                name=name,
+                command=[sys.executable, "-m", "app.cli", "api"],
+                log=home / f"{name}.log",
+                environment=child_environment(settings),
+                cwd=str(REPOSITORY),
+            )
+            child.launch()
+            try:
+                yield cls(settings.public_base_url, child, listener, database)
+            finally:
+                child.kill()
+
+    def is_alive(self) -> bool | None:
+        assert self.child.exit_code() is None, self.child.log.read_text()[-3000:]
+        with suppress(httpx.TransportError):
+            return loopback.get(f"{self.url}/health/live").is_success or None
+        return None
 
 
-async def _is_alive(http: httpx.AsyncClient) -> bool:
-    try:
-        return (await http.get("/health/live")).is_success
-    except httpx.TransportError:
-        return False
+@pytest.fixture(scope="module")
+def shared(
+    postgres18: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[tuple[str, list[Process]]]:
+    """A database and two processes for all tests of the module."""
+    home = tmp_path_factory.mktemp("polls")
+    with ExitStack() as stack:
+        dsn = stack.enter_context(postgres18.fresh_database())
+        processes = [stack.enter_context(Process.running(dsn, home, f"api{number}")) for number in range(2)]
+        for process in processes:
+            wait_for(process.is_alive)
+        yield dsn, processes
 
 
 @pytest.fixture
-async def world(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[World]:
+async def world(shared: tuple[str, list[Process]], tmp_path: Path) -> AsyncGenerator[World]:
+    dsn, processes = shared
+    settings = settings_for(dsn, tmp_path)
     async with AsyncExitStack() as stack:
-        apis: list[Api] = []
-        for number in range(2):
-            listener = stack.enter_context(Proxy.to(socket_of(database)))
-            port = free_port()
-            settings = settings_for(
-                database,
-                tmp_path,
-                api_port=port,
-                public_base_url=f"http://127.0.0.1:{port}",
-                database_listen_url=SecretStr(tcp_dsn(database, listener.port)),
-                log_format="json",
+        apis = [
+            Api(
+                await stack.enter_async_context(httpx.AsyncClient(base_url=found.url, timeout=30, trust_env=False)),
+                found,
             )
-            apis.append(await stack.enter_async_context(api(settings, listener, tmp_path, f"api{number}")))
-        key = settings_for(database, tmp_path).supabase_service_key.get_secret_value()
-        users = [uuid4(), uuid4()]
-        for user in users:
-            await db.execute("insert into auth.users (id) values ($1)", user)
+            for found in processes
+        ]
+        db = await Database.open(settings, application_name="makeit3d test")
+        stack.push_async_callback(db.close)
+        await pool_rows.ensure(
+            db, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
+        )
+        users = [await make_user(db) for _ in range(2)]
         notifier = Notifier(db)
+        stack.push_async_callback(notifier.aclose)
+        key = settings.supabase_service_key.get_secret_value()
         found = World(db, apis, key, users, notifier, random.Random(8))
         for number in range(TASKS):
-            task = f"task-polled-{number}"
+            task = f"task-polled-{uuid4()}"
             found.told[task], found.owner[task] = Told(), users[number % 2]
             await found.accept(task)
         yield found
-        await notifier.aclose()
+        for process in processes:
+            process.listener.heal()
+            process.database.heal()
+        while await found.work(hint=True):
+            pass
 
 
 async def from_cache(world: World) -> list[float]:
     return [await api.metric('makeit3d_polls_total{source="cache"}') for api in world.apis]
 
 
-async def served(world: World) -> None:
-    """Until each process has answered from its cache."""
+async def served(world: World) -> list[float]:
+    """Until each process has answered from its cache; how often they did."""
     task = next(iter(world.told))
     await world.accept(task)
+    before = await from_cache(world)
     async with asyncio.timeout(PATIENCE):
-        while min(await from_cache(world)) == 0:
+        while not all(now > then for now, then in zip(await from_cache(world), before, strict=True)):
             for api in world.apis:
                 await api.http.get(f"/tasks/{task}/status", headers=world.headers(world.owner[task]))
             await asyncio.sleep(0.05)
+    return await from_cache(world)
 
 
 async def test_answers_are_true_while_tasks_change(world: World) -> None:
-    await served(world)
+    before = await served(world)
     await world.run(lambda _: None)
-    assert min(await from_cache(world)) > 0
+    assert all(now > then for now, then in zip(await from_cache(world), before, strict=True))
 
 
 async def test_answers_are_true_while_the_listener_is_killed(world: World) -> None:
     await served(world)
+    lost = sum([await api.metric("makeit3d_listener_lost_total") for api in world.apis])
     killed: list[asyncio.Task[int]] = []
     kill = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'makeit3d listener'"
 
@@ -266,7 +328,7 @@ async def test_answers_are_true_while_the_listener_is_killed(world: World) -> No
 
     await world.run(disturb)
     assert sum([await task for task in killed]) > 0
-    assert sum([await api.metric("makeit3d_listener_lost_total") for api in world.apis]) > 0
+    assert sum([await api.metric("makeit3d_listener_lost_total") for api in world.apis]) > lost
 
 
 async def test_answers_are_true_while_the_listener_hears_nothing(world: World) -> None:
@@ -297,3 +359,39 @@ async def test_a_silent_listener_ends_what_is_served(world: World) -> None:
                 break
     await world.cancel(task)
     assert (await frozen.http.get(path, headers=headers)).json()["status"] == "canceled"
+
+
+async def test_a_read_that_a_change_overtook_is_not_kept(world: World) -> None:
+    """Its answer is on its way while the change is committed and heard of."""
+    await served(world)
+    task, process = next(iter(world.told)), world.apis[0]
+    path, headers = f"/tasks/{task}/status", world.headers(world.owner[task])
+    await process.http.post(f"/tasks/{task}/cancel", headers=headers)
+    body = {"task_id": task, "prompt": "a fox that is overtaken"}
+    (await process.http.post("/generate/text-to-image", json=body, headers=headers)).raise_for_status()
+    process.database.mute()
+    began = await world.db.fetchval("select clock_timestamp()")
+    overtaken = asyncio.create_task(process.http.get(path, headers=headers))
+    await eventually(
+        world.db,
+        "select exists (select from pg_stat_activity where application_name = 'makeit3d api' and state = 'idle'"
+        " and datname = current_database() and query_start > $1 and query like '%with request as%')",
+        began,
+    )
+    while await world.db.fetchval("select status from makeit3d.tasks where id = $1", task) != "completed":
+        await world.work(hint=True)
+    await world.notifier.aclose()
+    last = f"after-all-hints-{uuid4()}"
+    await events.notify(world.db, [f"{last}/"])  # they arrive in the order of commits
+    async with asyncio.timeout(PATIENCE):
+        while not process.listener.has_passed(last.encode()):
+            await asyncio.sleep(0.02)
+    process.database.heal()
+    assert (await overtaken).json()["status"] == "pending"
+    assert (await process.http.get(path, headers=headers)).json()["status"] == "complete"
+
+
+async def eventually(db: Database, question: str, *args: object) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await db.fetchval(question, *args):
+            await asyncio.sleep(0.02)

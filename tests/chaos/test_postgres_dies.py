@@ -35,7 +35,9 @@ def under_way(stack: Stack) -> list[str]:
     """Image jobs whose paid calls are open."""
     stack.knobs(work_seconds=2.0)
     tasks = [stack.accepted("text-to-image") for _ in range(IMAGES)]
-    wait_for(lambda: True if stack.value("select count(*) from provider_calls where state = 'intent'") else None)
+    wait_for(
+        lambda: True if stack.value("select count(*) from makeit3d.provider_calls where state = 'intent'") else None
+    )
     stack.knobs(work_seconds=0.1)
     return tasks
 
@@ -52,7 +54,7 @@ def the_api_says_so(stack: Stack) -> None:
 
 def each_event_came_once(seen: list[dict[str, object]], stack: Stack, *tasks: str) -> None:
     """The stream of a client that comes back misses nothing and repeats nothing."""
-    query = "select xid::text || '-' || id as id from events where task_id = any($1)"
+    query = "select xid::text || '-' || id as id from makeit3d.events where task_id = any($1)"
     written = {row["id"] for row in stack.rows(query, list(tasks))}
     ours = [event["id"] for event in seen if event["task_id"] in tasks]
     wait_for(lambda: True if written <= {event["id"] for event in seen} else None)

@@ -64,7 +64,7 @@ async def test_every_fault_of_paid_work(bench: Bench, cases: list[Case]) -> None
     assert await bench.run(cases) == expected(cases)
     await bench.settles()
     assert (await bench.accepted()).total() == sum(case.paid for case in cases)
-    untold = await bench.db.fetchval("select count(*) from provider_calls where cost_is_estimate")
+    untold = await bench.db.fetchval("select count(*) from makeit3d.provider_calls where cost_is_estimate")
     assert untold == sum(case.kind == "no_usage" for case in cases)
 
 

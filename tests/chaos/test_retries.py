@@ -9,14 +9,17 @@ from typing import Any, cast
 
 import pytest
 from app.ai_clients.errors import Advice, Refused
-from app.db import assets, claims, jobs, tasks, workers
+from app.container import user_limits
+from app.db import assets, jobs, tasks, workers
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 from app.services.audit import audit_rows
 from app.services.notifier import Notifier
+from app.services.publisher import Publisher
 from app.services.retries import NotRetried, Retries
 
+from tests import kernel
 from tests.chaos.gates import GatedImages, GatedModels, GatedStorage
 from tests.integration.factories import accept, make_user, make_worker, sketch_plan
 from tests.integration.workshop import RoomBells, Workshop, open_workshop, retry
@@ -76,12 +79,12 @@ async def test_a_job_that_kills_its_workers_ends_with_its_steps_and_is_listed(db
     await accept(db, sketch_plan(user, "task-poison-2"))
     for _ in range(3):
         worker = await make_worker(db)
-        found = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)
+        found = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)
         assert len(found.jobs) == 1
-        await db.execute("update jobs set started_at = now() - interval '1 minute'")
+        await db.execute("update makeit3d.jobs set started_at = now() - interval '1 minute'")
         await workers.remove(db, worker.id)
-        await workers.sweep(db, ttl_seconds=10, max_crashes=3)
-    rows = await db.fetch("select status, error_code from jobs")
+        await kernel.sweep(db, ttl_seconds=10, max_crashes=3)
+    rows = await db.fetch("select status, error_code from makeit3d.jobs")
     assert [tuple(row) for row in rows] == [("failed", "worker_crashed")] * 2
     (listed,) = await jobs.failed(db, limit=10)
     assert (listed.step, listed.crashes) == (1, 3)
@@ -118,6 +121,9 @@ async def test_both_steps_run_again_when_the_first_failed(shop: Workshop, retrie
     source = await assets.output_of_step(shop.db, status.request_id, 1)
     assert source is not None
     assert str(made["source_concept_image_id"]) == source["files"][0]["asset_id"]
+    (asked,) = await shop.db.fetch("select params, count(*) from makeit3d.requests group by params")
+    assert asked["count"] == 2
+    assert asked["params"] == {"prompt": "a fox", "input_sketch_asset_url": "a lasting link"}
     await assert_clean(shop)
 
 
@@ -139,23 +145,25 @@ async def test_a_model_that_was_paid_and_could_not_be_stored_is_not_paid_again(
     assert status.jobs[0]["status"] == "completed"
     assert models.ledger.posts == 1
     assert await shop.calls() == [("settled", None, MODEL)]
-    assert await shop.db.fetchval("select sum(cost_micros) from jobs") == MODEL
+    assert await shop.db.fetchval("select sum(cost_micros) from makeit3d.jobs") == MODEL
     await assert_clean(shop)
 
 
 async def test_a_model_still_at_the_provider_is_waited_for(db: Database, database: str, tmp_path: Path) -> None:
     models = GatedModels(polls=10**9)
     async with open_workshop(
-        db, database, tmp_path, models=models, generate_model_seconds=1.5, tripo_h_slots=1
+        db, database, tmp_path, models=models, time_limits={"generate_model": 1.5}, tripo_h_slots=1
     ) as shop:
         await fail(shop, Operation.TEXT_TO_MODEL, "task-poison-6")
         (listed,) = await jobs.failed(db, limit=10)
         assert (listed.error_code, listed.keeps_paid_work) == ("deadline_exceeded", True)
         await shop.workers.pop().aclose()
-        shop.settings.generate_model_seconds = 60
+        shop.settings.time_limits = {}
         await shop.start()
         notifier = Notifier(db)
-        await retry(Retries(db, RoomBells(shop.workers), notifier), "task-poison-6")
+        publisher = Publisher(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
+        await retry(Retries(kernel.queue_of(db), publisher), "task-poison-6")
+        await publisher.aclose()
         await notifier.aclose()
         await shop.until("task-poison-6", lambda s: s.jobs[0]["status"] == "running")
         models.finish_all()
@@ -197,7 +205,7 @@ async def test_a_request_is_retried_once_whoever_asks(shop: Workshop, retries: R
 async def test_canceled_work_is_not_retried(shop: Workshop, retries: Retries) -> None:
     shop.models.polls = 10**9
     task = await shop.ask(Operation.TEXT_TO_MODEL, "task-poison-9")
-    await tasks.cancel(shop.db, task, shop.user)
+    await kernel.cancel(shop.db, task, shop.user)
     with pytest.raises(NotRetried, match="not failed"):
         await retry(retries, task)
     cast("GatedModels", shop.models).finish_all()
@@ -215,7 +223,9 @@ async def test_the_list_can_be_narrowed(shop: Workshop) -> None:
     assert await listed(code="provider_key_rejected") == ["task-narrow-1"]
     assert await listed(user_id=shop.user, limit=1) == ["task-narrow-1"]
     assert await listed(user_id=await make_user(shop.db)) == []
-    await shop.db.execute("update jobs set finished_at = now() - interval '2 hours' where task_id = 'task-narrow-0'")
+    await shop.db.execute(
+        "update makeit3d.jobs set finished_at = now() - interval '2 hours' where task_id = 'task-narrow-0'"
+    )
     assert await listed(since_seconds=3600.0) == ["task-narrow-1"]
 
 
@@ -230,5 +240,5 @@ async def test_a_record_tells_the_story_without_secrets(shop: Workshop) -> None:
     assert (found.events[0]["status"], found.events[-1]["status"]) == ("queued", "completed")
     text = repr(found)
     assert "private" not in text
-    keys = await shop.db.fetch("select content_key from files")
+    keys = await shop.db.fetch("select content_key from makeit3d.files")
     assert not any(row["content_key"] in text for row in keys)

@@ -57,7 +57,10 @@ def rows(gateway: Gateway, query: str, *values: object) -> list[dict[str, Any]]:
 
 def registered(gateway: Gateway) -> dict[int, bool]:
     """Process ids of the workers of the normal lane, and whether each is stopping."""
-    return {row["pid"]: row["stopping"] for row in rows(gateway, "select * from workers where 'normal' = any(lanes)")}
+    return {
+        row["pid"]: row["stopping"]
+        for row in rows(gateway, "select * from makeit3d.workers where 'normal' = any(lanes)")
+    }
 
 
 def own_worker(gateway: Gateway) -> int:
@@ -86,8 +89,8 @@ def leave(gateway: Gateway, worker: subprocess.Popen[bytes]) -> None:
 def job_of(gateway: Gateway, task_id: str) -> dict[str, Any]:
     (job,) = rows(
         gateway,
-        "select j.status, j.failures, j.crashes, j.attempt, w.pid, c.state from jobs j"
-        " left join workers w on w.id = j.worker_id left join provider_calls c on c.job_id = j.id"
+        "select j.status, j.failures, j.crashes, j.attempt, w.pid, c.state from makeit3d.jobs j"
+        " left join makeit3d.workers w on w.id = j.worker_id left join makeit3d.provider_calls c on c.job_id = j.id"
         " where j.task_id = $1",
         task_id,
     )
@@ -244,10 +247,10 @@ def test_a_rolling_restart_under_load(gateway: Gateway, user: User) -> None:
     (told,) = rows(
         gateway,
         "select count(*) as jobs, sum(j.crashes) as crashes, sum(j.failures) as failures,"
-        " (select count(*) from provider_calls c where c.user_id = $1"
+        " (select count(*) from makeit3d.provider_calls c where c.user_id = $1"
         "   and (c.state <> 'settled' or c.error_code is not null)) as odd_calls,"
-        " (select count(*) from files f where f.user_id = $1 and f.state <> 'stored') as odd_files"
-        " from jobs j where j.user_id = $1",
+        " (select count(*) from makeit3d.files f where f.user_id = $1 and f.state <> 'stored') as odd_files"
+        " from makeit3d.jobs j where j.user_id = $1",
         UUID(user.id),
     )
     assert told == {"jobs": len(clients.ended), "crashes": 0, "failures": 0, "odd_calls": 0, "odd_files": 0}

@@ -80,7 +80,9 @@ class Evidence:
 
     def struck(self, job: str) -> None:
         """Wait until a paid call of the job has failed; what becomes of the job then may take its time."""
-        failed = "select 1 from provider_calls where job_id = $1 and state in ('refused', 'unknown', 'settled')"
+        failed = (
+            "select 1 from makeit3d.provider_calls where job_id = $1 and state in ('refused', 'unknown', 'settled')"
+        )
         wait_for(lambda: run_sql(self.gateway.dsn(), failed, job) or None)
         status = self.see(self.user.http.get(f"/tasks/{job}/status")).json()
         self.see(self.user.http.post(f"/tasks/{status['task_id']}/cancel"))
@@ -95,7 +97,7 @@ class Evidence:
         tables = run_sql(
             dsn,
             "select format('%I.%I', schemaname, tablename) as name from pg_tables"
-            " where schemaname in ('public', 'supabase_migrations')",
+            " where schemaname in ('public', 'makeit3d')",
         )
         rows = {
             str(table["name"]): run_sql(dsn, f"select to_jsonb(t)::text as row from {table['name']} t")  # noqa: S608
@@ -190,8 +192,9 @@ def test_the_search_would_find_them(evidence: Evidence) -> None:
     assert b"request_accepted" in everything
     assert evidence.user.id.encode() in everything
     rows = evidence.rows()
-    assert all(rows[f"public.{table}"] for table in ("jobs", "provider_calls", "files", "events", "models"))
-    assert rows["public.provider_calls"].count(b'"error_code": "') >= 4
+    assert all(rows[f"makeit3d.{table}"] for table in ("jobs", "provider_calls", "files", "events"))
+    assert rows["public.models"]
+    assert rows["makeit3d.provider_calls"].count(b'"error_code": "') >= 4
     assert len(evidence.answers) > 20
 
 
@@ -221,9 +224,9 @@ def test_no_answer_has_a_secret(evidence: Evidence) -> None:
 
 def test_keys_of_content_links_are_in_their_column_and_in_the_links_alone(evidence: Evidence) -> None:
     """A link stands in its owner's rows, events and answers; no log has it, and nothing has a key without its link."""
-    keys = run_sql(evidence.gateway.dsn(), "select id, content_key from files where content_key is not null")
+    keys = run_sql(evidence.gateway.dsn(), "select id, content_key from makeit3d.files where content_key is not null")
     assert len(keys) >= 3
-    told = {table: text for table, text in evidence.rows().items() if table != "public.files"}
+    told = {table: text for table, text in evidence.rows().items() if table != "makeit3d.files"}
     told["answers"] = "\n".join(evidence.answers).encode()
     for row in keys:
         link = f"/assets/{row['id']}/content?key={row['content_key']}".encode()

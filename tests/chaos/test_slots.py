@@ -110,7 +110,7 @@ def worker_pids(gateway: Gateway) -> set[int]:
     async def look() -> set[int]:
         connection = await asyncpg.connect(gateway.dsn())
         try:
-            return {row["pid"] for row in await connection.fetch("select pid from workers")}
+            return {row["pid"] for row in await connection.fetch("select pid from makeit3d.workers")}
         finally:
             await connection.close()
 

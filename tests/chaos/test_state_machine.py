@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.ai_clients.registry import pools
+from app.ai_clients.registry import build_registry
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from hypothesis import HealthCheck, Phase, settings
@@ -38,7 +38,7 @@ def life(database: str, tmp_path: Path) -> Generator[type[JobLife]]:
     gateway = settings_for(database, tmp_path)
     with asyncio.Runner() as runner:
         db = runner.run(Database.open(gateway, application_name="makeit3d test"))
-        specs = {name: (pool.provider, pool.slots) for name, pool in pools(gateway).items()}
+        specs = {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(gateway).items()}
         runner.run(pool_rows.ensure(db, specs))
 
         class Life(JobLife):

@@ -55,10 +55,10 @@ async def test_a_worker_that_has_only_begun_leaves_as_warmly_as_later(
     settings = settings_for(database, tmp_path, redis_url=SecretStr(valkey.url()))
     with running(settings, "worker") as worker:
         async with asyncio.timeout(HANG):
-            while not await direct.fetchval("select count(*) from workers"):
+            while not await direct.fetchval("select count(*) from makeit3d.workers"):
                 await asyncio.sleep(0.005)
         await asyncio.to_thread(ended, worker, tmp_path)
-    assert await direct.fetchval("select count(*) from workers") == 0
+    assert await direct.fetchval("select count(*) from makeit3d.workers") == 0
 
 
 @pytest.fixture

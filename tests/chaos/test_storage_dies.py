@@ -20,7 +20,7 @@ from tests.servers import PostgresServer
 pytestmark = pytest.mark.chaos
 
 HANG = 30.0  # seconds; a transfer that is this long under way has no end
-AT_THE_UPLOAD = "select count(*) from files where state = 'uploading' and job_id is not null"
+AT_THE_UPLOAD = "select count(*) from makeit3d.files where state = 'uploading' and job_id is not null"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,9 @@ def test_without_storage_who_needs_it_is_told_and_paid_work_waits(
 ) -> None:
     stack.knobs(work_seconds=1.0)
     task = stack.accepted("text-to-image")
-    wait_for(lambda: True if stack.value("select count(*) from provider_calls where state = 'intent'") else None)
+    wait_for(
+        lambda: True if stack.value("select count(*) from makeit3d.provider_calls where state = 'intent'") else None
+    )
     stack.knobs(work_seconds=0.1)
     away(stack.storage)
     assert_unavailable(_upload(stack), "storage_unavailable")
@@ -96,9 +98,9 @@ def test_a_clients_upload_that_broke_off_is_swept_away(stack: Stack) -> None:
     assert_unavailable(_upload(stack), "storage_unavailable")
     cut = stack.objects(INPUTS) - before
     assert len(cut) == 1  # storage has it, and nobody else knows
-    stack.rows("update files set created_at = now() - interval '1 day' where state = 'uploading'")
+    stack.rows("update makeit3d.files set created_at = now() - interval '1 day' where state = 'uploading'")
     wait_for(lambda: True if not cut & stack.objects(INPUTS) else None)
-    wait_for(lambda: True if not stack.rows("select id from files where state = 'uploading'") else None)
+    wait_for(lambda: True if not stack.rows("select id from makeit3d.files where state = 'uploading'") else None)
 
 
 # --- the client of storage ----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from tests.integration.workshop import BUCKET, Workshop, open_workshop, retry
 pytestmark = pytest.mark.chaos
 
 IMAGE, MODEL = 40_000, 200_000  # what the fakes charge, USD micros
-SLOT = "select count(*) from provider_calls where state in ('intent', 'submitted', 'unknown')"
+SLOT = "select count(*) from makeit3d.provider_calls where is_open"
 MODELS_ONLY = {BUCKET: ["model/gltf-binary", "image/webp"]}
 
 
@@ -57,7 +57,9 @@ def storage_of(shop: Workshop) -> CountingStorage:
 async def ended(shop: Workshop, task: str) -> tuple[str, str | None, str]:
     """Status, code and message of the task's newest job."""
     status = await shop.finished(task)
-    row = await shop.db.fetchrow("select status, error_code, error_message from jobs where id = $1", status.job_id)
+    row = await shop.db.fetchrow(
+        "select status, error_code, error_message from makeit3d.jobs where id = $1", status.job_id
+    )
     assert row is not None
     return row["status"], row["error_code"], row["error_message"] or ""
 
@@ -84,7 +86,7 @@ async def test_pictures_that_are_refused_are_settled_kept_and_stored_by_a_retry(
     assert "file size limit of the bucket" in message
     assert len(storage.sent) == 2  # each was tried once
     assert await shop.calls() == [("settled", None, 2 * IMAGE)]
-    assert await shop.db.fetchval("select cost_is_estimate from provider_calls") is False
+    assert await shop.db.fetchval("select cost_is_estimate from makeit3d.provider_calls") is False
     assert await shop.db.fetchval(SLOT) == 0
     (listed,) = await jobs.failed(shop.db, limit=10)
     assert (listed.keeps_paid_work, listed.paid_again_micros, listed.cost_micros) == (True, 0, 2 * IMAGE)
@@ -124,7 +126,7 @@ async def test_pictures_that_were_taken_stay_and_a_retry_stores_the_others(shop:
     assert (await ended(shop, task))[0] == "completed"
     assert [asset["number"] for asset in (await shop.status(task)).assets] == [3]
     assert await shop.keys() == [f"concepts/{task}/{number}.png" for number in (0, 2, 3)]
-    digests = await shop.db.fetch("select sha256 from files where state = 'stored' order by key")
+    digests = await shop.db.fetch("select sha256 from makeit3d.files where state = 'stored' order by key")
     assert len({row["sha256"] for row in digests}) == 3  # the one that was missing, not another once more
     assert shop.images.ledger.posts == 1
     await assert_told(shop, 0)
@@ -187,7 +189,7 @@ async def test_a_retry_runs_where_the_picture_is(shop: Workshop, retries: Retrie
     await shop.start()
     await retry(retries, task)
     assert (await ended(shop, task))[0] == "completed"
-    assert await shop.db.fetchval("select attempt from jobs where retry_of is not null") == 1
+    assert await shop.db.fetchval("select attempt from makeit3d.jobs where retry_of is not null") == 1
     assert shop.images.ledger.posts == 1
 
 
@@ -229,7 +231,7 @@ async def test_a_spool_is_its_workers_own_whatever_their_host_is_called(shop: Wo
     storage.limit(100)
     task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-refused-8")
     assert (await ended(shop, task))[0] == "failed"
-    await shop.db.execute("update jobs set kept_host = 'a-container-of-yesterday'")
+    await shop.db.execute("update makeit3d.jobs set kept_host = 'a-container-of-yesterday'")
     await shop.workers[0].sweeper.round()
     storage.limit()
     await retry(retries, task)
@@ -244,7 +246,7 @@ async def test_what_is_no_longer_kept_is_told_and_paid_again_only_when_allowed(
     task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-refused-9")
     assert (await ended(shop, task))[0] == "failed"
     storage.limit()
-    await shop.db.execute("update jobs set kept_until = now() - interval '1 minute'")
+    await shop.db.execute("update makeit3d.jobs set kept_until = now() - interval '1 minute'")
     with pytest.raises(NotRetried, match=r"is gone.*--may-pay-again"):
         await retry(retries, task)
     await retry(retries, task, may_pay_again=True)
@@ -260,13 +262,13 @@ async def test_of_some_pictures_that_are_no_longer_kept_those_alone_are_paid_aga
     task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-refused-12", n=3)
     assert (await ended(shop, task))[0] == "completed"
     storage.refuses = None
-    await shop.db.execute("update jobs set kept_until = now() - interval '1 minute'")
+    await shop.db.execute("update makeit3d.jobs set kept_until = now() - interval '1 minute'")
     with pytest.raises(NotRetried, match=r"is gone.*--may-pay-again"):
         await retry(retries, task)
     await retry(retries, task, may_pay_again=True)
     assert (await ended(shop, task))[0] == "completed"
     assert await shop.calls() == [("settled", None, 3 * IMAGE), ("settled", None, IMAGE)]
-    assert await shop.db.fetchval("select estimate_micros from jobs where retry_of is not null") == IMAGE
+    assert await shop.db.fetchval("select estimate_micros from makeit3d.jobs where retry_of is not null") == IMAGE
     await assert_told(shop, 0)
 
 
@@ -299,7 +301,7 @@ async def test_a_sweep_removes_what_was_kept_for_long_enough(db: Database, datab
             os.utime(kept, (then, then))
             await shop.workers[0].sweeper.round()
             assert kept.exists() is is_there
-        await shop.db.execute("update jobs set kept_until = now() - interval '1 minute'")
+        await shop.db.execute("update makeit3d.jobs set kept_until = now() - interval '1 minute'")
         await assert_told(shop, 0)
 
 

@@ -16,29 +16,31 @@ import httpx
 import pytest
 import uvicorn
 from app.ai_clients.base import (
+    Capability,
     FileInput,
-    ImageProvider,
     ImageRequest,
-    ModelKind,
-    ModelProvider,
-    ModelSpec,
+    ModelRequest,
     ProviderTask,
     ProviderTaskState,
+    SynchronousProvider,
 )
-from app.ai_clients.departure import HeldBack, watched
-from app.ai_clients.errors import OutcomeUnknown, Refused
-from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.http import shared_ssl_context
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.tripo_client import TripoModels
-from app.config import SandboxSettings, Settings
-from app.domain.operations import ModelOptions, Operation, View
+from app.ai_clients.errors import OutcomeUnknown, Refused, SendRevoked
+from app.ai_clients.http.client import shared_ssl_context
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.registry import build_registry
+from app.ai_clients.tripo.client import TripoModels
+from app.config import Settings
+from app.domain.operations import ModelOptions, View
 from app.errors import ErrorCode
 from app.sandbox.providers.mount import mount_providers
+from app.sandbox_settings import SandboxSettings
 from fastapi import FastAPI
 from PIL import Image, ImageDraw
 
+from tests.fake_providers import FakeImages, FakeModels, unwatched
 from tests.servers import free_port
+
+Models = FakeModels | TripoModels  # they also tell their balance
 
 LIMIT = 64 * 1024 * 1024
 PATIENCE = 180.0  # seconds
@@ -81,7 +83,7 @@ def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
 
 
 def sandbox_settings(url: str) -> Settings:
-    return Settings.model_validate(
+    return build_registry().settings.model_validate(
         {
             "environment": "sandbox",
             "supabase_url": f"{url}/supabase",
@@ -99,8 +101,8 @@ def sandbox_settings(url: str) -> Settings:
 
 
 @pytest.fixture(params=["fake", "real"])
-async def images(request: pytest.FixtureRequest) -> AsyncGenerator[ImageProvider]:
-    provider: ImageProvider
+async def images(request: pytest.FixtureRequest) -> AsyncGenerator[SynchronousProvider]:
+    provider: SynchronousProvider
     if request.param == "fake":
         provider = FakeImages()
     else:
@@ -110,8 +112,8 @@ async def images(request: pytest.FixtureRequest) -> AsyncGenerator[ImageProvider
 
 
 @pytest.fixture(params=["fake", "real"])
-async def models(request: pytest.FixtureRequest) -> AsyncGenerator[ModelProvider]:
-    provider: ModelProvider
+async def models(request: pytest.FixtureRequest) -> AsyncGenerator[Models]:
+    provider: Models
     if request.param == "fake":
         provider = FakeModels()
     else:
@@ -132,24 +134,25 @@ def drawing(path: Path, colour: str = "firebrick") -> FileInput:
 # --- images -----------------------------------------------------------------------------------------------------
 
 
-def test_image_operations(images: ImageProvider) -> None:
-    assert images.operations >= {Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_IMAGE, Operation.SKETCH_TO_MODEL}
+def test_image_operations(images: SynchronousProvider) -> None:
+    wanted = {Capability.TEXT_TO_IMAGE, Capability.IMAGE_TO_IMAGE, Capability.SKETCH_TO_IMAGE}
+    assert images.capabilities.keys() >= wanted
     assert images.timeout_seconds > 0
     assert images.pool(ImageRequest("x")) == images.name
 
 
-async def test_pictures_from_words(images: ImageProvider, tmp_path: Path) -> None:
+async def test_pictures_from_words(images: SynchronousProvider, tmp_path: Path) -> None:
     request = ImageRequest("a small wooden boat", n=2, size="1024x1024", quality="low")
     estimate = images.estimate(request)
     assert estimate.micros > 0
     assert estimate.price_version
-    receipt = await images.generate(request, reply=tmp_path / "reply")
+    receipt = await images.send(request, reply=tmp_path / "reply", before_first_byte=unwatched)
     assert receipt.path == tmp_path / "reply"
     assert receipt.provider_request_id
     result = await images.decode(receipt.path, request, directory=tmp_path / "out")
-    assert len(result.images) == 2
+    assert len(result.files) == 2
     seen: set[bytes] = set()
-    for image in result.images:
+    for image in result.files:
         assert image is not None
         assert image.size == image.path.stat().st_size
         with Image.open(image.path) as picture:
@@ -161,57 +164,57 @@ async def test_pictures_from_words(images: ImageProvider, tmp_path: Path) -> Non
     assert result.price_version == estimate.price_version
     # another process may have to decode it again after a crash
     again = await images.decode(receipt.path, request, directory=tmp_path / "again")
-    assert [i and i.path.read_bytes() for i in again.images] == [i and i.path.read_bytes() for i in result.images]
+    assert [i and i.path.read_bytes() for i in again.files] == [i and i.path.read_bytes() for i in result.files]
     assert again.cost_micros == result.cost_micros
 
 
-async def test_pictures_from_a_picture(images: ImageProvider, tmp_path: Path) -> None:
+async def test_pictures_from_a_picture(images: SynchronousProvider, tmp_path: Path) -> None:
     request = ImageRequest("make it blue", quality="low", inputs=(drawing(tmp_path / "in.png"),))
-    receipt = await images.generate(request, reply=tmp_path / "reply")
+    receipt = await images.send(request, reply=tmp_path / "reply", before_first_byte=unwatched)
     result = await images.decode(receipt.path, request, directory=tmp_path / "out")
-    assert [image is not None for image in result.images] == [True]
+    assert [image is not None for image in result.files] == [True]
 
 
-async def test_a_paid_call_says_when_it_leaves_and_can_be_held_back(images: ImageProvider, tmp_path: Path) -> None:
+async def test_a_paid_call_says_when_it_leaves_and_can_be_held_back(
+    images: SynchronousProvider, tmp_path: Path
+) -> None:
     request = ImageRequest("a small wooden boat", quality="low")
     departures: list[str] = []
 
     async def leaving() -> None:
         departures.append("left")
 
-    with watched(leaving):
-        await images.generate(request, reply=tmp_path / "reply")
+    await images.send(request, reply=tmp_path / "reply", before_first_byte=leaving)
     assert departures == ["left"]
-    with watched(held_back), pytest.raises(Refused):
-        await images.generate(request, reply=tmp_path / "other")
+    with pytest.raises(Refused):
+        await images.send(request, reply=tmp_path / "other", before_first_byte=revoked)
     assert not (tmp_path / "other").exists()
 
 
-async def held_back() -> None:
-    raise HeldBack("no")
+async def revoked() -> None:
+    raise SendRevoked("no")
 
 
 # --- models -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_submission_says_when_it_leaves_and_can_be_held_back(models: ModelProvider) -> None:
-    prepared = await models.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE))
+async def test_a_submission_says_when_it_leaves_and_can_be_held_back(models: Models) -> None:
+    prepared = await models.prepare(ModelRequest(Capability.TEXT_TO_MODEL, prompt="a boat", options=BARE))
     departures: list[str] = []
 
     async def leaving() -> None:
         departures.append("left")
 
     since = datetime.now(UTC) - timedelta(seconds=5)
-    with watched(held_back), pytest.raises(Refused):
-        await models.submit(prepared)
+    with pytest.raises(Refused):
+        await models.send(prepared, before_first_byte=revoked)
     assert await models.find_submitted(prepared.fingerprint, since=since, known_ids=frozenset()) == []
-    with watched(leaving):
-        task_id = await models.submit(prepared)
+    task_id = await models.send(prepared, before_first_byte=leaving)
     assert departures == ["left"]
     await finished(models, task_id)
 
 
-async def finished(models: ModelProvider, task_id: str) -> ProviderTask:
+async def finished(models: Models, task_id: str) -> ProviderTask:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         task = (await models.poll([task_id]))[task_id]
@@ -222,10 +225,10 @@ async def finished(models: ModelProvider, task_id: str) -> ProviderTask:
     raise AssertionError("the task did not end")
 
 
-async def made(models: ModelProvider, spec: ModelSpec, target: Path) -> ProviderTask:
+async def made(models: Models, spec: ModelRequest, target: Path) -> ProviderTask:
     """A submitted, finished and downloaded task."""
     estimate = models.estimate(spec)
-    task_id = await models.submit(await models.prepare(spec))
+    task_id = await models.send(await models.prepare(spec), before_first_byte=unwatched)
     task = await finished(models, task_id)
     assert task.state is ProviderTaskState.SUCCEEDED
     assert task.id == task_id
@@ -233,20 +236,21 @@ async def made(models: ModelProvider, spec: ModelSpec, target: Path) -> Provider
     assert task.output_url is not None
     file = await models.download(task.output_url, target, max_bytes=LIMIT)
     assert (file.path, file.size) == (target, target.stat().st_size)
-    expected = "image/png" if spec.kind is ModelKind.SKETCH_TO_IMAGE else "model/gltf-binary"
+    expected = "image/png" if spec.capability is Capability.SKETCH_TO_IMAGE else "model/gltf-binary"
     assert file.content_type == expected
     return task
 
 
-def test_model_operations(models: ModelProvider) -> None:
-    assert models.operations >= {Operation.TEXT_TO_MODEL, Operation.IMAGE_TO_MODEL, Operation.REFINE_MODEL}
-    pools = {models.pool(ModelSpec(kind)) for kind in ModelKind}
+def test_model_operations(models: Models) -> None:
+    wanted = {Capability.TEXT_TO_MODEL, Capability.IMAGE_TO_MODEL, Capability.TEXTURE_MODEL}
+    assert models.capabilities.keys() >= wanted
+    pools = {models.pool(ModelRequest(kind)) for kind in models.capabilities}
     assert all(pool.startswith(f"{models.name}_") for pool in pools)
 
 
-async def test_a_model_from_words(models: ModelProvider, tmp_path: Path) -> None:
+async def test_a_model_from_words(models: Models, tmp_path: Path) -> None:
     before = await models.balance()
-    spec = ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a small boat")
+    spec = ModelRequest(Capability.TEXT_TO_MODEL, prompt="a small boat")
     task = await made(models, spec, tmp_path / "model.glb")
     assert task.preview_url is not None
     preview = await models.download(task.preview_url, tmp_path / "preview", max_bytes=LIMIT)
@@ -258,7 +262,7 @@ async def test_a_model_from_words(models: ModelProvider, tmp_path: Path) -> None
     await refused_downloads(models, task, tmp_path / "bounded")
 
 
-async def refused_downloads(models: ModelProvider, task: ProviderTask, target: Path) -> None:
+async def refused_downloads(models: Models, task: ProviderTask, target: Path) -> None:
     assert task.output_url is not None
     for url, code in (
         (task.output_url, ErrorCode.PROVIDER_RESULT_TOO_LARGE),
@@ -270,51 +274,53 @@ async def refused_downloads(models: ModelProvider, task: ProviderTask, target: P
     assert not target.exists()
 
 
-async def test_a_model_from_pictures(models: ModelProvider, tmp_path: Path) -> None:
+async def test_a_model_from_pictures(models: Models, tmp_path: Path) -> None:
     views: Mapping[View, FileInput] = {
         "front": drawing(tmp_path / "f.png"),
         "back": drawing(tmp_path / "b.png", "navy"),
     }
     front: Mapping[View, FileInput] = {"front": views["front"]}
-    await made(models, ModelSpec(ModelKind.IMAGE_TO_MODEL, views=front, options=BARE), tmp_path / "one.glb")
-    await made(models, ModelSpec(ModelKind.MULTIVIEW_TO_MODEL, views=views, options=BARE), tmp_path / "two.glb")
+    await made(models, ModelRequest(Capability.IMAGE_TO_MODEL, views=front, options=BARE), tmp_path / "one.glb")
+    await made(models, ModelRequest(Capability.MULTIVIEW_TO_MODEL, views=views, options=BARE), tmp_path / "two.glb")
 
 
-async def test_a_sketch_becomes_a_picture_and_its_task_a_model(models: ModelProvider, tmp_path: Path) -> None:
-    spec = ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="a red ball", views={"front": drawing(tmp_path / "s.png")})
+async def test_a_sketch_becomes_a_picture_and_its_task_a_model(models: Models, tmp_path: Path) -> None:
+    spec = ModelRequest(Capability.SKETCH_TO_IMAGE, prompt="a red ball", views={"front": drawing(tmp_path / "s.png")})
     picture = await made(models, spec, tmp_path / "picture")
     await made(
-        models, ModelSpec(ModelKind.IMAGE_TO_MODEL, source_task_id=picture.id, options=BARE), tmp_path / "model.glb"
+        models, ModelRequest(Capability.IMAGE_TO_MODEL, source_task_id=picture.id, options=BARE), tmp_path / "model.glb"
     )
 
 
-async def test_a_model_is_imported_and_refined(models: ModelProvider, tmp_path: Path) -> None:
+async def test_a_model_is_imported_and_refined(models: Models, tmp_path: Path) -> None:
     mesh = tmp_path / "mesh.glb"
-    draft = await made(models, ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE), mesh)
-    refined = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="weathered oak", source_task_id=draft.id, options=PLAIN)
+    draft = await made(models, ModelRequest(Capability.TEXT_TO_MODEL, prompt="a boat", options=BARE), mesh)
+    refined = ModelRequest(Capability.TEXTURE_MODEL, prompt="weathered oak", source_task_id=draft.id, options=PLAIN)
     await made(models, refined, tmp_path / "refined.glb")
     file = FileInput(mesh, "model/gltf-binary", "mesh.glb")
-    imported = await models.submit(await models.prepare(ModelSpec(ModelKind.IMPORT_MODEL, model_file=file)))
+    imported = await models.send(
+        await models.prepare(ModelRequest(Capability.IMPORT_MODEL, model_file=file)), before_first_byte=unwatched
+    )
     task = await finished(models, imported)
     assert (task.state, task.cost_micros) == (ProviderTaskState.SUCCEEDED, 0)
-    again = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="brass", source_task_id=imported, options=PLAIN)
+    again = ModelRequest(Capability.TEXTURE_MODEL, prompt="brass", source_task_id=imported, options=PLAIN)
     await made(models, again, tmp_path / "again.glb")
 
 
-async def test_what_nobody_knows_is_missing(models: ModelProvider) -> None:
+async def test_what_nobody_knows_is_missing(models: Models) -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
     assert (await models.poll([unknown]))[unknown].state is ProviderTaskState.MISSING
 
 
-async def test_every_call_can_be_found_again(models: ModelProvider, tmp_path: Path) -> None:
+async def test_every_call_can_be_found_again(models: Models, tmp_path: Path) -> None:
     since = datetime.now(UTC) - timedelta(seconds=1)
     specs = [
-        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE),
-        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE),
-        ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="a ball", views={"front": drawing(tmp_path / "s.png")}),
+        ModelRequest(Capability.TEXT_TO_MODEL, prompt="a boat", options=BARE),
+        ModelRequest(Capability.TEXT_TO_MODEL, prompt="a boat", options=BARE),
+        ModelRequest(Capability.SKETCH_TO_IMAGE, prompt="a ball", views={"front": drawing(tmp_path / "s.png")}),
     ]
     calls = [await models.prepare(spec) for spec in specs]
-    ids = [await models.submit(call) for call in calls]
+    ids = [await models.send(call, before_first_byte=unwatched) for call in calls]
     for call, task_id in zip(calls, ids, strict=True):
         assert await models.find_submitted(call.fingerprint, since=since, known_ids=frozenset()) == [task_id]
         assert await models.find_submitted(call.fingerprint, since=since, known_ids=frozenset(ids)) == []
@@ -369,9 +375,9 @@ async def test_a_create_whose_answer_is_lost_is_paid_once_and_found(
     before = await charges(admin)
     await arm(admin, "tripo.task", "failed")
     await arm(admin, "tripo.submit", kind, **more)
-    call = await tripo.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE))
+    call = await tripo.prepare(ModelRequest(Capability.TEXT_TO_MODEL, prompt="a boat", options=BARE))
     with pytest.raises(OutcomeUnknown):
-        await tripo.submit(call)
+        await tripo.send(call, before_first_byte=unwatched)
     assert await charges(admin) == before + 1
     found = await tripo.find_submitted(call.fingerprint, since=since, known_ids=frozenset())
     assert len(found) == 1
@@ -383,9 +389,9 @@ async def test_a_create_that_never_arrived_is_not_found(tripo: TripoModels, admi
     since = datetime.now(UTC) - timedelta(seconds=1)
     before = await charges(admin)
     await arm(admin, "tripo.submit", "reset_before")
-    call = await tripo.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat", options=BARE))
+    call = await tripo.prepare(ModelRequest(Capability.TEXT_TO_MODEL, prompt="a boat", options=BARE))
     with pytest.raises(OutcomeUnknown):
-        await tripo.submit(call)
+        await tripo.send(call, before_first_byte=unwatched)
     assert await tripo.find_submitted(call.fingerprint, since=since, known_ids=frozenset()) == []
     assert await charges(admin) == before
 
@@ -400,7 +406,7 @@ async def test_pictures_whose_answer_is_lost_are_paid_once(
     request = ImageRequest("a boat", quality="low")
 
     async def pictures() -> None:
-        receipt = await client.generate(request, reply=tmp_path / "reply")
+        receipt = await client.send(request, reply=tmp_path / "reply", before_first_byte=unwatched)
         await client.decode(receipt.path, request, directory=tmp_path / "out")
 
     with pytest.raises(OutcomeUnknown):

@@ -154,14 +154,22 @@ class Gateway:
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGTERM)  # tests in the background of a shell, and all below, ignore SIGINT
             self.process.wait(60)
 
     def kill(self) -> None:
-        """End everything at once, without a drain."""
+        """End the launcher as a crash would; what it launched is told to stop, and may take its time."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def kill_all(self) -> None:
+        """End everything at once: workers that are told to stop would wait for open calls, for minutes."""
+        workers = self.pids("app.cli worker")
+        self.kill()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def restart(self) -> None:
         self.start_again()
@@ -261,7 +269,6 @@ def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
         log=Path(environment["MAKEIT3D_HOME"]) / "up.log",
         environment=environment,
         cwd=str(REPOSITORY),
-        death_signal=signal.SIGINT,
     )
 
 

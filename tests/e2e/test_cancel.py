@@ -54,7 +54,7 @@ LIVES: tuple[tuple[str, Callable[[dict[str, Any]], bool]], ...] = (
 def test_canceled_at_many_moments_everything_adds_up(gateway: Gateway, user: User) -> None:
     """Some uploads lose their reply, so that a file is there and nobody was told."""
     storage_fault(gateway, kind="drop_reply", method="POST", path_contains="/object/makeit3d_app_assets/", count=2)
-    gateway.knobs(drawing="stock", work_seconds=2)
+    gateway.knobs(work_seconds=2)
     before = {row["reference"] for row in gateway.paid()}
 
     def live(plan: tuple[str, Callable[[dict[str, Any]], bool]]) -> tuple[str, int]:
@@ -75,7 +75,7 @@ def test_canceled_at_many_moments_everything_adds_up(gateway: Gateway, user: Use
             lives = list(clients.map(live, LIVES))
     finally:
         loopback.delete(f"{gateway.sandbox_url}/admin/storage-faults", headers=ADMIN).raise_for_status()
-        gateway.knobs(drawing="real", work_seconds=0.3)
+        gateway.knobs(work_seconds=0.3)
     assert {code for _, code in lives} <= {200, 409}
     for task, code in lives:
         status = user.status(task)

@@ -36,6 +36,7 @@ def demo(home: Path, *arguments: str, **changes: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.timeout(600)  # two demos, each within its own limit
 def test_the_demo_ends_with_files_twice_in_a_row() -> None:
     with server_home("demo") as home:
         for number in (1, 2):

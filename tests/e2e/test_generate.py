@@ -45,6 +45,7 @@ def gltf(url: str) -> dict[str, Any]:
     return json.loads(content[20 : 20 + size])
 
 
+@pytest.mark.usefixtures("drawn")
 def test_text_to_image(user: User) -> None:
     task = new_task()
     body = accepted(
@@ -61,6 +62,7 @@ def test_text_to_image(user: User) -> None:
     assert first.tobytes() != second.tobytes()
 
 
+@pytest.mark.usefixtures("drawn")
 def test_image_to_image_and_then_a_model_in_one_task(user: User, gateway: Gateway) -> None:
     task = new_task()
     source = user.put_input(sample("coffee.png"))
@@ -79,6 +81,7 @@ def test_image_to_image_and_then_a_model_in_one_task(user: User, gateway: Gatewa
     assert len(gateway.paid()) == before + 2
 
 
+@pytest.mark.usefixtures("drawn")
 def test_text_to_model(user: User) -> None:
     request = {"task_id": new_task(), "prompt": "a small wooden rowing boat", "face_limit": 5000}
     status = user.finished(accepted(user.post("/generate/text-to-model", request))["job_id"])
@@ -99,6 +102,7 @@ def test_multiview_to_model(user: User) -> None:
     assert status["status"] == "complete"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_sketch_to_model_is_a_concept_and_a_model(user: User) -> None:
     task = new_task()
     sketch = user.put_input(sample("horse.png"))
@@ -109,6 +113,24 @@ def test_sketch_to_model_is_a_concept_and_a_model(user: User) -> None:
     assert [job["status"] for job in whole["jobs"]] == ["complete", "complete"]
     assert whole["result"]["image_urls"][0].endswith(f"/concepts/{task}/0.png")
     assert whole["result"]["model_url"].endswith(f"/models/{task}/model.glb")
+
+
+def test_the_common_door_leads_to_the_same_work(user: User, gateway: Gateway) -> None:
+    listed = user.http.get("/task-types").json()["task_types"]
+    assert len(listed) >= 6
+    params = {"prompt": "a small wooden boat", "texture": False, "face_limit": 500}
+    before = len(gateway.paid())
+    body = accepted(user.post("/tasks", {"task_type": "text-to-model", "params": params}))
+    task = body["task_id"]  # made for the client
+    status = user.finished(body["job_id"])
+    assert (status["status"], status["operation"]) == ("complete", "text-to-model")
+    assert status["result"]["model_url"].endswith(f"/models/{task}/model.glb")
+    assert len(gateway.paid()) == before + 1
+    # here the client names the task, so the body is the key, through whichever door it comes
+    own = new_task()
+    first = accepted(user.post("/tasks", {"type": "text_to_model", "input": params, "task_id": own}))
+    again = accepted(user.post("/generate/text-to-model", {"task_id": own, **params}))
+    assert again == first | {"deduplicated": True, "status": again["status"]}
 
 
 def test_refine_by_draft_and_by_model_file(user: User) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from app.ai_clients.registry import pools
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
@@ -23,7 +23,9 @@ def settings(database: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 async def db(settings: Settings) -> AsyncGenerator[Database]:
     opened = await Database.open(settings, application_name="makeit3d test")
-    await pool_rows.ensure(opened, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+    await pool_rows.ensure(
+        opened, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()}
+    )
     yield opened
     await opened.close()
 

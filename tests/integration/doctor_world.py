@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from app.ai_clients.registry import pools
 from app.config import Settings
+from app.container import build_registry
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity, renew
-from app.domain.jobs import JobType
 from app.embedded.valkey import EmbeddedValkey
 from app.services.doctor.examination import Group, examine
 from app.services.doctor.findings import Finding
-from app.services.doctor.rounds import GROUPS
 from app.tasks.worker import LANES_OF
 from pydantic import SecretStr
 
@@ -33,10 +31,11 @@ from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer
 
+REGISTRY = build_registry()
 PATIENCE = 60.0  # seconds; the machine may be busy
 
 
-def examined(settings: Settings, groups: Sequence[Group[Any]] = GROUPS) -> list[Finding]:
+def examined(settings: Settings, groups: Sequence[Group[Any]] = REGISTRY.doctor_groups) -> list[Finding]:
     """Everything that the doctor finds."""
 
     async def run() -> list[Finding]:
@@ -65,7 +64,7 @@ class World:
         return self.settings.database_url.get_secret_value()
 
     def changed(self, **changes: Any) -> Settings:  # noqa: ANN401 - values of any field
-        return Settings.model_validate(self.settings.model_dump() | changes)
+        return type(self.settings).model_validate(self.settings.model_dump() | changes)
 
     def at(self, dsn: str) -> Settings:
         """With another database."""
@@ -165,10 +164,14 @@ async def _move_in(settings: Settings) -> None:
     """What running processes leave in the database: pools, and a worker per lane that is good for a day."""
     database = await Database.open(settings, application_name="makeit3d test")
     try:
-        await pool_rows.ensure(database, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+        await pool_rows.ensure(
+            database, {name: (p.provider, p.slots) for name, p in REGISTRY.providers.pools(settings).items()}
+        )
         for lane, lanes in LANES_OF.items():
-            worker = WorkerIdentity(uuid4(), lane, "here", 1, lanes, 5, version("makeit3d-bff"), tuple(JobType))
+            worker = WorkerIdentity(
+                uuid4(), lane, "here", 1, lanes, 5, version("makeit3d-bff"), REGISTRY.job_types.names
+            )
             await renew(database, worker, stopping=False)
-        await database.execute("update workers set seen_at = now() + interval '1 day'")
+        await database.execute("update makeit3d.workers set seen_at = now() + interval '1 day'")
     finally:
         await database.close()

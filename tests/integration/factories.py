@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from app.ai_clients.registry import build_registry
+from app.calls.journal import CallIntent
 from app.config import Settings
-from app.db import requests
+from app.container import build_task_types
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
-from app.db.requests import RequestPlan
 from app.db.workers import WorkerIdentity, renew
-from app.domain.commands import GenerateCommand
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, JobType, Lane
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane
+from app.domain.operations import Operation
 from app.domain.params import ObjectRef
-from app.services.plans import PlanInputs, Planner
+from app.queue.plans import RequestPlan
+from app.task_types.planner import Planner
+from app.task_types.steps import Inputs
 from pydantic import SecretStr
+
+from tests import kernel
 
 
 def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN401 - values of any field
@@ -33,7 +37,7 @@ def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN
         "openai_api_key": SecretStr("sk-test"),
         "tripo_api_key": SecretStr("tsk_test"),
     }
-    return Settings(**(values | changes))
+    return build_registry().settings(**(values | changes))
 
 
 async def make_user(database: Database) -> UUID:
@@ -42,34 +46,64 @@ async def make_user(database: Database) -> UUID:
     return user_id
 
 
+async def make_draft(database: Database, user_id: UUID, provider_task_id: str) -> None:
+    """A finished model in the user's own journal."""
+    await database.execute(
+        "insert into makeit3d.provider_calls (id, user_id, attempt, worker_id, provider, pool, kind, state,"
+        " request_hash, estimate_micros, price_version, deadline, provider_task_id)"
+        " values ($1, $2, 1, $1, 'tripo', 'tripo_h', 'text-to-model', 'settled', 'h', 0, 'v', now(), $3)",
+        uuid4(),
+        user_id,
+        provider_task_id,
+    )
+
+
 def image_plan(
     user_id: UUID, task_id: str, *, n: int = 1, key: str | None = None, lane: Lane = "normal"
 ) -> RequestPlan:
     """One image job with n rows."""
-    job = JobPlan(uuid4(), 1, JobType.GENERATE_IMAGES, "openai", "openai", lane, 50, {})
+    job = JobPlan(uuid4(), 1, "generate_images", "openai", "openai", lane, 50, {})
     assets = [AssetPlan(uuid4(), AssetKind.CONCEPT, job.id, "a fox", None) for _ in range(n)]
     return _plan(user_id, task_id, [job], assets, key)
 
 
 def model_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> RequestPlan:
-    job = JobPlan(uuid4(), 1, JobType.GENERATE_MODEL, "tripo", "tripo_h", "normal", 50, {})
+    job = JobPlan(uuid4(), 1, "generate_model", "tripo", "tripo_h", "normal", 50, {})
     return _plan(user_id, task_id, [job], [AssetPlan(uuid4(), AssetKind.MODEL, job.id, "a fox", None)], key)
 
 
 def sketch_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> RequestPlan:
     """A concept, then a model from it."""
-    first = JobPlan(uuid4(), 1, JobType.GENERATE_IMAGES, "openai", "openai", "normal", 50, {})
-    second = JobPlan(uuid4(), 2, JobType.GENERATE_MODEL, "tripo", "tripo_h", "normal", 50, {})
+    first = JobPlan(uuid4(), 1, "generate_images", "openai", "openai", "normal", 50, {})
+    second = JobPlan(uuid4(), 2, "generate_model", "tripo", "tripo_h", "normal", 50, {})
     concept = AssetPlan(uuid4(), AssetKind.CONCEPT, first.id, "a fox", None)
     model = AssetPlan(uuid4(), AssetKind.MODEL, second.id, "a fox", None, source_concept_image_id=concept.id)
     return _plan(user_id, task_id, [first, second], [concept, model], key)
 
 
-def planned(planner: Planner, command: GenerateCommand, pictures: Sequence[ObjectRef], user_id: UUID) -> RequestPlan:
-    """What accepting a client's request would write."""
-    plan = planner.plan(command, PlanInputs(pictures), user_id)
-    request = _plan(user_id, command.task_id, plan.jobs, plan.assets, f"key:{uuid4()}")
-    return replace(request, operation=command.operation.value, job_id=plan.main_job_id)
+def planned(
+    planner: Planner,
+    settings: Settings,
+    operation: Operation,
+    task_id: str,
+    user_id: UUID,
+    pictures: Sequence[ObjectRef] = (),
+    **fields: Any,  # noqa: ANN401 - parameters of the type
+) -> RequestPlan:
+    """What accepting a client's request would write; the pictures are its inputs."""
+    task_type = build_task_types(sketch_renderer=settings.sketch_renderer).named(operation.value)
+    links: dict[str, Any] = {}
+    if pictures:
+        [item] = task_type.inputs
+        links[item.fields[0]] = ["a link"] * len(pictures) if item.most > 1 else "a link"
+        inputs = Inputs({item.key: tuple(pictures)})
+    else:
+        inputs = Inputs()
+    params = task_type.params.model_validate(links | fields)
+    plan = planner.plan(task_type, params, inputs, user_id)
+    request = _plan(user_id, task_id, plan.jobs, plan.assets, f"key:{uuid4()}")
+    kept = task_type.kept(params, {"a link": "a lasting link"})
+    return replace(request, operation=task_type.name, params=kept, job_id=plan.main_job_id)
 
 
 def _plan(
@@ -91,7 +125,7 @@ def _plan(
 
 
 async def accept(database: Database, plan: RequestPlan) -> RequestPlan:
-    await requests.accept(database, plan)
+    await kernel.accept(database, plan)
     return plan
 
 
@@ -99,17 +133,17 @@ async def multiply(database: Database, plan: RequestPlan, jobs: int) -> None:
     """As many claimable jobs as accepting the plan's one job so often would leave, without their rows of assets."""
     await database.execute(
         "with copies as ("
-        "   insert into requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key, body_hash,"
-        "     job_id)"
+        "   insert into makeit3d.requests (id, task_id, user_id, operation, scope, idempotency_key, explicit_key,"
+        "     body_hash, job_id)"
         "   select gen_random_uuid(), $1, $2, 'test', 'copies', n::text, true, 'hash', gen_random_uuid()"
         "   from generate_series(1, $3) as n returning id, job_id, idempotency_key::bigint as n"
         " ), added as ("
-        "   insert into jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority, fair_tag,"
-        "     status, params)"
+        "   insert into makeit3d.jobs (id, task_id, request_id, user_id, step, type, provider, pool, lane, priority,"
+        "     fair_tag, status, params)"
         "   select c.job_id, $1, c.id, $2, 1, j.type, j.provider, j.pool, j.lane, j.priority, j.fair_tag + c.n,"
-        "     'queued', j.params from copies c, jobs j where j.id = $4"
+        "     'queued', j.params from copies c, makeit3d.jobs j where j.id = $4"
         " )"
-        " update user_tags set tag = tag + $3 where user_id = $2",
+        " update makeit3d.user_tags set tag = tag + $3 where user_id = $2",
         plan.task_id,
         plan.user_id,
         jobs - 1,
@@ -118,14 +152,15 @@ async def multiply(database: Database, plan: RequestPlan, jobs: int) -> None:
 
 
 _BLOCK = """
-insert into jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority, fair_tag, status,
+insert into makeit3d.jobs (id, task_id, request_id, user_id, step, chunk, type, provider, pool, lane, priority,
+  fair_tag, status,
   waiting_for, run_after, resume, params)
 select gen_random_uuid(), j.task_id, j.request_id, j.user_id, 1, n, j.type, j.provider,
   case when b.reason is null then 'tripo_h' else (array['openai', 'tripo_h', 'tripo_p'])[1 + n % 3] end,
   (array['normal', 'priority'])[1 + n % 2], 50, n, 'queued', b.reason,
   case when b.reason = 'retry' then now() + interval '1 hour' end,
   coalesce(b.reason = 'retry', false) and n % 2 = 0, '{}'
-from jobs j, generate_series($1::integer, $2::integer) as n, lateral (
+from makeit3d.jobs j, generate_series($1::integer, $2::integer) as n, lateral (
   select (array['retry', 'user_limit', 'step', 'dependency', 'breaker', null, null])[1 + n % 7] as reason) as b
 where j.id = $3
 """
@@ -146,6 +181,6 @@ async def make_worker(
     return worker
 
 
-def call_intent(provider: str = "openai", pool: str = "openai", kind: str = "generation") -> CallIntent:
+def call_intent(provider: str = "openai", pool: str = "openai", kind: str = "text-to-image") -> CallIntent:
     """A paid call about to be made, estimated at 0.04 USD."""
     return CallIntent(uuid4(), provider, pool, kind, "hash", {}, 40_000, "test", 60.0)

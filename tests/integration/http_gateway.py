@@ -12,35 +12,38 @@ from uuid import UUID, uuid4
 
 import httpx
 import uvicorn
-from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.registry import Providers, pools
+from app.ai_clients.registry import Providers, build_registry
+from app.calls.spool import Spool
 from app.config import Settings
 from app.container import ApiContainer, user_limits
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.domain.jobs import Lane
 from app.main import create_app
+from app.registry import Registry
 from app.server import http_protocol
 from app.services.asset_content import AssetContent
 from app.services.cancellation import Cancellation
 from app.services.decoders import Decoders
 from app.services.event_stream import EventStream
-from app.services.generation import Generation
 from app.services.health import Health
 from app.services.input_files import InputFiles
 from app.services.input_resolver import InputResolver
 from app.services.installation import InstallationGauges
 from app.services.notifier import Notifier
-from app.services.plans import Planner
 from app.services.poll_cache import PollAnswer, PollCache
 from app.services.principals import PrincipalVerifier
+from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
-from app.services.spool import Spool
 from app.services.task_reading import TaskReading
 from app.services.task_status import TaskStatus
 from app.services.uploads import Uploads
-from app.services.vacancies import Vacancies
 from app.storage.memory import MemoryStorage
+from app.task_types.acceptance import Acceptance
+from app.task_types.planner import Planner
+
+from tests import kernel
+from tests.fake_providers import FakeImages, FakeModels
 
 
 async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage) -> ApiContainer:
@@ -48,7 +51,9 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
     async with AsyncExitStack() as stack:
         database = await Database.open(settings, application_name="makeit3d http test")
         stack.push_async_callback(database.close)
-        await pool_rows.ensure(database, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+        await pool_rows.ensure(
+            database, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()}
+        )
         directory = settings.home / "objects"
         directory.mkdir(parents=True, exist_ok=True)
         storage = storage_kind(
@@ -62,7 +67,7 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         redis_url = settings.redis_url.get_secret_value()
         limits = RateLimits(redis_url, {"openai": None, "tripo": None})
         stack.push_async_callback(limits.aclose)
-        providers = Providers(images=[FakeImages()], models=[FakeModels()])
+        providers = Providers([FakeImages(), FakeModels()])
         stack.push_async_callback(providers.aclose)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
         spool = Spool(settings.spool_directory, max_bytes=settings.spool_bytes)
@@ -77,17 +82,19 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         stack.push_async_callback(health.aclose)
         bells = DeafBells()
         user = user_limits(settings)
-        vacancies = Vacancies(database, bells, notifier, user)
+        publisher = Publisher(database, bells, notifier, user)
+        stack.push_async_callback(publisher.aclose)
+        queue = kernel.queue_of(database)
         resolver = InputResolver(database, inputs, settings)
+        planner = Planner(providers, settings, kernel.REGISTRY.job_types.permits)
         return ApiContainer(
             settings=settings,
             database=database,
             storage=storage,
             verifier=PrincipalVerifier(settings, http),
-            generation=Generation(
-                database, resolver, providers, Planner(providers, settings), limits, user, bells, vacancies, notifier
-            ),
-            cancellation=Cancellation(database, vacancies, notifier),
+            acceptance=Acceptance(queue, resolver, providers, planner, limits, user, publisher),
+            planner=planner,
+            cancellation=Cancellation(queue, publisher),
             notifier=notifier,
             events=events,
             uploads=Uploads(database, storage, inputs, spool, notifier, settings),
@@ -144,7 +151,9 @@ async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 @asynccontextmanager
-async def gateway(settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage) -> AsyncGenerator[Gateway]:
+async def gateway(
+    settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage, registry: Registry | None = None
+) -> AsyncGenerator[Gateway]:
     """Serve on a free port of loopback; streams and long polls end when the context does."""
     opened: list[ApiContainer] = []
 
@@ -152,7 +161,7 @@ async def gateway(settings: Settings, *, storage_kind: type[MemoryStorage] = Mem
         opened.append(await open_services(wanted, storage_kind=storage_kind))
         return opened[0]
 
-    app = create_app(settings, open_services=opener)
+    app = create_app(settings, open_services=opener, registry=registry)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         http = http_protocol(settings.connections_per_address)

@@ -16,8 +16,11 @@ from tests.servers import PostgresServer
 
 __all__ = ["database"]
 
-INTERNAL = ("requests", "pools", "workers", "jobs", "provider_calls", "files", "events")
-READABLE = ("tasks", "input_assets", "concept_images", "models")
+INTERNAL = [
+    f"makeit3d.{name}"
+    for name in ("tasks", "requests", "pools", "workers", "jobs", "provider_calls", "files", "events", "migrations")
+]
+READABLE = ("input_assets", "concept_images", "models")
 
 
 class Roles:
@@ -41,7 +44,7 @@ class Roles:
 async def owned_rows(connection: asyncpg.Connection, user: UUID) -> None:
     await connection.execute("insert into auth.users (id) values ($1)", user)
     task = f"task-{user}"
-    await connection.execute("insert into tasks (id, user_id) values ($1, $2)", task, user)
+    await connection.execute("insert into makeit3d.tasks (id, user_id) values ($1, $2)", task, user)
     await connection.execute(
         "insert into input_assets (task_id, user_id, input_asset_type) values ($1, $2, 'uploaded_photo')", task, user
     )
@@ -66,7 +69,7 @@ async def test_every_table_verb_and_role(database: str) -> None:
                 for verb in ("select * from {}", "delete from {}", "insert into {} default values"):
                     with pytest.raises(asyncpg.InsufficientPrivilegeError):
                         await roles.run(role, user, verb.format(table))
-        for table in ("tasks", "concept_images", "models"):
+        for table in ("concept_images", "models"):
             for verb in ("delete from {}", "update {} set user_id = null", "insert into {} default values"):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await roles.run("authenticated", mine, verb.format(table))
@@ -107,7 +110,7 @@ async def test_deleting_a_user_keeps_rows_without_owner(database: str) -> None:
         user = uuid4()
         await owned_rows(connection, user)
         await connection.execute("delete from auth.users where id = $1", user)
-        for table in READABLE:
+        for table in ("makeit3d.tasks", *READABLE):
             assert await connection.fetchval(f"select user_id from {table}") is None  # noqa: S608
     finally:
         await connection.close()

@@ -33,11 +33,14 @@ class Rights:
 
 READ = Rights(frozenset({"SELECT"}))
 CLOSED = Rights()
+INTERNAL = (
+    *("tasks", "requests", "pools", "providers", "pool_tags", "user_tags", "workers", "jobs"),
+    *("job_items", "provider_calls", "files", "events", "migrations"),
+)
 TABLES = {
-    "tasks": READ,
-    "concept_images": READ,
-    "models": READ,
-    "input_assets": Rights(
+    "public.concept_images": READ,
+    "public.models": READ,
+    "public.input_assets": Rights(
         frozenset({"SELECT", "DELETE"}),
         {
             "INSERT": frozenset(
@@ -46,16 +49,7 @@ TABLES = {
             "UPDATE": frozenset({"prompt", "style", "metadata"}),
         },
     ),
-    "requests": CLOSED,
-    "pools": CLOSED,
-    "providers": CLOSED,
-    "pool_tags": CLOSED,
-    "user_tags": CLOSED,
-    "workers": CLOSED,
-    "jobs": CLOSED,
-    "provider_calls": CLOSED,
-    "files": CLOSED,
-    "events": CLOSED,
+    **{f"makeit3d.{name}": CLOSED for name in INTERNAL},
 }
 OWNED = [name for name, rights in TABLES.items() if rights is not CLOSED]
 
@@ -76,10 +70,8 @@ def dsn(request: pytest.FixtureRequest, postgres18: PostgresServer) -> Generator
 async def _prepare(dsn: str) -> None:
     await bootstrap(dsn)
     connection = await asyncpg.connect(dsn)
-    for kind in ("tables", "functions", "sequences"):
-        await connection.execute(
-            f"alter default privileges in schema public grant all on {kind} to anon, authenticated, service_role"
-        )
+    for kind in ("tables", "functions", "sequences", "schemas"):
+        await connection.execute(f"alter default privileges grant all on {kind} to anon, authenticated, service_role")
     await connection.close()
     await migrate(dsn)
 
@@ -96,20 +88,22 @@ async def connection(dsn: str) -> AsyncGenerator[asyncpg.Connection]:
 
 async def tables_of(connection: asyncpg.Connection) -> list[str]:
     rows = await connection.fetch(
-        "select relname from pg_class"
-        " where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'f', 'm', 'v')"
+        "select format('%I.%I', n.nspname, c.relname) as name from pg_class c"
+        " join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname in ('public', 'makeit3d') and c.relkind in ('r', 'p', 'f', 'm', 'v')"
     )
-    return [row["relname"] for row in rows]
+    return [row["name"] for row in rows]
 
 
 async def test_every_table_has_its_rights_and_no_more(connection: asyncpg.Connection) -> None:
     assert set(await tables_of(connection)) == set(TABLES)
     faults: list[str] = []
     for table, rights in TABLES.items():
-        expected = {"anon": frozenset[str](), "authenticated": rights.verbs, "service_role": SERVICE}
+        service = SERVICE if table != "makeit3d.migrations" else frozenset({"SELECT"})
+        expected = {"anon": frozenset[str](), "authenticated": rights.verbs, "service_role": service}
         for role, verbs in expected.items():
             for verb in VERBS:
-                has = await connection.fetchval("select has_table_privilege($1, $2, $3)", role, f"public.{table}", verb)
+                has = await connection.fetchval("select has_table_privilege($1, $2, $3)", role, table, verb)
                 if has != (verb in verbs) and not (has and role == "service_role"):
                     faults.append(f"{role} {'may' if has else 'may not'} {verb} {table}")
     assert faults == []
@@ -117,7 +111,8 @@ async def test_every_table_has_its_rights_and_no_more(connection: asyncpg.Connec
 
 async def test_columns_that_browsers_may_write(connection: asyncpg.Connection) -> None:
     columns = await connection.fetch(
-        "select table_name, column_name from information_schema.columns where table_schema = 'public'"
+        "select format('%I.%I', table_schema, table_name) as table_name, column_name from information_schema.columns"
+        " where table_schema in ('public', 'makeit3d')"
     )
     faults: list[str] = []
     for row in columns:
@@ -125,7 +120,7 @@ async def test_columns_that_browsers_may_write(connection: asyncpg.Connection) -
         for role in ("anon", "authenticated"):
             for verb in ("INSERT", "UPDATE", "REFERENCES"):
                 has = await connection.fetchval(
-                    "select has_column_privilege($1, $2, $3, $4)", role, f"public.{table}", column, verb
+                    "select has_column_privilege($1, $2, $3, $4)", role, table, column, verb
                 )
                 allowed = TABLES[table].columns.get(verb, ()) if role == "authenticated" else ()
                 if has != (column in allowed):
@@ -135,11 +130,14 @@ async def test_columns_that_browsers_may_write(connection: asyncpg.Connection) -
 
 async def test_row_security_is_on_everywhere_and_only_for_the_signed_in(connection: asyncpg.Connection) -> None:
     rows = await connection.fetch(
-        "select relname from pg_class"
-        " where relnamespace = 'public'::regnamespace and relkind = 'r' and not relrowsecurity"
+        "select relname from pg_class where relnamespace in ('public'::regnamespace, 'makeit3d'::regnamespace)"
+        " and relkind = 'r' and not relrowsecurity"
     )
     assert rows == []
-    policies = await connection.fetch("select tablename, roles, cmd from pg_policies where schemaname = 'public'")
+    policies = await connection.fetch(
+        "select format('%I.%I', schemaname, tablename) as tablename, roles, cmd from pg_policies"
+        " where schemaname in ('public', 'makeit3d')"
+    )
     assert {tuple(policy["roles"]) for policy in policies} == {("authenticated",)}
     for table, rights in TABLES.items():
         wanted = rights.verbs | set(rights.columns)
@@ -149,12 +147,13 @@ async def test_row_security_is_on_everywhere_and_only_for_the_signed_in(connecti
 async def test_nothing_runs_with_its_owners_rights(connection: asyncpg.Connection) -> None:
     """Functions that are not SECURITY INVOKER, and views that do not ask with their reader's rights, would be doors."""
     functions = await connection.fetch(
-        "select proname from pg_proc where pronamespace = 'public'::regnamespace and prosecdef"
+        "select proname from pg_proc"
+        " where pronamespace in ('public'::regnamespace, 'makeit3d'::regnamespace) and prosecdef"
     )
     assert functions == []
     views = await connection.fetch(
-        "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'm')"
-        " and not coalesce('security_invoker=true' = any(reloptions), false)"
+        "select relname from pg_class where relnamespace in ('public'::regnamespace, 'makeit3d'::regnamespace)"
+        " and relkind in ('v', 'm') and not coalesce('security_invoker=true' = any(reloptions), false)"
     )
     assert views == []
 
@@ -162,7 +161,7 @@ async def test_nothing_runs_with_its_owners_rights(connection: asyncpg.Connectio
 @pytest.mark.parametrize("verb", ["USAGE", "SELECT", "UPDATE"])
 async def test_browsers_have_no_sequences(connection: asyncpg.Connection, verb: str) -> None:
     sequences = await connection.fetch(
-        "select oid from pg_class where relkind = 'S' and relnamespace = 'public'::regnamespace"
+        "select oid from pg_class where relkind = 'S' and relnamespace = 'makeit3d'::regnamespace"
     )
     assert len(sequences) > 0
     for role in ("anon", "authenticated"):
@@ -177,17 +176,17 @@ async def test_browsers_have_no_sequences(connection: asyncpg.Connection, verb: 
 async def test_browsers_can_make_nothing(connection: asyncpg.Connection) -> None:
     for role in ("anon", "authenticated"):
         assert not await connection.fetchval("select has_schema_privilege($1, 'public', 'CREATE')", role)
-        schema = await connection.fetchval("select to_regnamespace('supabase_migrations') is not null")
-        assert schema
-        assert not await connection.fetchval("select has_schema_privilege($1, 'supabase_migrations', 'USAGE')", role)
+        for right in ("USAGE", "CREATE"):
+            assert not await connection.fetchval("select has_schema_privilege($1, 'makeit3d', $2)", role, right)
 
 
 async def test_what_realtime_publishes_has_row_security(connection: asyncpg.Connection) -> None:
     rows = await connection.fetch(
-        "select tablename from pg_publication_tables where pubname = 'supabase_realtime' and schemaname = 'public'"
+        "select format('%I.%I', schemaname, tablename) as tablename from pg_publication_tables"
+        " where pubname = 'supabase_realtime'"
     )
     published = {row["tablename"] for row in rows}
-    assert published == {"input_assets", "concept_images", "models"}
+    assert published == {"public.input_assets", "public.concept_images", "public.models"}
     assert published <= set(OWNED)
 
 
@@ -210,8 +209,9 @@ async def people(connection: asyncpg.Connection) -> People:
 
 
 def statements(table: str) -> dict[str, str]:
-    others = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "events": "type"}
-    column = others.get(table, "id")
+    others = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "migrations": "name"}
+    others |= {"events": "type", "job_items": "key"}
+    column = others.get(table.partition(".")[2], "id")
     return {
         "SELECT": f"select * from {table}",  # noqa: S608
         "INSERT": f"insert into {table} default values",

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.ai_clients.base import ImageReceipt, ImageRequest
-from app.ai_clients.fake import FakeImages
-from app.db import claims, workers
+from app.ai_clients.base import BeforeFirstByte, Reply, Request
 from app.db.pool import Database
 from app.domain.operations import Operation
 
+from tests import kernel
+from tests.fake_providers import FakeImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan
 from tests.integration.workshop import open_workshop
 
@@ -26,23 +26,24 @@ class WatchedImages(FakeImages):
         self.under_way: list[str] = []
         self.seen: list[list[str]] = []
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
-        self.under_way.append(request.prompt)
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
+        prompt = request.prompt or ""
+        self.under_way.append(prompt)
         self.seen.append(list(self.under_way))
         try:
             await asyncio.sleep(_WORK_SECONDS)
-            return await super().generate(request, reply=reply)
+            return await super().send(request, reply=reply, before_first_byte=before_first_byte)
         finally:
-            self.under_way.remove(request.prompt)
+            self.under_way.remove(prompt)
 
 
 async def make_alone(db: Database, *task_ids: str) -> None:
-    await db.execute("update jobs set alone = true, crashes = 3 where task_id = any($1)", list(task_ids))
+    await db.execute("update makeit3d.jobs set alone = true, crashes = 3 where task_id = any($1)", list(task_ids))
 
 
 async def claimed(db: Database) -> Sequence[str]:
     worker = await make_worker(db)
-    result = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=50)
+    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=50)
     return sorted(job.task_id for job in result.jobs)
 
 
@@ -70,7 +71,7 @@ async def test_what_is_paid_already_is_resumed_by_itself(db: Database) -> None:
     for number in range(3):
         await accept(db, image_plan(user, f"task-alone-{number}"))
     await make_alone(db, "task-alone-0", "task-alone-1")
-    await db.execute("update jobs set resume = true, calls_done = true")
+    await db.execute("update makeit3d.jobs set resume = true, calls_done = true")
     assert await claimed(db) == ["task-alone-0"]
     assert await claimed(db) == ["task-alone-1"]
     assert await claimed(db) == ["task-alone-2"]
@@ -103,10 +104,10 @@ async def test_a_crash_or_two_are_forgiven_and_the_last_runs_are_alone(db: Datab
     alone: list[bool] = []
     for _ in range(5):
         worker = await make_worker(db)
-        (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
+        (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
         alone.append(job.alone)
-        await db.execute("delete from workers")
-        await db.execute("update jobs set started_at = started_at - interval '1 minute'")
-        await workers.sweep(db, ttl_seconds=10, max_crashes=5)
+        await db.execute("delete from makeit3d.workers")
+        await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
+        await kernel.sweep(db, ttl_seconds=10, max_crashes=5)
     assert alone == [False, False, False, True, True]
-    assert await db.fetchval("select error_code from jobs") == "worker_crashed"
+    assert await db.fetchval("select error_code from makeit3d.jobs") == "worker_crashed"

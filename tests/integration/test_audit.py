@@ -13,19 +13,18 @@ from uuid import UUID
 import asyncpg
 import pytest
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.registry import pools
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.container import user_limits
-from app.db import claims, requests, tasks
 from app.db import pools as pool_rows
 from app.db.pool import Database
-from app.db.settle import settle
 from app.domain.audit import Findings
 from app.domain.jobs import Completed, Settlement
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 from app.services.audit import OUTPUT_KEY, ROW_CHECKS, audit_rows, look
 
+from tests import kernel
 from tests.integration.audit_plants import PLANTS, plant_of
 from tests.integration.factories import (
     accept,
@@ -67,9 +66,10 @@ async def _live(dsn: str, home: Path) -> UUID:
             user = shop.user
         await accept(db, sketch_plan(user, "audit-waiting"))
         await accept(db, model_plan(user, "audit-canceled"))
-        await tasks.cancel(db, "audit-canceled", user)
+        await kernel.cancel(db, "audit-canceled", user)
         await db.execute(
-            "insert into workers (id, name, host, pid, lanes, slots) values ($1, 'test', 'here', 1, '{normal}', 5)",
+            "insert into makeit3d.workers (id, name, host, pid, lanes, slots)"
+            " values ($1, 'test', 'here', 1, '{normal}', 5)",
             WORKER,
         )
         return user
@@ -78,7 +78,7 @@ async def _live(dsn: str, home: Path) -> UUID:
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncGenerator[Database]:
     db = await Database.open(settings, application_name="makeit3d test")
-    await pool_rows.ensure(db, {name: (p.provider, p.slots) for name, p in pools(settings).items()})
+    await pool_rows.ensure(db, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()})
     try:
         yield db
     finally:
@@ -109,7 +109,7 @@ async def look_at_plant(db: Database, settings: Settings, name: str) -> Findings
     try:
         async with db.transaction() as connection:
             await connection.execute("set local session_replication_role = replica")
-            changed = await connection.execute(plant_of(name))
+            changed = await connection.driver.execute(plant_of(name))
             assert not changed.endswith(" 0")
             findings = await look(connection, db, settings)
             raise Undo
@@ -139,11 +139,13 @@ async def test_the_places_of_a_user_are_those_of_the_setting(database: str, tmp_
     async with _opened(settings) as db:
         user = await make_user(db)
         for number in range(3):
-            await requests.accept(db, sketch_plan(user, f"audit-place-{number}"), user_limits(settings))
+            await kernel.accept(db, sketch_plan(user, f"audit-place-{number}"), user_limits(settings))
         assert (await audit_rows(db, settings)).differences == []
         more = settings.model_copy(update={"user_max_in_flight": 2})
         found = (await audit_rows(db, more)).differences
-    assert [(item.invariant.name, item.ids) for item in found] == [("user_place", {"user": str(user)})]
+    assert [(item.invariant.name, item.ids) for item in found] == [
+        ("user_place", {"user": str(user), "permit": "paid"})
+    ]
     assert found[0].found == "2 jobs wait, 1 of 2 places are taken"
 
 
@@ -167,7 +169,7 @@ async def test_a_breaker_that_contradicts_itself_is_found(
                 # the last word for a column counts
                 words = dict(part.split(" = ", 1) for part in columns.split(", "))
                 changes = ", ".join(f"{name} = {value}" for name, value in words.items())
-                await connection.execute(f"update providers set {changes} where name = 'tripo'")  # noqa: S608
+                await connection.execute(f"update makeit3d.providers set {changes} where name = 'tripo'")  # noqa: S608
                 findings = await look(connection, shop_database, lived_in.settings)
                 raise Undo
         assert {difference.invariant.name for difference in findings.differences} == names
@@ -176,7 +178,7 @@ async def test_a_breaker_that_contradicts_itself_is_found(
 @pytest.mark.parametrize("repaired", [True, False])
 async def test_what_may_pass_is_looked_at_twice(shop_database: Database, lived_in: LivedIn, *, repaired: bool) -> None:
     await shop_database.execute(plant_of("due_is_woken"))
-    repair = "update jobs set waiting_for = null, run_after = null where waiting_for = 'retry'"
+    repair = "update makeit3d.jobs set waiting_for = null, run_after = null where waiting_for = 'retry'"
 
     async def again() -> None:
         if repaired:
@@ -190,7 +192,7 @@ async def test_what_may_pass_is_looked_at_twice(shop_database: Database, lived_i
 async def test_an_audit_can_not_write(shop_database: Database) -> None:
     async with shop_database.snapshot() as connection:
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-            await connection.execute("delete from events")
+            await connection.execute("delete from makeit3d.events")
 
 
 async def test_the_checks_run_on_every_major(database: str, tmp_path: Path) -> None:
@@ -208,8 +210,8 @@ async def test_only_a_completed_job_that_is_paid_needs_outputs_and_a_settled_cal
         plan = image_plan(await make_user(db), "audit-local-1", n=1)
         await accept(db, replace(plan, jobs=[replace(plan.jobs[0], provider=provider, pool=pool)], assets=[]))
         worker = await make_worker(db)
-        (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
-        await settle(db, [Settlement(job, Completed(()))])
-        assert await db.fetchval("select status from tasks") == "completed"
+        (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
+        await kernel.finish(db, [Settlement(job, Completed(()))])
+        assert await db.fetchval("select status from makeit3d.tasks") == "completed"
         found = {item.invariant.name for item in (await audit_rows(db, settings)).differences}
     assert found == (set[str]() if pool == "local" else {"job_has_output", "completed_is_over"})

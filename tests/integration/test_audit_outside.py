@@ -52,16 +52,16 @@ async def test_the_bucket_against_the_manifest(workshop: Workshop, tmp_path: Pat
 
     await workshop.storage.remove(BUCKET, [second])
     assert await found(workshop) == [("row_has_object", second)]
-    await workshop.db.execute("update files set state = 'uploading' where key = $1", second)
+    await workshop.db.execute("update makeit3d.files set state = 'uploading' where key = $1", second)
     assert await found(workshop) == []
-    await workshop.db.execute("delete from files where key = $1", first)
+    await workshop.db.execute("delete from makeit3d.files where key = $1", first)
     assert await found(workshop) == [("object_has_row", first)]
 
 
 async def test_a_user_may_remove_what_they_uploaded(workshop: Workshop) -> None:
     """Even where inputs and results share a bucket."""
     await workshop.db.execute(
-        "insert into files (id, bucket, key, kind, state, content_type, size, sha256, stored_at)"
+        "insert into makeit3d.files (id, bucket, key, kind, state, content_type, size, sha256, stored_at)"
         " values (gen_random_uuid(), $1, 'user/gone.png', 'input', 'stored', 'image/png', 1, 'x', now())",
         BUCKET,
     )
@@ -85,6 +85,6 @@ async def test_the_journal_against_the_record_of_a_provider(workshop: Workshop) 
     findings = await audit_ledger(workshop.db, "tripo", workshop.models, since=since, now=now + timedelta(hours=1))
     assert findings.differences == []
     assert findings.rows == 2
-    await workshop.db.execute("delete from provider_calls")
+    await workshop.db.execute("delete from makeit3d.provider_calls")
     findings = await audit_ledger(workshop.db, "tripo", workshop.models, since=since, now=now + timedelta(hours=1))
     assert [difference.invariant for difference in findings.differences] == [PAID_IS_JOURNALLED]

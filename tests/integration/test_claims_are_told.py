@@ -30,6 +30,6 @@ async def test_a_claim_is_told_while_its_job_runs(db: Database, database: str, t
             await shop.ask(Operation.TEXT_TO_MODEL, TASK)
             async with asyncio.timeout(30):
                 await heard.wait()
-            assert await db.fetchval("select status from jobs where task_id = $1", TASK) == "running"
+            assert await db.fetchval("select status from makeit3d.jobs where task_id = $1", TASK) == "running"
     finally:
         await listener.close()

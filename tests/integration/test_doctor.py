@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis
+from app.ai_clients.openai.settings import OpenAISettings
 from app.config import Settings, child_environment
 from app.domain.broker_url import redis_py_url
 from app.embedded.valkey import EmbeddedValkey
@@ -23,16 +24,17 @@ from app.services.doctor.broker import BROKER
 from app.services.doctor.examination import Examined, Group, Seen, examine
 from app.services.doctor.findings import Code, Finding
 from app.services.doctor.identity import IDENTITY
-from app.services.doctor.providers import PROVIDERS
+from app.services.doctor.providers import providers_group
 from app.services.doctor.storage import STORAGE
 from pydantic import SecretStr
 
 from tests.chaos.databases import run_sql
 from tests.integration import test_doctor_database
-from tests.integration.doctor_world import Outside, answering, examined
+from tests.integration.doctor_world import REGISTRY, Outside, answering, examined
 from tests.servers import PostgresServer, free_port
 from tests.unit.doctor import test_settings
 
+PROVIDERS = providers_group(REGISTRY.providers)
 SUPABASE = (STORAGE, IDENTITY)
 
 Plant = Callable[[Outside], AbstractContextManager[Settings]]
@@ -183,7 +185,7 @@ def openai_says(status: int, code: str) -> Plant:
     @contextlib.contextmanager
     def plant(outside: Outside) -> Generator[Settings]:
         error = {"error": {"message": "…", "type": "invalid_request_error", "param": None, "code": code}}
-        with answering({f"/models/{outside.settings.openai_image_model}": (status, error)}) as url:
+        with answering({f"/models/{OpenAISettings.of(outside.settings).image_model}": (status, error)}) as url:
             yield outside.world.changed(openai_base_url=url)
 
     return plant
@@ -313,7 +315,7 @@ def test_each_is_found_alone(
 ) -> None:
     with plant(outside) as settings:
         findings = examined(settings, groups)
-    assert {finding.code.value.code for finding in findings} == {code}, findings
+    assert {finding.entry.code for finding in findings} == {code}, findings
     seen = " ".join(finding.seen for finding in findings)
     assert [word for word in words if word not in seen] == []
     assert "hunter2" not in seen
@@ -338,7 +340,7 @@ def test_shared_secrets_that_are_right_or_not_needed(outside: Outside, plant: Pl
 
 def test_every_code_has_a_plant() -> None:
     planted = {plant[0] for plant in (*PLANTS, *test_doctor_database.PLANTS, *test_settings.PLANTS)}
-    elsewhere = {"settings_invalid", "spool_not_writable"}  # tests/unit/doctor
+    elsewhere = {"settings_invalid", "spool_not_writable", "time_limit_short"}  # tests/unit/{doctor,job_types}
     below = {"no_answer", "check_broke"}
     assert planted | elsewhere | below == {code.value.code for code in Code}
 
@@ -354,7 +356,7 @@ def test_warnings_alone_are_no_failure(outside: Outside) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("✓") == 8  # groups, all but that of settings
+    assert done.stdout.count("✓") == 9  # groups, all but that of settings
     assert "! settings   model_unknown" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("doctor: 0 errors, 1 warning in")
 

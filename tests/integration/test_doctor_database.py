@@ -136,8 +136,8 @@ def limited_role(world: World) -> Generator[Settings]:
     """It may do everything with every table, but for rows that row-level security hides."""
     run_sql(world.dsn, "create role limited login")
     try:
-        grant = "grant select, insert, update, delete on all tables in schema public to limited"
-        with world.copied_database(grant, "grant usage on schema supabase_migrations to limited") as dsn:
+        grant = "grant select, insert, update, delete on all tables in schema public, makeit3d to limited"
+        with world.copied_database(grant, "grant usage on schema makeit3d to limited") as dsn:
             yield world.at(dsn.replace("app@", "limited@"))
     finally:
         run_sql(world.dsn, "drop role limited")
@@ -149,25 +149,17 @@ def empty_database(world: World) -> Generator[Settings]:
         yield world.at(dsn)
 
 
-NEWEST = migration_files()[-1][0]
-HISTORY = "supabase_migrations.schema_migrations"
-LATER = f"delete from {HISTORY} where version = '20990101000000'"  # noqa: S608 - a constant
-
-
-THIS_VERSION = f"update workers set version = '{version('makeit3d-bff')}'"  # noqa: S608
-
-
-def applied_later(script: str) -> Plant:
-    """A migration that this code does not have."""
-    return sql(f"insert into {HISTORY} values ('20990101000000', '{{{script}}}', 'later')", LATER)  # noqa: S608
+NEWEST = migration_files()[-1]
+HISTORY = "makeit3d.migrations"
+THIS_VERSION = f"update makeit3d.workers set version = '{version('makeit3d-bff')}'"  # noqa: S608
 
 
 FUTURE_JOB = """
-with task as (insert into tasks (id) values ('task-future') returning id), request as (
-  insert into requests (id, task_id, operation, scope, idempotency_key, explicit_key, body_hash, job_id)
+with task as (insert into makeit3d.tasks (id) values ('task-future') returning id), request as (
+  insert into makeit3d.requests (id, task_id, operation, scope, idempotency_key, explicit_key, body_hash, job_id)
   select gen_random_uuid(), id, 'test', id, 'key', true, 'hash', gen_random_uuid() from task returning *
 )
-insert into jobs (id, task_id, request_id, step, type, pool, lane, priority, fair_tag, status, params)
+insert into makeit3d.jobs (id, task_id, request_id, step, type, pool, lane, priority, fair_tag, status, params)
 select job_id, task_id, id, 1, 'of_the_future', 'openai', 'normal', 50, 0, 'queued', '{}' from request
 """
 
@@ -187,12 +179,27 @@ PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
     (
         "migrations_missing",
         sql(
-            f"update {HISTORY} set version = '1' where version = '{NEWEST}'",  # noqa: S608 - constants
-            f"update {HISTORY} set version = '{NEWEST}' where version = '1'",  # noqa: S608
+            f"delete from {HISTORY} where version = '{NEWEST.version}'",  # noqa: S608 - constants
+            f"insert into {HISTORY} values ('{NEWEST.version}', '{NEWEST.name}', '{NEWEST.checksum}')",  # noqa: S608 - constants
         ),
-        (NEWEST,),
+        (NEWEST.title,),
     ),
-    ("schema_newer", applied_later("alter table jobs add x int"), ("20990101000000_later",)),
+    (
+        "schema_newer",
+        sql(
+            f"insert into {HISTORY} values ('9999', 'later', 'x')",  # noqa: S608 - constants
+            f"delete from {HISTORY} where version = '9999'",  # noqa: S608 - constants
+        ),
+        ("9999_later",),
+    ),
+    (
+        "migration_changed",
+        sql(
+            f"update {HISTORY} set checksum = 'x' where version = '{NEWEST.version}'",  # noqa: S608 - constants
+            f"update {HISTORY} set checksum = '{NEWEST.checksum}' where version = '{NEWEST.version}'",  # noqa: S608 - constants
+        ),
+        (NEWEST.title,),
+    ),
     ("settings_invalid", changed(models_table_name="models; drop"), ("models; drop",)),
     ("table_missing", changed(models_table_name="modells"), ("public.modells",)),
     (
@@ -215,7 +222,10 @@ PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
     ),
     (
         "row_security_off",
-        sql("alter table jobs disable row level security", "alter table jobs enable row level security"),
+        sql(
+            "alter table makeit3d.jobs disable row level security",
+            "alter table makeit3d.jobs enable row level security",
+        ),
         ("jobs",),
     ),
     (
@@ -225,7 +235,7 @@ PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
     ),
     (
         "browsers_may_write",
-        sql("grant select on provider_calls to anon", "revoke select on provider_calls from anon"),
+        sql("grant select on makeit3d.provider_calls to anon", "revoke select on makeit3d.provider_calls from anon"),
         ("provider_calls (select)",),
     ),
     (
@@ -261,38 +271,41 @@ PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
     (
         "lane_unserved",
         sql(
-            "update workers set seen_at = now() - interval '1 hour'",
-            "update workers set seen_at = now() + interval '1 day'",
+            "update makeit3d.workers set seen_at = now() - interval '1 hour'",
+            "update makeit3d.workers set seen_at = now() + interval '1 day'",
         ),
         ("normal", "priority"),
     ),
     (
         "lane_unserved",
-        sql("update workers set stopping = 'normal' = any(lanes)", "update workers set stopping = false"),
+        sql(
+            "update makeit3d.workers set stopping = 'normal' = any(lanes)",
+            "update makeit3d.workers set stopping = false",
+        ),
         ("normal",),
     ),
     (
         "job_type_unserved",
-        sql(FUTURE_JOB, "delete from tasks"),
+        sql(FUTURE_JOB, "delete from makeit3d.tasks"),
         ("queued: 1 of type of_the_future",),
     ),
     (
         "worker_versions",
-        sql("update workers set version = '0.0.1'", THIS_VERSION),
+        sql("update makeit3d.workers set version = '0.0.1'", THIS_VERSION),
         ("normal (0.0.1)",),
     ),
     (
         "worker_versions",
-        sql("update workers set version = ''", THIS_VERSION),
+        sql("update makeit3d.workers set version = ''", THIS_VERSION),
         ("normal (an older one)",),
     ),
     ("slots_differ", changed(openai_slots=7), ("openai has 20, here it is 7",)),
     (
         "breaker_open",
         sql(
-            "update providers set state = 'open', error_code = 'provider_key_rejected', opened_at = now(),"
+            "update makeit3d.providers set state = 'open', error_code = 'provider_key_rejected', opened_at = now(),"
             " tripped_at = now(), probe_at = now() where name = 'openai'",
-            "update providers set state = 'closed', opened_at = null where name = 'openai'",
+            "update makeit3d.providers set state = 'closed', opened_at = null where name = 'openai'",
         ),
         ("openai", "provider_key_rejected"),
     ),
@@ -306,7 +319,7 @@ PLANTS: list[tuple[str, Plant, tuple[str, ...]]] = [
 def test_each_is_found_alone(world: World, code: str, plant: Plant, words: tuple[str, ...]) -> None:
     with plant(world) as settings:
         findings = examined(settings, GROUPS)
-    assert {finding.code.value.code for finding in findings} == {code}, findings
+    assert {finding.entry.code for finding in findings} == {code}, findings
     seen = " ".join(finding.seen for finding in findings)
     assert [word for word in words if word not in seen] == []
     assert "hunter2" not in seen
@@ -322,18 +335,14 @@ async def test_the_columns_are_those_of_the_migrations(world: World) -> None:
         }
         for table, columns in tables.items():
             assert await doctor.columns(database, table) == columns
-        rows = await database.fetch("select tablename from pg_tables where schemaname = 'public'")
-        ours = {*doctor.INTERNAL_TABLES, *doctor.READABLE_TABLES, *tables}
-        assert {row["tablename"] for row in rows} == ours
+        rows = await database.fetch("select schemaname, tablename from pg_tables")
+        found = {(row["schemaname"], row["tablename"]) for row in rows}
+        assert {name for schema, name in found if schema == "public"} == set(tables)
+        assert {name for schema, name in found if schema == "makeit3d"} == {*doctor.INTERNAL_TABLES, "migrations"}
     finally:
         await database.close()
 
 
-def test_an_apps_own_migrations_are_no_trouble(world: World) -> None:
-    with applied_later("create table profiles (id uuid primary key)")(world) as settings:
-        assert examined(settings, GROUPS) == []
-
-
 def test_a_database_that_was_migrated_by_hand_is_fine(world: World) -> None:
-    with world.copied_database("drop schema supabase_migrations cascade") as dsn:
+    with world.copied_database("drop table makeit3d.migrations") as dsn:
         assert examined(world.at(dsn), GROUPS) == []

@@ -13,10 +13,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from app.config import EmbeddedSettings, SandboxSettings, Settings, child_environment
+from app.ai_clients.registry import build_registry, load_settings
+from app.ai_clients.tripo.settings import TripoSettings
+from app.config import Settings, child_environment
 from app.embedded.process import command_line, identity, spawn
+from app.embedded.settings import EmbeddedSettings
 from app.embedded.stack import write_settings
 from app.errors import ConfigurationError
+from app.sandbox_settings import SandboxSettings
 
 from tests.loopback import loopback
 from tests.servers import free_port, server_home
@@ -36,7 +40,7 @@ def embedded(home: Path) -> Settings:
     dsn = "postgresql://app@/postgres?host=/run/x"
     wanted = EmbeddedSettings.load().model_copy(update={"home": home})
     sandbox = SandboxSettings.beside(home=home, port=wanted.sandbox_port, database_url=dsn)
-    return wanted.gateway(sandbox, database_url=dsn, redis_url="redis+socket:///run/x/valkey.sock")
+    return wanted.gateway(build_registry(), sandbox, database_url=dsn, redis_url="redis+socket:///run/x/valkey.sock")
 
 
 def test_production_variables_do_not_reach_the_embedded_gateway(
@@ -65,7 +69,7 @@ def test_production_variables_do_not_reach_the_embedded_gateway(
         assert environment.get(name) != value
     assert environment["BFF_OPENAI_SLOTS"] == "7"
     assert environment["SUPABASE_JWT_SECRET"] == ""
-    assert settings.tripo_download_hosts == ("127.0.0.1",)
+    assert TripoSettings.of(settings).download_hosts == ("127.0.0.1",)
     write_settings(tmp_path / "settings.env", settings)
     written = (tmp_path / "settings.env").read_text()
     assert not any(f"='{value}'" in written for value in production.values())
@@ -80,7 +84,7 @@ def test_settings_are_read_back_as_written(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAKEIT3D_HOME", str(home))
     monkeypatch.delenv("SUPABASE_URL", raising=False)
-    assert Settings.load() == settings
+    assert load_settings() == settings
 
 
 @pytest.mark.parametrize("name", ["BFF_API_PORT", "SANDBOX_PORT", "BFF_OPENAI_SLOTS", "SANDBOX_WORK_SECONDS"])
@@ -98,7 +102,6 @@ def start(home: Path, api_port: int, sandbox_port: int) -> subprocess.Popen[byte
         log=home / "up.log",
         environment=os.environ | changes,
         cwd=str(home),  # anywhere: the children import the same code
-        death_signal=signal.SIGINT,
     )
 
 
@@ -143,7 +146,7 @@ def test_every_process_in_one_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             # other commands find it by its file, and the buckets are those that an owner would make
             monkeypatch.chdir(tmp_path)
             monkeypatch.setenv("MAKEIT3D_HOME", str(home))
-            settings = Settings.load()
+            settings = load_settings()
             assert settings.is_sandbox
             expected = {settings.generated_assets_bucket_name: True, settings.input_bucket_names[0]: False}
             assert buckets(settings) == expected
@@ -175,5 +178,5 @@ def test_every_process_in_one_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             until(lambda: process.poll() is not None or log().count("Ctrl-C stops everything") == 2)
             assert buckets(settings) == expected
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -183,15 +183,32 @@ def test_a_second_signal_ends_at_once_what_does_not_stop(stage: Stage) -> None:
     deaf = stage.child("deaf", DEAF, stop_seconds=600)
 
     def twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: "stopping" in stage.said.getvalue())
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     impatient = threading.Thread(target=twice)
-    with pytest.raises(KeyboardInterrupt), stage.supervisor.running():
-        start_and_wait(stage, deaf, impatient.start)
+    with suppress(KeyboardInterrupt), stage.supervisor.running():
+        stage.supervisor.start(deaf)
+        impatient.start()
+        stage.supervisor.watch()
     impatient.join()
     assert deaf.exit_code() == -signal.SIGKILL
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python tells what it drops
+def test_a_signal_that_comes_in_a_finalizer_stops_everything(stage: Stage) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    with stage.supervisor.running():
+        stage.supervisor.start(stage.child("worker"))
+        gone = Finalized()
+        del gone
+        stage.supervisor.watch()
+    assert stage.notes() == ["worker starts", "worker ends"]
 
 
 def test_what_does_not_stop_in_time_is_ended(stage: Stage) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 
 from app.ai_clients.errors import Advice, Refused
-from app.db import requests, tasks
+from app.db.pool import Database
 from app.domain.operations import Operation
 from app.errors import ErrorCode
+from prometheus_client import REGISTRY
 
-from tests.integration.workshop import PATIENCE, Workshop, workshop
+from tests import kernel
+from tests.integration.workshop import PATIENCE, Workshop, open_workshop, workshop
 
 __all__ = ["Workshop", "workshop"]
 
@@ -22,7 +26,7 @@ async def test_images_become_files_rows_and_a_booked_call(workshop: Workshop) ->
     assert await workshop.calls() == [("settled", None, 120_000)]
     assert workshop.images.ledger.paid_calls == 1
     assert not list((workshop.settings.home / "spool").iterdir())
-    states = await workshop.db.fetch("select distinct state from files")
+    states = await workshop.db.fetch("select distinct state from makeit3d.files")
     assert [row["state"] for row in states] == ["stored"]
 
 
@@ -36,15 +40,15 @@ async def test_a_model_is_polled_and_stored_with_its_preview(workshop: Workshop)
 
 async def test_a_job_of_an_unknown_type_keeps_no_other_job_back(workshop: Workshop) -> None:
     plan = workshop.plan(Operation.TEXT_TO_IMAGE, "task-future-1")
-    await requests.accept(workshop.db, plan)
-    await workshop.db.execute("update jobs set type = 'of_the_future'")
+    await kernel.accept(workshop.db, plan)
+    await workshop.db.execute("update makeit3d.jobs set type = 'of_the_future'")
     status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_IMAGE, "task-today-1"))
     assert status.jobs[0]["status"] == "completed"
     assert [(job["status"], job["progress"]) for job in (await workshop.status("task-future-1")).jobs] == [
         ("queued", 0)
     ]
-    assert await workshop.db.fetchval("select attempt from jobs where type = 'of_the_future'") == 0
-    handled = await workshop.db.fetchval("select job_types from workers")
+    assert await workshop.db.fetchval("select attempt from makeit3d.jobs where type = 'of_the_future'") == 0
+    handled = await workshop.db.fetchval("select job_types from makeit3d.workers")
     assert handled == ["generate_images", "generate_model", "refine_model", "render_sketch"]
 
 
@@ -61,7 +65,7 @@ async def test_a_full_provider_only_delays(workshop: Workshop) -> None:
         workshop.models.ledger.refuse_next(busy)
     status = await workshop.finished(await workshop.ask(Operation.TEXT_TO_MODEL, "task-engine-4"))
     assert status.jobs[0]["status"] == "completed"
-    assert await workshop.db.fetchval("select failures from jobs") == 0
+    assert await workshop.db.fetchval("select failures from makeit3d.jobs") == 0
     assert workshop.models.ledger.paid_calls == 1
 
 
@@ -81,7 +85,7 @@ async def test_a_lost_image_reply_is_never_sent_again(workshop: Workshop) -> Non
     assert workshop.images.ledger.posts == 1
     # the slot is free again and the possible cost is booked
     assert await workshop.calls() == [("settled", "provider_outcome_unknown", 40_000)]
-    assert await workshop.db.fetchval("select cost_is_estimate from provider_calls")
+    assert await workshop.db.fetchval("select cost_is_estimate from makeit3d.provider_calls")
 
 
 async def test_a_lost_model_reply_is_found_in_the_listing_and_adopted(workshop: Workshop) -> None:
@@ -129,7 +133,7 @@ async def test_cancel_while_the_provider_works_books_the_cost_and_leaves_no_file
     async with asyncio.timeout(PATIENCE):
         while [state for state, _, _ in await workshop.calls()] != ["submitted"]:
             await asyncio.sleep(0.02)
-    await tasks.cancel(workshop.db, task, workshop.user)
+    await kernel.cancel(workshop.db, task, workshop.user)
     assert [asset["status"] for asset in (await workshop.status(task)).assets] == ["canceled"]
     async with asyncio.timeout(PATIENCE):
         while [state for state, _, _ in await workshop.calls()] != ["settled"]:
@@ -147,19 +151,19 @@ async def test_a_warm_shutdown_hands_back_what_waits_and_another_goes_on(worksho
             await asyncio.sleep(0.02)
     await workshop.workers.pop().aclose()
     assert (await workshop.status(task)).jobs[0]["status"] == "queued"
-    assert await workshop.db.fetchval("select count(*) from workers") == 0
+    assert await workshop.db.fetchval("select count(*) from makeit3d.workers") == 0
     # closing a worker empties the fake storage; what was asked for is still to come
     await workshop.start()
     status = await workshop.finished(task)
     assert status.jobs[0]["status"] == "completed"
     assert workshop.models.ledger.paid_calls == 1
-    assert await workshop.db.fetchval("select crashes from jobs") == 0
+    assert await workshop.db.fetchval("select crashes from makeit3d.jobs") == 0
 
 
 async def test_what_a_claim_under_way_brings_during_a_warm_shutdown_is_handed_back(workshop: Workshop) -> None:
     worker = workshop.workers.pop()
     async with workshop.db.transaction() as connection:
-        await connection.execute("select from pools for no key update")  # a claim waits for them
+        await connection.execute("select from makeit3d.pools for no key update")  # a claim waits for them
         task = await workshop.ask(Operation.TEXT_TO_IMAGE, "task-engine-13")
         worker.engine.wake()
         async with asyncio.timeout(PATIENCE):
@@ -171,14 +175,14 @@ async def test_what_a_claim_under_way_brings_during_a_warm_shutdown_is_handed_ba
         while not worker.engine.stopping:
             await asyncio.sleep(0.01)
     await leaving
-    assert await workshop.db.fetchval("select count(*) from workers") == 0
-    job = await workshop.db.fetchrow("select status, attempt, crashes, failures from jobs")
+    assert await workshop.db.fetchval("select count(*) from makeit3d.workers") == 0
+    job = await workshop.db.fetchrow("select status, attempt, crashes, failures from makeit3d.jobs")
     assert job is not None
     assert tuple(job) == ("queued", 1, 0, 0)
     assert workshop.images.ledger.posts == 0
     await workshop.start()
     assert (await workshop.finished(task)).jobs[0]["status"] == "completed"
-    assert await workshop.db.fetchval("select crashes from jobs") == 0
+    assert await workshop.db.fetchval("select crashes from makeit3d.jobs") == 0
 
 
 async def test_a_warm_shutdown_gives_back_claims_that_the_process_never_heard_of(workshop: Workshop) -> None:
@@ -186,10 +190,11 @@ async def test_a_warm_shutdown_gives_back_claims_that_the_process_never_heard_of
     worker = workshop.workers.pop()
     task = await workshop.ask(Operation.TEXT_TO_IMAGE, "task-engine-14")
     await workshop.db.execute(
-        "update jobs set status = 'running', worker_id = $1, attempt = 1, started_at = now()", worker.engine.identity.id
+        "update makeit3d.jobs set status = 'running', worker_id = $1, attempt = 1, started_at = now()",
+        worker.engine.identity.id,
     )
     await worker.aclose()
-    job = await workshop.db.fetchrow("select status, attempt, crashes, failures from jobs")
+    job = await workshop.db.fetchrow("select status, attempt, crashes, failures from makeit3d.jobs")
     assert job is not None
     assert tuple(job) == ("queued", 1, 0, 0)
     await workshop.start()
@@ -202,5 +207,25 @@ async def test_two_workers_share_a_flood_and_pay_each_job_once(workshop: Worksho
     for name in names:
         assert (await workshop.finished(name)).jobs[0]["status"] == "completed"
     assert workshop.models.ledger.paid_calls == 25
-    workers = await workshop.db.fetch("select distinct worker_id from provider_calls")
+    workers = await workshop.db.fetch("select distinct worker_id from makeit3d.provider_calls")
     assert len(workers) >= 1
+
+
+async def test_a_process_whose_slots_are_taken_asks_for_no_work(db: Database, database: str, tmp_path: Path) -> None:
+    async with open_workshop(db, database, tmp_path, workers=0) as shop:
+        worker = await shop.start(slots=1)
+        shop.models.polls = 1_000_000
+        first = await shop.ask(Operation.TEXT_TO_MODEL, "task-engine-16")
+        await shop.until(first, lambda status: status.jobs[0]["status"] == "running")
+        asked = REGISTRY.get_sample_value("makeit3d_claims_total")
+        second = await shop.ask(Operation.TEXT_TO_IMAGE, "task-engine-17")
+        for _ in range(20):
+            worker.engine.wake()
+            await asyncio.sleep(0.01)
+        assert REGISTRY.get_sample_value("makeit3d_claims_total") == asked
+        assert (await shop.status(second)).jobs[0]["status"] == "queued"
+        for task_id, task in shop.models.tasks.items():
+            shop.models.tasks[task_id] = replace(task, polls_left=0)
+        # nobody rings: the end of the run takes what waits
+        for task in (first, second):
+            assert (await shop.finished(task)).jobs[0]["status"] == "completed"

@@ -8,17 +8,19 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from app.ai_clients.base import ImageRequest
-from app.ai_clients.fake import FakeImages
-from app.db import claims, provider_calls, requests, user_limits, workers
+from app.calls import journal
+from app.calls.journal import CallIntent
+from app.db import user_limits, workers
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, Settlement
 from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import ErrorCode
+from app.queue.plans import RequestPlan
 
+from tests import kernel
+from tests.fake_providers import FakeImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply, sketch_plan
 from tests.integration.workshop import PATIENCE, open_workshop
 
@@ -30,12 +32,12 @@ async def flood(db: Database, user: UUID, jobs: int = FLOOD) -> None:
 
 
 async def claim_one(db: Database, worker: WorkerIdentity) -> ClaimedJob | None:
-    result = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)
+    result = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)
     return result.jobs[0] if result.jobs else None
 
 
 async def end(db: Database, job: ClaimedJob) -> None:
-    await settle(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
 
 
 async def turns(db: Database, worker: WorkerIdentity, number: int) -> list[UUID | None]:
@@ -86,8 +88,8 @@ async def test_who_asks_for_one_job_after_the_other_does_not_starve_a_backlog(db
 async def test_one_users_racing_requests_get_a_turn_each(db: Database) -> None:
     user = await make_user(db)
     plans = [image_plan(user, f"task-racing-{number:02}") for number in range(40)]
-    await asyncio.gather(*(requests.accept(db, plan) for plan in plans))
-    tags = [row["fair_tag"] for row in await db.fetch("select fair_tag from jobs order by fair_tag")]
+    await asyncio.gather(*(kernel.accept(db, plan) for plan in plans))
+    tags = [row["fair_tag"] for row in await db.fetch("select fair_tag from makeit3d.jobs order by fair_tag")]
     assert tags == list(range(40))
 
 
@@ -97,11 +99,11 @@ async def test_steps_that_wait_save_no_turns(db: Database) -> None:
     worker = await make_worker(db)
     for number in range(12):
         await accept(db, sketch_plan(saver, f"task-saver-{number:02}"))
-    first_steps = list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=50)).jobs)
+    first_steps = list((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=50)).jobs)
     for number in range(30):
         await accept(db, model_plan(other, f"task-before-{number:02}"))
         assert await turns(db, worker, 1) == [other]
-    await settle(db, [Settlement(job, Completed(())) for job in first_steps])
+    await kernel.finish(db, [Settlement(job, Completed(())) for job in first_steps])
     await accept(db, model_plan(other, "task-after-01"))
     assert other in await turns(db, worker, 3)  # both may have the same tag
 
@@ -111,8 +113,8 @@ async def test_jobs_held_back_by_a_limit_save_no_turns(db: Database) -> None:
     worker = await make_worker(db)
     limits = UserLimits(in_flight=6)
     for number in range(20):
-        await requests.accept(db, image_plan(saver, f"task-saver-{number:02}"), limits)
-    held = list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=6)).jobs)
+        await kernel.accept(db, image_plan(saver, f"task-saver-{number:02}"), limits)
+    held = list((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=6)).jobs)
     for number in range(30):
         await accept(db, image_plan(other, f"task-before-{number:02}"))
         assert await turns(db, worker, 1) == [other]
@@ -128,10 +130,10 @@ async def test_jobs_that_came_back_from_a_full_provider_go_before_nobody(db: Dat
     flooder, other = await make_user(db), await make_user(db)
     worker = await make_worker(db)
     await flood(db, flooder, 40)
-    claimed = list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=20)).jobs)
-    await settle(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 3600)) for job in claimed])
+    claimed = list((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=20)).jobs)
+    await kernel.finish(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 3600)) for job in claimed])
     await accept(db, image_plan(other, "task-between-1"))
-    await db.execute("update jobs set run_after = now() where run_after is not null")
+    await db.execute("update makeit3d.jobs set run_after = now() where run_after is not null")
     await workers.promote_due(db)
     assert other in await turns(db, worker, 2)
 
@@ -140,7 +142,7 @@ async def test_each_priority_has_turns_of_its_own(db: Database) -> None:
     high, low, newcomer = await make_user(db), await make_user(db), await make_user(db)
     worker = await make_worker(db)
 
-    def with_priority(user: UUID, task_id: str, priority: int) -> requests.RequestPlan:
+    def with_priority(user: UUID, task_id: str, priority: int) -> RequestPlan:
         plan = image_plan(user, task_id)
         return replace(plan, jobs=[replace(job, priority=priority) for job in plan.jobs])
 
@@ -187,17 +189,17 @@ async def test_workers_reach_a_newcomer_through_a_flood(db: Database, database: 
 async def test_a_job_whose_call_was_refused_while_it_waited_needs_a_slot_again(db: Database) -> None:
     """It was queued to go on with its open call. Without that call it would start a new one beside a full pool."""
     user = await make_user(db)
-    await db.execute("update pools set slots = 1 where name = 'tripo_h'")
+    await db.execute("update makeit3d.pools set slots = 1 where name = 'tripo_h'")
     worker = await make_worker(db)
     await accept(db, model_plan(user, "task-refused-1"))
     job = await claim_one(db, worker)
     assert job is not None
     call = CallIntent(uuid4(), "tripo", "tripo_h", "text-to-model", "hash", {}, 1, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, call)
-    await settle(db, [Settlement(job, Deferred(None, None, 0.0))])  # to look at the open call later
-    await provider_calls.refused(db, call.id, error_code="provider_busy", provider_code=None, http_status=429)
+    assert await journal.intend(db, job.claim, call)
+    await kernel.finish(db, [Settlement(job, Deferred(None, None, 0.0))])  # to look at the open call later
+    await journal.refused(db, call.id, error_code="provider_busy", provider_code=None, http_status=429)
     await accept(db, model_plan(user, "task-refused-2"))
-    rounds = [await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=10) for _ in range(3)]
+    rounds = [await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=10) for _ in range(3)]
     (job,) = [job for result in rounds for job in result.jobs]
     await end(db, job)
     assert await claim_one(db, worker) is not None

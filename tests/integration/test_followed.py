@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.db import claims
 from app.db.pool import Database
 from app.domain.operations import Operation
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+from tests import kernel
 from tests.integration.factories import make_worker
 from tests.integration.workshop import Workshop, open_workshop
 
@@ -34,28 +34,28 @@ async def left_running(shop: Workshop) -> None:
     """A run that a process began which does nothing more."""
     await shop.ask(Operation.TEXT_TO_IMAGE, TASK)
     worker = await make_worker(shop.db)
-    assert (await claims.claim(shop.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
+    assert (await kernel.claim(shop.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
 
 
 async def test_a_run_whose_process_died(db: Database, database: str, tmp_path: Path) -> None:
     async with open_workshop(db, database, tmp_path, workers=0) as shop:
         await left_running(shop)
-        await db.execute("delete from workers")
-        await db.execute("update jobs set started_at = started_at - interval '1 minute'")
+        await db.execute("delete from makeit3d.workers")
+        await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
         events = await lines(shop)
-    assert [event for event in events if event != "provider_call"] == ["job_taken_back", "run_began", "run_ended"]
+    assert [event for event in events if event != "provider_call"] == ["job_rescued", "run_began", "run_ended"]
 
 
 async def test_the_last_run_of_a_job_that_crashes(db: Database, database: str, tmp_path: Path) -> None:
     async with open_workshop(db, database, tmp_path, workers=0, max_crashes=1) as shop:
         await left_running(shop)
-        await db.execute("delete from workers")
-        await db.execute("update jobs set started_at = started_at - interval '1 minute'")
-        assert await lines(shop) == ["job_crashed_out"]
+        await db.execute("delete from makeit3d.workers")
+        await db.execute("update makeit3d.jobs set started_at = started_at - interval '1 minute'")
+        assert await lines(shop) == ["job_dead_lettered"]
 
 
 async def test_a_run_whose_process_is_stuck(db: Database, database: str, tmp_path: Path) -> None:
     async with open_workshop(db, database, tmp_path, workers=0) as shop:
         await left_running(shop)
-        await db.execute("update jobs set deadline = now() - interval '1 hour'")
+        await db.execute("update makeit3d.jobs set deadline = now() - interval '1 hour'")
         assert await lines(shop) == ["job_overdue"]

@@ -36,7 +36,7 @@ async def gate(settings: Settings) -> AsyncGenerator[Gateway]:
         # whatever was sent, the next one is served, and nothing lies around
         assert (await opened.get("/tasks")).status_code == 200
         assert list(settings.spool_directory.iterdir()) == []
-        for table in ("requests", "files", "input_assets"):
+        for table in ("makeit3d.requests", "makeit3d.files", "input_assets"):
             assert await opened.db.fetchval(f"select count(*) from {table} where true") == 0  # noqa: S608
 
 

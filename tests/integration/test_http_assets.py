@@ -73,7 +73,7 @@ async def test_a_picture_becomes_an_input(gate: Gateway) -> None:
     assert (row["id"], row["task_id"], row["user_id"]) == (asset.id, "task-upload-1", gate.user_id)
     assert (row["status"], row["input_asset_type"]) == ("complete", "uploaded_sketch")
     assert row["asset_url"] == asset.asset_url
-    file = await gate.db.fetchrow("select * from files where id = $1", row["file_id"])
+    file = await gate.db.fetchrow("select * from makeit3d.files where id = $1", row["file_id"])
     assert file is not None
     assert (file["state"], file["size"], file["sha256"], file["kind"]) == (
         "stored",
@@ -120,7 +120,7 @@ async def test_a_row_that_its_owner_deletes_meanwhile_costs_only_the_reference(
     settings = settings_for(database, tmp_path, user_max_unfinished=9 if limited else None)
     async with gateway(settings) as gate:
         url = (await upload(gate, glb() if kind == "model" else picture())).json()["asset_url"]
-        file_id = await gate.db.fetchval("select id from files")
+        file_id = await gate.db.fetchval("select id from makeit3d.files")
         await gate.db.execute("delete from input_assets")
         row_id = await gate.db.fetchval(
             f"insert into {table} {columns} values ('task-source-1', $1, {value}, $2) returning id",  # noqa: S608
@@ -174,7 +174,7 @@ async def test_what_can_not_be_an_input_is_refused(gate: Gateway, content: bytes
     answer = await upload(gate, content)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert await bucket(gate) == {}
-    assert await gate.db.fetchval("select count(*) from files") == 0
+    assert await gate.db.fetchval("select count(*) from makeit3d.files") == 0
     assert list(gate.services.settings.spool_directory.iterdir()) == []
 
 
@@ -259,9 +259,9 @@ async def test_a_private_bucket_is_read_through_links_of_ours(settings: Settings
         answer = await gate.http.get(f"/assets/%00/content?key={'é' * 10}")
         assert answer.status_code == 404
 
-        await gate.db.execute("update files set content_type = 'text/html'")
+        await gate.db.execute("update makeit3d.files set content_type = 'text/html'")
         assert (await gate.http.get(path)).headers["location"].endswith("&download=")
-        await gate.db.execute("update files set content_key = null")  # revoked
+        await gate.db.execute("update makeit3d.files set content_key = null")  # revoked
         assert (await gate.http.get(path)).status_code == 404
 
 
@@ -289,7 +289,7 @@ async def test_a_storage_that_does_not_answer_is_worth_a_repeat(settings: Settin
         assert answer.json()["retryable"]
         assert int(answer.headers["retry-after"]) > 0
         # the manifest remembers that something may lie there
-        assert await gate.db.fetchval("select state from files") == "uploading"
+        assert await gate.db.fetchval("select state from makeit3d.files") == "uploading"
         assert await gate.db.fetchval("select count(*) from input_assets") == 0
 
 
@@ -327,7 +327,7 @@ async def test_what_storage_refuses_for_good_is_not_worth_a_repeat(
         assert "retry-after" not in answer.headers
         assert all(word in body["detail"] for word in words), body["detail"]
         assert status == 415 or f"{len(content):,} bytes" in body["detail"]
-        assert await gate.db.fetchval("select state from files") == "removed"
+        assert await gate.db.fetchval("select state from makeit3d.files") == "removed"
         assert await gate.db.fetchval("select count(*) from input_assets") == 0
         assert list(settings.spool_directory.iterdir()) == []
 

@@ -14,10 +14,10 @@ from typing import Any
 import asyncpg
 import pytest
 from app.config import Settings
-from app.db import tasks
 from app.services.event_stream import EventStream
 from prometheus_client import REGISTRY
 
+from tests import kernel
 from tests.integration.factories import accept, image_plan, settings_for
 from tests.integration.http_gateway import Gateway, gateway
 from tests.integration.identities import project
@@ -113,14 +113,16 @@ async def test_nothing_is_lost_between_two_connections(gate: Gateway) -> None:
     async with stream(gate) as (_, start):
         pass
     await make(gate, "task-event-02")
-    await tasks.cancel(gate.db, "task-event-02", gate.user_id)
+    await kernel.cancel(gate.db, "task-event-02", gate.user_id)
     async with stream(gate, headers={"Last-Event-ID": start}) as (reader, _):
         seen = await reader.events(6)
     assert [event.data.get("status") for event in seen if event.type == "task_update"] == ["queued", "canceled"]
 
 
 async def test_a_late_commit_is_never_skipped(gate: Gateway) -> None:
-    insert = "insert into events (type, user_id, task_id, payload) values ('task_update', $1, 'task-event-03', $2)"
+    insert = (
+        "insert into makeit3d.events (type, user_id, task_id, payload) values ('task_update', $1, 'task-event-03', $2)"
+    )
     slow = await asyncpg.connect(gate.services.settings.database_url.get_secret_value())
     try:
         async with stream(gate) as (reader, _):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from app.ai_clients.base import ImageRequest
-from app.ai_clients.fake import FakeImages
 
+from tests.fake_providers import FakeImages
 from tests.integration.factories import settings_for
 from tests.integration.http_gateway import Gateway, gateway
 
@@ -47,7 +47,7 @@ async def test_racing_requests_do_not_slip_past_the_budget(limited: Opener) -> N
         assert refused.json()["retryable"] is True
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
         assert f"{budget:.2f} USD" in refused.json()["detail"]
-        assert await gate.db.fetchval("select count(*) from tasks") == 3
+        assert await gate.db.fetchval("select count(*) from makeit3d.tasks") == 3
 
         # a repeat costs nothing, and another user has a budget of their own
         repeat = await gate.post("/generate/text-to-image", json=body(accepted[0]))
@@ -79,4 +79,4 @@ async def test_jobs_beyond_the_places_wait_and_say_so_and_beyond_the_queue_are_r
         assert sorted(said.values()) == ["user_limit", "user_limit", "user_limit", "worker", "worker"]
         started = next(task for task, word in said.items() if word == "worker")
         assert (await gate.post(f"/tasks/{started}/cancel")).is_success
-        assert await gate.db.fetchval("select count(*) from jobs where waiting_for = 'user_limit'") == 2
+        assert await gate.db.fetchval("select count(*) from makeit3d.jobs where waiting_for = 'user_limit'") == 2

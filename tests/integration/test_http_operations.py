@@ -33,7 +33,7 @@ async def test_ready_says_what_is_missing(gate: Gateway) -> None:
     answer = await gate.http.get("/health/ready")  # no broker at this address
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
     assert answer.json()["parts"] == {"database": "ok", "broker": "unreachable", "storage": "ok", "process": "ok"}
-    await gate.db.execute("drop table jobs cascade")
+    await gate.db.execute("drop table makeit3d.jobs cascade")
     answer = await gate.http.get("/health/ready")
     assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
     assert answer.json()["parts"]["database"] == "not migrated"

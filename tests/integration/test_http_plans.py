@@ -8,12 +8,13 @@ from uuid import uuid4
 import pytest
 from app.db import events
 from app.db.pool import Database
+from app.db.sql import Statement
 from app.domain.cursors import Cursor
 
 from tests.integration.factories import make_user
 
 _FILL = """
-insert into events (xid, type, user_id, task_id, payload) -- xids of long ago
+insert into makeit3d.events (xid, type, user_id, task_id, payload) -- xids of long ago
 select (n / 60 + 3)::text::xid8, 'job_update', u[1 + n % cardinality(u)], 'task-plan-' || n % 500, '{}'
 from generate_series(1, 30000) as n, (select $1::uuid[] as u) as users
 """
@@ -29,25 +30,26 @@ def scans(plan: dict[str, Any]) -> set[str]:
 async def filled(db: Database) -> Database:
     users = [await make_user(db), *(uuid4() for _ in range(99))]
     await db.execute(_FILL, users)
-    await db.execute("analyze events")
+    await db.execute("analyze makeit3d.events")
     return db
 
 
 async def test_readers_of_the_log_use_its_index(filled: Database) -> None:
-    user = await filled.fetchval("select user_id from events limit 1")
-    statements: list[tuple[str, tuple[object, ...]]] = [
-        (events.AFTER, (user, "400", 0, None, 200)),
-        (events.AFTER, (user, "400", 0, "task-plan-7", 200)),
-        (events.HORIZON, (user,)),
-        (events.NEWS, ("490", [user, uuid4()], ["task-plan-7", "task-plan-none"])),
+    user = await filled.fetchval("select user_id from makeit3d.events limit 1")
+    after = {"user_id": user, "xid": "400", "id": 0, "limit": 200}
+    statements: list[tuple[Statement, dict[str, object]]] = [
+        (events.AFTER, {**after, "task_id": None}),
+        (events.AFTER, {**after, "task_id": "task-plan-7"}),
+        (events.HORIZON, {"user_id": user}),
+        (events.NEWS, {"since": "490", "user_ids": [user, uuid4()], "task_ids": ["task-plan-7", "task-plan-none"]}),
     ]
-    for statement, arguments in statements:
-        (explained,) = await filled.fetch(f"explain (format json) {statement}", *arguments)
-        assert scans(explained[0][0]["Plan"]) == set(), statement
+    for statement, named in statements:
+        (explained,) = await filled.fetch(f"explain (format json) {statement.text}", *statement.arguments(named))
+        assert scans(explained[0][0]["Plan"]) == set(), statement.name
 
 
 async def test_a_replay_comes_in_pages_without_gap_or_repeat(filled: Database) -> None:
-    user = await filled.fetchval("select user_id from events limit 1")
+    user = await filled.fetchval("select user_id from makeit3d.events limit 1")
     seen: list[Cursor] = []
     cursor = Cursor(0, 0)
     while page := await events.after(filled, user, cursor, task_id=None, limit=70):

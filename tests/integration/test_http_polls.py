@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from app.db import claims
 from app.db.pool import Database
-from app.db.requests import RequestPlan
+from app.queue.plans import RequestPlan
 from app.services.notifier import Notifier
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from tests import kernel
 from tests.integration.factories import accept, image_plan, make_worker, settings_for
 from tests.integration.http_gateway import Gateway, gateway
 from tests.integration.identities import project
@@ -176,7 +176,7 @@ async def test_accepting_and_canceling_take_the_answer_away_before_they_answer(g
 
 async def claimed_elsewhere(gate: Gateway, plan: RequestPlan) -> None:
     worker = await make_worker(gate.db)
-    found = await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)
+    found = await kernel.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)
     assert [job.claim.job_id for job in found.jobs] == [plan.job_id]
 
 

@@ -53,7 +53,7 @@ async def test_a_freshly_signed_link_to_the_same_object_is_the_same_request(gate
     assert await ask(gate, signed(gate, key, "two").replace("/sign/", "/authenticated/").partition("?")[0]) == repeat
     await gate.services.storage.remove(INPUTS, [key])
     assert await ask(gate, signed(gate, key, "three")) == repeat
-    assert await gate.db.fetchval("select count(*) from jobs") == 1
+    assert await gate.db.fetchval("select count(*) from makeit3d.jobs") == 1
     other = await put_picture(gate, "other.png", tmp_path)
     assert (await ask(gate, signed(gate, other, "one")))["job_id"] != first["job_id"]
 
@@ -61,7 +61,7 @@ async def test_a_freshly_signed_link_to_the_same_object_is_the_same_request(gate
 async def test_a_content_link_is_the_object_that_it_names_also_when_it_is_gone(gate: Gateway, tmp_path: Path) -> None:
     key, file_id = await put_picture(gate, "photo.png", tmp_path), uuid4()
     await gate.db.execute(
-        "insert into files (id, bucket, key, user_id, kind, content_type, content_key, state, size, stored_at)"
+        "insert into makeit3d.files (id, bucket, key, user_id, kind, content_type, content_key, state, size, stored_at)"
         " values ($1, $2, $3, $4, 'input', 'image/png', 'k', 'stored', 1, now())",
         file_id,
         INPUTS,
@@ -71,7 +71,7 @@ async def test_a_content_link_is_the_object_that_it_names_also_when_it_is_gone(g
     link = f"{gate.services.settings.public_base_url}/assets/{file_id}/content?key=k"
     repeat = await ask(gate, link) | {"deduplicated": True}
     assert await ask(gate, signed(gate, key, "one")) == repeat
-    await gate.db.execute("update files set state = 'removed'")
+    await gate.db.execute("update makeit3d.files set state = 'removed'")
     assert await ask(gate, link) == repeat
 
 

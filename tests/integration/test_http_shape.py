@@ -23,6 +23,8 @@ READS = (
     "/tasks",
     f"/tasks/{TASK}",
     f"/tasks/{TASK}/status",
+    "/task-types",
+    "/task-types/text-to-image",
     "/problems",
     "/problems/rate_limited",
     "/docs",
@@ -62,7 +64,7 @@ async def test_the_host_of_a_client_is_in_no_answer(gate: Gateway) -> None:
     """Neither in a redirect nor in a link."""
     app_paths = (await gate.get("/openapi.json")).json()["paths"]
     for template, operations in app_paths.items():
-        path = template.replace("{id}", TASK).replace("{code}", "x")
+        path = template.replace("{id}", TASK).replace("{code}", "x").replace("{name}", "x")
         for method in (*operations, "head"):
             if path == "/events":
                 continue
@@ -86,8 +88,10 @@ async def test_head_is_served_where_get_is(gate: Gateway) -> None:
     assert (await gate.http.head("/nowhere")).status_code == 404
     only_post = await gate.http.head("/generate/text-to-image")
     assert (only_post.status_code, only_post.headers["allow"]) == (405, "POST")
-    only_get = await gate.post("/tasks", json={})
+    only_get = await gate.post("/problems", json={})
     assert (only_get.status_code, only_get.headers["allow"]) == (405, "GET, HEAD")
+    both = await gate.http.put("/tasks")
+    assert (both.status_code, both.headers["allow"]) == (405, "GET, HEAD, POST")
     tag = (await gate.get(f"/tasks/{TASK}/status")).headers["etag"]
     same = await gate.http.head(f"/tasks/{TASK}/status", headers=gate.headers() | {"If-None-Match": tag})
     assert same.status_code == 304
@@ -114,7 +118,7 @@ async def talk(gate: Gateway, head: str, body: bytes = b"") -> str:
         writer.close()
 
 
-BODIES = ["generate/text-to-image", "generate/refine-model", "uploads", f"tasks/{TASK}/cancel"]
+BODIES = ["generate/text-to-image", "generate/refine-model", "tasks", "uploads", f"tasks/{TASK}/cancel"]
 
 
 @pytest.mark.parametrize("path", BODIES)

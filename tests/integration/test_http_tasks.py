@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from app.config import Settings
-from app.db import assets, claims, files
+from app.db import assets, files
 from app.db.pool import Database
-from app.db.settle import settle
 from app.domain.jobs import ClaimedJob, Completed, Failed, Outcome, Settlement, StoredFile
 from app.errors import ErrorCode
 from app.schemas.tasks import TaskDetail, TaskPage, TaskStatus
 
+from tests import kernel
 from tests.integration.factories import accept, image_plan, make_worker, model_plan, sketch_plan
 from tests.integration.http_gateway import Gateway, gateway
 
@@ -46,10 +46,10 @@ async def fail(_job: ClaimedJob, _db: Database) -> Outcome:
 async def work(gate: Gateway, outcome: Callable[[ClaimedJob, Database], Awaitable[Outcome]] = complete) -> None:
     """Do what is claimable, as a worker would."""
     worker = await make_worker(gate.db)
-    claimed = await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=10)
+    claimed = await kernel.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=10)
     for job in claimed.jobs:
-        settled = await settle(gate.db, [Settlement(job, await outcome(job, gate.db))])
-        gate.services.notifier.changed(settled.tasks)
+        settled = await kernel.finish(gate.db, [Settlement(job, await outcome(job, gate.db))])
+        gate.services.notifier.changed(settled.committed.tasks)
 
 
 async def status(gate: Gateway, name: object, **options: object) -> TaskStatus:
@@ -85,14 +85,14 @@ async def test_a_request_is_accepted_once_per_key(gate: Gateway) -> None:
     reused = await gate.post("/generate/text-to-image", json={**body, "n": 3}, headers=headers)
     assert reused.status_code == 422
     problem(reused, "idempotency_key_reused")
-    assert await gate.db.fetchval("select count(*) from jobs") == 2
+    assert await gate.db.fetchval("select count(*) from makeit3d.jobs") == 2
     assert await gate.db.fetchval("select count(*) from concept_images") == 4
 
 
 async def test_every_operation_that_needs_no_input_object_reaches_the_queue(gate: Gateway) -> None:
     answer = await gate.post("/generate/text-to-model", json={"task_id": "task-http-0002", "prompt": "a boat"})
     assert answer.status_code == 202
-    assert await gate.db.fetchval("select pool from jobs") == "tripo_h"
+    assert await gate.db.fetchval("select pool from makeit3d.jobs") == "tripo_h"
     foreign = {"task_id": "task-http-0003", "prompt": "p", "input_image_asset_url": "https://elsewhere.example/a.png"}
     problem(await gate.post("/generate/image-to-image", json=foreign), "input_url_foreign")
     draft = {"task_id": "task-http-0004", "draft_model_task_id": "0f1e2d3c"}
@@ -267,7 +267,7 @@ async def test_tasks_come_in_pages_newest_first(gate: Gateway) -> None:
         await accept(gate.db, image_plan(gate.user_id, name))
     await accept(gate.db, image_plan(await gate.another_user(), "task-page-other"))
     # all in one moment: the id decides then, and nothing is shown twice or left out
-    await gate.db.execute("update tasks set created_at = now()")
+    await gate.db.execute("update makeit3d.tasks set created_at = now()")
     seen: list[str] = []
     cursor: str | None = None
     while True:
@@ -307,7 +307,8 @@ async def test_a_service_needs_to_say_for_whom(gate: Gateway) -> None:
 
 async def test_a_request_during_an_outage_is_accepted_and_says_why_it_waits(gate: Gateway) -> None:
     await gate.db.execute(
-        "update providers set state = 'open', failures = 1, trips = 1, error_code = 'provider_credits_exhausted',"
+        "update makeit3d.providers"
+        " set state = 'open', failures = 1, trips = 1, error_code = 'provider_credits_exhausted',"
         " opened_at = now(), tripped_at = now(), probe_at = now() + interval '1 hour' where name = 'tripo'"
     )
     answer = await gate.post("/generate/text-to-model", json={"task_id": "task-outage-1", "prompt": "a fox"})
@@ -320,7 +321,7 @@ async def test_a_request_during_an_outage_is_accepted_and_says_why_it_waits(gate
     assert document.jobs[0].error.code == "provider_credits_exhausted"
     assert int(seen.headers["retry-after"]) == 30
     await gate.db.execute(
-        "update providers set state = 'closed', failures = 0, trips = 0, error_code = null, opened_at = null,"
+        "update makeit3d.providers set state = 'closed', failures = 0, trips = 0, error_code = null, opened_at = null,"
         " tripped_at = null, probe_at = null"
     )
     seen = await gate.get("/tasks/task-outage-1/status", params={"wait": 0})  # as it is now

@@ -55,6 +55,11 @@ ROUTES: dict[tuple[str, str], Row] = {
     ("POST", "/generate/image-to-model"): _generate(input_image_asset_urls=[URL]),
     ("POST", "/generate/sketch-to-model"): _generate(input_sketch_asset_url=URL),
     ("POST", "/generate/refine-model"): _generate(tripo_draft_task_id="draft-1"),
+    ("GET", "/task-types"): Row(),
+    ("GET", "/task-types/{name}"): Row(path="/task-types/text-to-image"),
+    ("POST", "/tasks"): Row(
+        options={"json": {"task_type": "text-to-image", "task_id": TASK, "params": {"prompt": "a fox"}}}
+    ),
     ("GET", "/tasks"): Row(),
     ("GET", "/tasks/{id}"): Row(path=f"/tasks/{TASK}"),
     ("GET", "/tasks/{id}/status"): Row(path=f"/tasks/{TASK}/status"),
@@ -79,7 +84,8 @@ class World:
 
     async def contents(self) -> dict[str, int]:
         """How many rows there are of what a request can leave."""
-        tables = ("tasks", "requests", "jobs", "input_assets", "concept_images", "models", "files", "events")
+        ours = [f"makeit3d.{name}" for name in ("tasks", "requests", "jobs", "files", "events")]
+        tables = (*ours, "input_assets", "concept_images", "models")
         return {t: await self.gate.db.fetchval(f"select count(*) from {t} where true") for t in tables}  # noqa: S608
 
 
@@ -195,6 +201,7 @@ async def test_the_owner_gets_in(world: World) -> None:
         ("POST", "/generate/refine-model"): 404,  # no such draft
         ("POST", "/generate/text-to-image"): 202,
         ("POST", "/generate/text-to-model"): 202,
+        ("POST", "/tasks"): 202,
         ("POST", "/uploads"): 422,  # not a whole picture
     }
     headers = world.project.bearer(world.gate.user_id)
@@ -219,7 +226,7 @@ async def test_other_methods_and_paths_are_refused_without_a_word(world: World) 
     paths = {path: {method for method, other in ROUTES if other == path} for _, path in ROUTES}
     for path, methods in paths.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} - methods:
-            answer = await world.gate.http.request(method, path.format(id=TASK, code="x"))
+            answer = await world.gate.http.request(method, path.format(id=TASK, code="x", name="x"))
             assert answer.status_code in (404, 405), (method, path)
             assert answer.headers["content-type"] == "application/problem+json"
     for path in ("/", "/admin", "/.env", "/tasks/../metrics/x", "//evil.example/x", "/tasks/%2e%2e/%2e%2e/etc/passwd"):

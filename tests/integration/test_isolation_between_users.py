@@ -15,7 +15,7 @@ import pytest
 from app.config import Settings
 from PIL import Image
 
-from tests.integration.factories import settings_for
+from tests.integration.factories import make_draft, settings_for
 from tests.integration.http_gateway import Gateway, gateway
 from tests.integration.identities import Project, project
 from tests.integration.test_http_events import Reader
@@ -88,16 +88,11 @@ async def _furnished(gate: Gateway, signer: Project, settings: Settings) -> Worl
     photo.write_bytes(picture())
     key = f"{gate.user_id}/{uuid4()}.png"
     await gate.services.storage.upload(INPUTS, key, photo, content_type="image/png")
-    await gate.db.execute(
-        "insert into provider_calls (id, user_id, attempt, worker_id, provider, pool, kind, state, request_hash,"
-        " estimate_micros, price_version, deadline, provider_task_id)"
-        " values ($1, $2, 1, $1, 'tripo', 'tripo_h', 'text-to-model', 'settled', 'h', 0, 'v', now(), $3)",
-        uuid4(),
-        gate.user_id,
-        DRAFT,
-    )
+    await make_draft(gate.db, gate.user_id, DRAFT)
     status = await gate.http.get(f"/tasks/{task}/status", headers=bearer)
-    cursor = await gate.db.fetchval("select xid::text || '-' || id from events order by events.xid, id limit 1")
+    cursor = await gate.db.fetchval(
+        "select xid::text || '-' || id from makeit3d.events order by events.xid, id limit 1"
+    )
     return World(
         gate,
         signer,
@@ -136,7 +131,7 @@ async def test_what_is_not_yours_does_not_exist(world: World) -> None:
             if theirs.status_code != 404 or said(theirs) != said(nobodys):
                 faults.append(f"{method} {path.format(foreign)}: {theirs.text} / {nobodys.text}")
     assert faults == []
-    assert await world.gate.db.fetchval("select status from tasks where id = $1", world.task) == "queued"
+    assert await world.gate.db.fetchval("select status from makeit3d.tasks where id = $1", world.task) == "queued"
 
 
 async def test_a_validator_that_was_overheard_opens_nothing(world: World) -> None:
@@ -160,7 +155,10 @@ BODIES: dict[str, dict[str, Any]] = {
 async def test_nothing_can_be_added_to_somebody_elses_task(world: World) -> None:
     """Also not by who repeats the owner's own words, key and all."""
     absent = await world.ask("GET", f"/tasks/task-{uuid4()}")
-    rows = "select (select count(*) from requests) + (select count(*) from jobs) + (select count(*) from files)"
+    rows = (
+        "select (select count(*) from makeit3d.requests) + (select count(*)"
+        " from makeit3d.jobs) + (select count(*) from makeit3d.files)"
+    )
     before = await world.gate.db.fetchval(rows)
     own = (await world.ask("POST", "/uploads", files={"file": picture()})).json()["asset_url"]
     for headers in ({}, {"Idempotency-Key": "key-of-the-owner"}, {"Idempotency-Key": "another-key"}):
@@ -185,7 +183,9 @@ async def test_keys_of_others_mean_nothing(world: World) -> None:
 
 
 async def test_inputs_of_others_do_not_exist(world: World) -> None:
-    file = await world.gate.db.fetchrow("select id, bucket, key, content_key from files where task_id = $1", world.task)
+    file = await world.gate.db.fetchrow(
+        "select id, bucket, key, content_key from makeit3d.files where task_id = $1", world.task
+    )
     assert file is not None
     stored = f"{file['bucket']}/{file['key']}"
     base = world.gate.services.settings.public_base_url
@@ -220,7 +220,7 @@ async def test_inputs_of_others_do_not_exist(world: World) -> None:
                 assert answer.json()["code"] == "input_url_invalid"
             else:
                 assert said(answer) == said(absent), (operation, link)
-    assert await world.gate.db.fetchval("select count(*) from tasks where user_id = $1", world.stranger) == 0
+    assert await world.gate.db.fetchval("select count(*) from makeit3d.tasks where user_id = $1", world.stranger) == 0
 
 
 async def test_a_row_that_a_client_wrote_proves_nothing(world: World) -> None:
@@ -278,7 +278,7 @@ async def test_streams_carry_ones_own(world: World) -> None:
 
 async def test_a_link_with_another_key_leads_nowhere(world: World) -> None:
     """Not there, the wrong key, revoked, removed, or no id at all: nobody can tell which."""
-    file = await world.gate.db.fetchrow("select id, content_key from files where task_id = $1", world.task)
+    file = await world.gate.db.fetchrow("select id, content_key from makeit3d.files where task_id = $1", world.task)
     assert file is not None
     link, key = f"/assets/{file['id']}/content", file["content_key"]
     assert (await world.gate.http.get(f"{link}?key={key}")).status_code == 302
@@ -297,6 +297,6 @@ async def test_a_link_with_another_key_leads_nowhere(world: World) -> None:
         )
     ]
     for change in ("state = 'removed'", "state = 'uploading'", "state = 'stored', content_key = null"):
-        await world.gate.db.execute(f"update files set {change} where id = $1", file["id"])  # noqa: S608
+        await world.gate.db.execute(f"update makeit3d.files set {change} where id = $1", file["id"])  # noqa: S608
         answers += [await world.gate.http.get(f"{link}?key={key}"), await world.gate.http.get(f"{link}?key=")]
     assert {said(answer) for answer in answers} == {said(absent)}

@@ -13,14 +13,16 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from app.calls import journal
 from app.config import Settings
-from app.db import breakers, claims, jobs, provider_calls, tasks
+from app.db import breakers, jobs
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.tasks.worker import serve_metrics
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
+from tests import kernel
 from tests.integration.factories import accept, call_intent, image_plan, make_user, make_worker, settings_for
 from tests.integration.http_gateway import Gateway, gateway
 from tests.integration.workshop import open_workshop
@@ -45,9 +47,9 @@ async def scrape(gate: Gateway) -> str:
 async def test_a_scrape_tells_of_queue_slots_calls_and_workers(gate: Gateway) -> None:
     for number in range(3):
         await accept(gate.db, image_plan(gate.user_id, f"task-metrics-{number}"))
-    await gate.db.execute("update jobs set created_at = now() - interval '1 hour'")
+    await gate.db.execute("update makeit3d.jobs set created_at = now() - interval '1 hour'")
     worker = await make_worker(gate.db, lanes=("normal",))
-    assert len((await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs) == 1
+    assert len((await kernel.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs) == 1
     text = await scrape(gate)
     assert 'makeit3d_queue_jobs{lane="normal",pool="openai",waiting_for="worker"} 2.0' in text
     age = re.search(r'makeit3d_queue_age_seconds\{lane="normal",pool="openai"\} (\S+)', text)
@@ -64,7 +66,7 @@ async def test_what_an_open_breaker_holds_back_waits_for_no_slot(gate: Gateway) 
     """Or an operator would buy slots, and start workers, while a key is wrong."""
     plan = image_plan(gate.user_id, "task-metrics-held")
     await accept(gate.db, plan)
-    await gate.db.execute("update jobs set created_at = now() - interval '1 hour'")
+    await gate.db.execute("update makeit3d.jobs set created_at = now() - interval '1 hour'")
     await breakers.failed(
         gate.db,
         "openai",
@@ -115,10 +117,10 @@ async def test_what_a_sweep_settles_is_in_the_costs(db: Database, database: str,
     user = await make_user(db)
     await accept(db, image_plan(user, "task-metrics-cost"))
     worker = await make_worker(db)
-    (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
-    assert await provider_calls.intend(db, job.claim, call_intent())
-    await tasks.cancel(db, "task-metrics-cost", user)
-    await db.execute("update provider_calls set deadline = now() - interval '1 hour'")
+    (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
+    assert await journal.intend(db, job.claim, call_intent())
+    await kernel.cancel(db, "task-metrics-cost", user)
+    await db.execute("update makeit3d.provider_calls set deadline = now() - interval '1 hour'")
     async with open_workshop(db, database, tmp_path) as shop, asyncio.timeout(60):
         while cost() in (None, before):  # another round may be under way
             await shop.workers[0].sweeper.round()
@@ -157,10 +159,10 @@ async def test_rules_ask_for_series_that_a_scrape_has(gate: Gateway, database: s
     """Names and labels alike: a rule about a series that is never there is a rule that never fires."""
     await accept(gate.db, image_plan(gate.user_id, "task-metrics-1"))
     worker = await make_worker(gate.db)
-    (job,) = (await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
+    (job,) = (await kernel.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=1)).jobs
     call = call_intent()
-    assert await provider_calls.intend(gate.db, job.claim, call)
-    await provider_calls.unknown(gate.db, call.id, error_code="provider_outcome_unknown", http_status=None)
+    assert await journal.intend(gate.db, job.claim, call)
+    await journal.unknown(gate.db, call.id, error_code="provider_outcome_unknown", http_status=None)
     await accept(gate.db, image_plan(gate.user_id, "task-metrics-2"))
     await gate.http.get("/health/live")
     queued = series(await scrape(gate))

@@ -64,7 +64,7 @@ def test_everything_else_is_done_and_the_policies_are_printed(dsn: str, tmp_path
         return done.stdout
 
     said = migrate()
-    assert "applied 20261121000300_access" in said
+    assert "applied 0007_access" in said
     assert "Traceback" not in said
     assert asyncio.run(pending(other)) == []
     assert [finding.code for finding in examined(settings, (SCHEMA,))] == [Code.STORAGE_POLICIES_MISSING]

@@ -8,18 +8,18 @@ from dataclasses import replace
 
 from app.ai_clients.base import ProviderTask, ProviderTaskState
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.fake import FakeModels
-from app.db import provider_calls
+from app.calls import journal
 from app.domain.operations import Operation
 from app.errors import ErrorCode
 
+from tests.fake_providers import FakeModels
 from tests.integration.workshop import PATIENCE, Workshop, workshop
 
 __all__ = ["workshop"]
 
 _BOOKING_WAITS = """
 select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()
-  and query like '%update provider_calls set state = ''settled''%')
+  and query like '%update makeit3d.provider_calls set state = ''settled''%')
 """
 
 
@@ -29,11 +29,13 @@ async def test_who_comes_while_the_end_is_booked_hears_of_it(workshop: Workshop)
     task = await workshop.ask(Operation.TEXT_TO_MODEL, "task-poller-1")
     poller = workshop.workers[0].pollers["tripo"]
     async with asyncio.timeout(PATIENCE):
-        while not await workshop.db.fetchval("select exists (select from provider_calls where state = 'submitted')"):
+        while not await workshop.db.fetchval(
+            "select exists (select from makeit3d.provider_calls where state = 'submitted')"
+        ):
             await asyncio.sleep(0.02)
-        (call,) = await provider_calls.calls_of(workshop.db, await workshop.db.fetchval("select id from jobs"))
+        (call,) = await journal.calls_of(workshop.db, await workshop.db.fetchval("select id from makeit3d.jobs"))
         async with workshop.db.transaction() as connection:
-            await connection.execute("select 1 from provider_calls for update")
+            await connection.execute("select 1 from makeit3d.provider_calls for update")
             workshop.models.tasks = {id_: replace(work, polls_left=0) for id_, work in workshop.models.tasks.items()}
             while not await workshop.db.fetchval(_BOOKING_WAITS):
                 await asyncio.sleep(0.02)

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from app.ai_clients.base import ImageReceipt, ImageRequest
+from app.ai_clients.base import BeforeFirstByte, ImageRequest, Reply, Request
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.fake import FakeImages
-from app.db import breakers, claims, slots
+from app.db import slots
 from app.db.pool import Database
-from app.db.settle import settle
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Failed, Settlement
 from app.domain.operations import Operation
@@ -24,6 +22,8 @@ from app.services.preparation import MOST_PREPARING, come_back_seconds
 from app.storage.base import ObjectInfo
 from app.storage.memory import MemoryStorage
 
+from tests import kernel
+from tests.fake_providers import FakeImages
 from tests.integration.factories import accept, image_plan, make_user, make_worker
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop, workshop
 
@@ -58,12 +58,12 @@ class CountedImages(FakeImages):
         self.most = 0
         self._open = 0
 
-    async def generate(self, request: ImageRequest, *, reply: Path) -> ImageReceipt:
+    async def send(self, request: Request, *, reply: Path, before_first_byte: BeforeFirstByte) -> Reply:
         self._open += 1
         self.most = max(self.most, self._open)
         try:
             await asyncio.sleep(0)
-            return await super().generate(request, reply=reply)
+            return await super().send(request, reply=reply, before_first_byte=before_first_byte)
         finally:
             self._open -= 1
 
@@ -167,8 +167,8 @@ async def test_a_flood_of_pictures_is_prepared_a_few_at_a_time_and_delays_nobody
         await narrow.ask(Operation.IMAGE_TO_IMAGE, f"task-newcomer-{number}", pictures=[theirs])
         assert (await narrow.finished(f"task-newcomer-{number}")).jobs[0]["status"] == "completed"
     assert gate(narrow).most == 2
-    assert await narrow.db.fetchval("select count(*) from jobs where status = 'running'") <= MOST_PREPARING + 1
-    assert await narrow.db.fetchval("select max(failures) from jobs") == 0
+    assert await narrow.db.fetchval("select count(*) from makeit3d.jobs where status = 'running'") <= MOST_PREPARING + 1
+    assert await narrow.db.fetchval("select max(failures) from makeit3d.jobs") == 0
     assert len(prompts(narrow)) == 3
 
 
@@ -183,7 +183,7 @@ async def test_a_canceled_job_gives_up_its_place_in_the_line(narrow: Workshop) -
     await until_under_way(narrow, 1)
     async with asyncio.timeout(PATIENCE):
         await narrow.workers[0].engine.stop()  # within the grace: it is handed back, not waited for
-    assert await narrow.db.fetchval("select status from jobs") == "queued"
+    assert await narrow.db.fetchval("select status from makeit3d.jobs") == "queued"
     assert gate(narrow).under_way == 0
 
 
@@ -195,22 +195,22 @@ async def test_a_breaker_that_opens_meanwhile_keeps_who_is_prepared_and_who_is_i
     narrow.images.ledger.refuse_next(Refused(ErrorCode.PROVIDER_KEY_REJECTED, "no", advice=Advice.CONFIGURATION))
     gate(narrow).let_go.set()
     async with asyncio.timeout(PATIENCE):
-        while await narrow.db.fetchval("select count(*) from jobs where status = 'running' or attempt = 0"):
+        while await narrow.db.fetchval("select count(*) from makeit3d.jobs where status = 'running' or attempt = 0"):
             await asyncio.sleep(0.02)
     assert narrow.images.ledger.posts == 1, "a provider that takes nothing is asked once"
-    assert await narrow.db.fetchval("select count(*) from jobs where status = 'queued' and failures = 0") == 3
+    assert await narrow.db.fetchval("select count(*) from makeit3d.jobs where status = 'queued' and failures = 0") == 3
 
 
 # --- the line, step by step --------------------------------------------------------------------------------------
 
 
 async def claimed(db: Database, worker: WorkerIdentity) -> list[ClaimedJob]:
-    return list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=10)).jobs)
+    return list((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=10)).jobs)
 
 
 async def test_who_wants_a_slot_again_goes_before_all_that_are_queued(db: Database) -> None:
     worker = await make_worker(db)
-    await db.execute("update pools set slots = 1 where name = 'openai'")
+    await db.execute("update makeit3d.pools set slots = 1 where name = 'openai'")
     ann, bob, cat = [await make_user(db) for _ in range(3)]
     await accept(db, image_plan(ann, "task-line-ann"))
     (anns,) = await claimed(db, worker)
@@ -219,18 +219,18 @@ async def test_who_wants_a_slot_again_goes_before_all_that_are_queued(db: Databa
     (bobs,) = await claimed(db, worker)
     assert await slots.take(db, anns.claim, "openai") is False
     await accept(db, image_plan(cat, "task-line-cat"))
-    await settle(db, [Settlement(bobs, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(bobs, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await claimed(db, worker) == []
     assert await slots.take(db, anns.claim, "openai") is True
     assert await slots.take(db, anns.claim, "openai") is True, "who has it keeps it"
     assert await claimed(db, worker) == []
-    await settle(db, [Settlement(anns, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(anns, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert [job.user_id for job in await claimed(db, worker)] == [cat]
 
 
 async def test_the_line_has_the_order_of_claims(db: Database) -> None:
     worker = await make_worker(db)
-    await db.execute("update pools set slots = 2 where name = 'openai'")
+    await db.execute("update makeit3d.pools set slots = 2 where name = 'openai'")
     ann, bob = await make_user(db), await make_user(db)
     for number in range(2):
         await accept(db, image_plan(ann, f"task-line-ann-{number}"))
@@ -242,10 +242,10 @@ async def test_the_line_has_the_order_of_claims(db: Database) -> None:
     other, last = await claimed(db, worker)
     assert await slots.take(db, second.claim, "openai") is False
     assert await slots.take(db, first.claim, "openai") is False
-    await settle(db, [Settlement(other, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(other, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await slots.take(db, second.claim, "openai") is False, "the first of the line is next"
     assert await slots.take(db, first.claim, "openai") is True
-    await settle(db, [Settlement(last, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(last, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await slots.take(db, second.claim, "openai") is True
 
 
@@ -255,13 +255,16 @@ async def test_only_the_probe_takes_a_slot_while_the_breaker_is_not_closed(db: D
         await accept(db, image_plan(await make_user(db), f"task-probing-{number}"))
     (early, probe) = await claimed(db, worker)
     await db.execute(
-        "update providers set state = 'open', probe_at = now(), opened_at = now(), tripped_at = now(),"
+        "update makeit3d.providers set state = 'open', probe_at = now(), opened_at = now(), tripped_at = now(),"
         " error_code = 'provider_unavailable' where name = 'openai'"
     )
     for job in (early, probe):
         await slots.lend(db, job.claim)
-    async with db.transaction() as connection:
-        await breakers.begin_probe(connection, "openai", job_id=probe.claim.job_id, attempt=probe.claim.attempt)
+    await db.execute(
+        "update makeit3d.providers set state = 'half_open', probe_job = $1, probe_attempt = $2 where name = 'openai'",
+        probe.claim.job_id,
+        probe.claim.attempt,
+    )
     with pytest.raises(slots.BreakerOpen):
         await slots.take(db, early.claim, "openai")
     assert await slots.take(db, probe.claim, "openai") is True
@@ -272,7 +275,7 @@ async def test_a_lost_claim_takes_no_slot(db: Database) -> None:
     await accept(db, image_plan(await make_user(db), "task-lost-claim"))
     (job,) = await claimed(db, worker)
     await slots.lend(db, job.claim)
-    await db.execute("update jobs set attempt = attempt + 1")
+    await db.execute("update makeit3d.jobs set attempt = attempt + 1")
     assert await slots.take(db, job.claim, "openai") is None
     assert not await slots.lend(db, job.claim)
-    assert await db.fetchval("select slot from jobs") == "lent"
+    assert await db.fetchval("select slot from makeit3d.jobs") == "lent"

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from app.db import assets, claims
+from app.db import assets
 from app.db.pool import Database
-from app.db.settle import settle
 from app.domain.jobs import Completed, Settlement, StoredFile
 
+from tests import kernel
 from tests.integration.factories import accept, make_user, make_worker, sketch_plan
 
 pytestmark = pytest.mark.generate
@@ -85,7 +85,7 @@ class ChangeReader:
 
 
 async def complete(db: Database, worker_id: UUID) -> None:
-    (job,) = (await claims.claim(db, worker_id=worker_id, lanes=("normal",), limit=1)).jobs
+    (job,) = (await kernel.claim(db, worker_id=worker_id, lanes=("normal",), limit=1)).jobs
     slots = (await assets.slots_of(db, [job.claim.job_id]))[job.claim.job_id]
     files = tuple(
         StoredFile(slot.id, slot.id, slot.kind, "b", f"{slot.id}", f"http://x/{slot.id}", "image/png", 1, None)
@@ -93,11 +93,12 @@ async def complete(db: Database, worker_id: UUID) -> None:
     )
     for file in files:
         await db.execute(
-            "insert into files (id, bucket, key, kind, content_type) values ($1, 'b', $2, 'concept', 'image/png')",
+            "insert into makeit3d.files (id, bucket, key, kind, content_type)"
+            " values ($1, 'b', $2, 'concept', 'image/png')",
             file.file_id,
             file.key,
         )
-    await settle(db, [Settlement(job, Completed(files, "req"))])
+    await kernel.finish(db, [Settlement(job, Completed(files, "req"))])
 
 
 async def test_subscribers_see_pending_processing_complete_of_both_tables(db: Database, database: str) -> None:

@@ -6,17 +6,21 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from app.db import claims, requests, tasks
+from app.db import tasks
+from app.db.assets import UnknownUser
 from app.db.pool import Database
-from app.db.requests import DuplicateRequest, TaskOwnedByAnother, UnknownUser
-from app.db.settle import settle
 from app.domain.jobs import Failed, Settlement
 from app.errors import ErrorCode
+from app.queue.transitions import DuplicateRequest, TaskOwnedByAnother
 
+from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
 from tests.integration.majors import database
 
 __all__ = ["database"]
+
+
+COUNTED = ("makeit3d.requests", "makeit3d.jobs", "concept_images", "makeit3d.events")
 
 
 async def count(db: Database, table: str) -> int:
@@ -33,7 +37,7 @@ async def test_one_statement_writes_task_request_jobs_rows_and_events(db: Databa
         ("concept", "pending"),
         ("model", "pending"),
     ]
-    events = await db.fetch("select type from events order by id")
+    events = await db.fetch("select type from makeit3d.events order by id")
     assert [row["type"] for row in events] == [
         "task_update",
         "job_update",
@@ -46,20 +50,20 @@ async def test_one_statement_writes_task_request_jobs_rows_and_events(db: Databa
 async def test_a_key_is_accepted_once_also_in_a_race(db: Database) -> None:
     user = await make_user(db)
     plans = [image_plan(user, "task-race-01", n=3, key="key:one") for _ in range(12)]
-    results = await asyncio.gather(*(requests.accept(db, plan) for plan in plans), return_exceptions=True)
+    results = await asyncio.gather(*(kernel.accept(db, plan) for plan in plans), return_exceptions=True)
     assert sum(result is False for result in results) == 1
     assert sum(isinstance(result, DuplicateRequest) for result in results) == 11
-    assert await count(db, "jobs") == 1
-    assert await db.fetchval("select concepts_reserved from tasks") == 3
+    assert await count(db, "makeit3d.jobs") == 1
+    assert await db.fetchval("select reserved from makeit3d.tasks") == {"concept": 3}
 
 
 async def test_another_users_task_changes_nothing(db: Database) -> None:
     owner, other = await make_user(db), await make_user(db)
     await accept(db, image_plan(owner, "task-owned-1"))
-    before = [await count(db, table) for table in ("requests", "jobs", "concept_images", "events")]
+    before = [await count(db, table) for table in COUNTED]
     with pytest.raises(TaskOwnedByAnother):
-        await requests.accept(db, image_plan(other, "task-owned-1"))
-    assert [await count(db, table) for table in ("requests", "jobs", "concept_images", "events")] == before
+        await kernel.accept(db, image_plan(other, "task-owned-1"))
+    assert [await count(db, table) for table in COUNTED] == before
 
 
 async def test_a_task_of_a_deleted_user_stays_closed(db: Database) -> None:
@@ -67,13 +71,13 @@ async def test_a_task_of_a_deleted_user_stays_closed(db: Database) -> None:
     await accept(db, image_plan(owner, "task-orphan-1"))
     await db.execute("delete from auth.users where id = $1", owner)
     with pytest.raises(TaskOwnedByAnother):
-        await requests.accept(db, image_plan(other, "task-orphan-1"))
+        await kernel.accept(db, image_plan(other, "task-orphan-1"))
 
 
 async def test_an_unknown_user_is_refused(db: Database) -> None:
     with pytest.raises(UnknownUser):
-        await requests.accept(db, image_plan(uuid4(), "task-nobody-1"))
-    assert await count(db, "tasks") == 0
+        await kernel.accept(db, image_plan(uuid4(), "task-nobody-1"))
+    assert await count(db, "makeit3d.tasks") == 0
 
 
 async def test_numbers_of_outputs_are_never_used_twice(db: Database) -> None:
@@ -93,15 +97,15 @@ async def test_an_implicit_key_matches_until_the_request_fails_and_an_explicit_o
         task = f"task-repeat-{again}"
         await accept(db, image_plan(user, task, key=key))
         with pytest.raises(DuplicateRequest):
-            await requests.accept(db, image_plan(user, task, key=key))
-        (job,) = (await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
-        await settle(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+            await kernel.accept(db, image_plan(user, task, key=key))
+        (job,) = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
+        await kernel.finish(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
         if again:
-            await requests.accept(db, image_plan(user, task, key=key))
-            await tasks.cancel(db, task, user)
+            await kernel.accept(db, image_plan(user, task, key=key))
+            await kernel.cancel(db, task, user)
         else:
             with pytest.raises(DuplicateRequest):
-                await requests.accept(db, image_plan(user, task, key=key))
+                await kernel.accept(db, image_plan(user, task, key=key))
 
 
 async def test_a_flood_of_one_user_lets_another_user_in_next(db: Database) -> None:
@@ -109,8 +113,8 @@ async def test_a_flood_of_one_user_lets_another_user_in_next(db: Database) -> No
     for number in range(30):
         await accept(db, image_plan(flooder, f"task-flood-{number:02}"))
     worker = await make_worker(db)
-    first = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=3)
+    first = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=3)
     assert {job.user_id for job in first.jobs} == {flooder}
     await accept(db, image_plan(other, "task-modest-1"))
-    following = await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=2)
+    following = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=2)
     assert other in {job.user_id for job in following.jobs}

@@ -6,15 +6,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from app.ai_clients.base import ImageRequest, ImageResult, PreparedCall
-from app.ai_clients.fake import FakeImages, FakeModels
+from app.ai_clients.base import BeforeFirstByte, PreparedCall, Request, Result
 from app.domain.operations import Operation
 
+from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.workshop import PATIENCE, Workshop, workshop
 
 __all__ = ["workshop"]
 
-_TAKE_AWAY = "update jobs set status = 'queued', worker_id = null, resume = true, crashes = 1, waiting_for = 'retry',"
+_TAKE_AWAY = (
+    "update makeit3d.jobs set status = 'queued', worker_id = null, resume = true, crashes = 1, waiting_for = 'retry',"
+)
 
 
 class SlowDecoder(FakeImages):
@@ -24,7 +26,7 @@ class SlowDecoder(FakeImages):
         super().__init__()
         self.decoding, self.go = asyncio.Event(), asyncio.Event()
 
-    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
+    async def decode(self, reply: Path, request: Request, *, directory: Path) -> Result:
         self.decoding.set()
         await self.go.wait()
         return await super().decode(reply, request, directory=directory)
@@ -37,7 +39,7 @@ class TwoDecoders(FakeImages):
         super().__init__()
         self.decoding: list[asyncio.Event] = []
 
-    async def decode(self, reply: Path, request: ImageRequest, *, directory: Path) -> ImageResult:
+    async def decode(self, reply: Path, request: Request, *, directory: Path) -> Result:
         go = asyncio.Event()
         self.decoding.append(go)
         await go.wait()
@@ -51,8 +53,8 @@ class SlowAnswer(FakeModels):
         super().__init__()
         self.accepted, self.go = asyncio.Event(), asyncio.Event()
 
-    async def submit(self, call: PreparedCall) -> str:
-        task_id = await super().submit(call)
+    async def send(self, call: PreparedCall, *, before_first_byte: BeforeFirstByte) -> str:
+        task_id = await super().send(call, before_first_byte=before_first_byte)
         self.accepted.set()
         await self.go.wait()
         return task_id
@@ -70,8 +72,8 @@ async def test_a_reply_is_kept_for_who_has_the_job_now(workshop: Workshop) -> No
         slow.go.set()
         while worker.engine.running:
             await asyncio.sleep(0.02)
-    assert await workshop.db.fetchval("select state from provider_calls") == "submitted"
-    await workshop.db.execute("update jobs set run_after = now()")
+    assert await workshop.db.fetchval("select state from makeit3d.provider_calls") == "submitted"
+    await workshop.db.execute("update makeit3d.jobs set run_after = now()")
     status = await workshop.finished(task)
     assert status.jobs[0]["status"] == "completed"
     assert slow.ledger.posts == 1
@@ -106,7 +108,7 @@ async def test_the_same_worker_may_have_the_job_again_before_its_earlier_run_is_
         slow.decoding[0].set()
         while worker.engine.running > 1:
             await asyncio.sleep(0.02)
-        seen = "select seen_at from workers"
+        seen = "select seen_at from makeit3d.workers"
         for _ in range(3):  # claims are compared each time: what is not known to run here would be given away
             before = await workshop.db.fetchval(seen)
             while await workshop.db.fetchval(seen) == before:
@@ -115,5 +117,5 @@ async def test_the_same_worker_may_have_the_job_again_before_its_earlier_run_is_
         slow.decoding[1].set()
     status = await workshop.finished(task)
     assert status.jobs[0]["status"] == "completed"
-    assert await workshop.db.fetchval("select attempt from jobs") == 2
+    assert await workshop.db.fetchval("select attempt from makeit3d.jobs") == 2
     assert slow.ledger.posts == 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from app.config import Settings
-from app.db import claims
 
+from tests import kernel
 from tests.integration.factories import make_worker
 from tests.integration.http_gateway import gateway
 
@@ -22,7 +22,7 @@ async def test_a_claim_carries_the_trace_of_its_request(settings: Settings, sent
         answer = await gate.post("/generate/text-to-image", json=body, headers={"traceparent": sent})
         assert answer.status_code == 202, answer.text
         worker = await make_worker(gate.db)
-        (job,) = (await claims.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
+        (job,) = (await kernel.claim(gate.db, worker_id=worker.id, lanes=worker.lanes, limit=5)).jobs
         assert job.trace_id is not None
         assert len(job.trace_id) == 32
         assert (job.trace_id == TRACE) is kept

@@ -8,17 +8,19 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from app.ai_clients.fake import FakeModels
-from app.db import claims, provider_calls, requests, tasks, user_limits
+from app.calls import journal
+from app.calls.journal import CallIntent
+from app.db import tasks, user_limits
 from app.db.pool import Database
-from app.db.provider_calls import CallIntent
-from app.db.settle import settle
 from app.domain.jobs import ClaimedJob, Completed, Failed, Retry, Settlement
 from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
+from app.queue.plans import RequestPlan
 
+from tests import kernel
 from tests.chaos.gates import GatedImages
+from tests.fake_providers import FakeModels
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
 from tests.integration.majors import database
 from tests.integration.workshop import PATIENCE, open_workshop
@@ -27,25 +29,27 @@ __all__ = ["database"]
 
 THREE = UserLimits(in_flight=3)
 
-_IN_FLIGHT = "select count(*) from jobs where status = 'running' or (status = 'queued' and waiting_for is null)"
+_IN_FLIGHT = (
+    "select count(*) from makeit3d.jobs where status = 'running' or (status = 'queued' and waiting_for is null)"
+)
 
 
 async def waiting_for(db: Database, task_id: str) -> str | None:
-    return await db.fetchval("select waiting_for from jobs where task_id = $1", task_id)
+    return await db.fetchval("select waiting_for from makeit3d.jobs where task_id = $1", task_id)
 
 
 async def claim_all(db: Database) -> list[ClaimedJob]:
     worker = await make_worker(db)
-    return list((await claims.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs)
+    return list((await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs)
 
 
 async def test_racing_accepts_never_exceed_the_places_and_the_others_wait(db: Database) -> None:
     user, other = await make_user(db), await make_user(db)
     plans = [image_plan(user, f"task-place-{number:02}") for number in range(20)]
-    waits = await asyncio.gather(*(requests.accept(db, plan, THREE) for plan in plans))
+    waits = await asyncio.gather(*(kernel.accept(db, plan, THREE) for plan in plans))
     assert sum(waits) == 17
     assert await db.fetchval(_IN_FLIGHT) == 3
-    assert not await requests.accept(db, image_plan(other, "task-other-01"), THREE)
+    assert not await kernel.accept(db, image_plan(other, "task-other-01"), THREE)
     held_back = next(plan.task_id for plan, waiting in zip(plans, waits, strict=True) if waiting)
     status = await tasks.status(db, held_back, user)
     assert status is not None
@@ -56,15 +60,15 @@ async def test_racing_accepts_never_exceed_the_places_and_the_others_wait(db: Da
 async def test_a_place_that_came_free_goes_to_the_oldest_and_racing_releases_give_it_once(db: Database) -> None:
     user = await make_user(db)
     for number in range(6):
-        await requests.accept(db, image_plan(user, f"task-order-{number}"), THREE)
+        await kernel.accept(db, image_plan(user, f"task-order-{number}"), THREE)
     jobs = await claim_all(db)
     assert [job.task_id for job in jobs] == ["task-order-0", "task-order-1", "task-order-2"]
-    await settle(db, [Settlement(jobs[1], Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.finish(db, [Settlement(jobs[1], Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     assert await user_limits.waiting(db, [user]) == [user]
     lanes = await asyncio.gather(*(user_limits.release(db, user, in_flight=3) for _ in range(5)))
     assert [set(found.lanes) for found in lanes if found.lanes] == [{"normal"}]
     assert [job.task_id for job in await claim_all(db)] == ["task-order-3"]
-    await tasks.cancel(db, "task-order-0", user)
+    await kernel.cancel(db, "task-order-0", user)
     assert (await user_limits.release(db, user, in_flight=3)).lanes == {"normal"}
     assert [job.task_id for job in await claim_all(db)] == ["task-order-4"]
 
@@ -74,50 +78,50 @@ async def test_accepts_and_releases_that_race_end_with_every_place_given(db: Dat
     user = await make_user(db)
 
     async def ask(number: int) -> None:
-        if await requests.accept(db, image_plan(user, f"task-cross-{number:02}"), THREE):
+        if await kernel.accept(db, image_plan(user, f"task-cross-{number:02}"), THREE):
             await user_limits.release(db, user, in_flight=3)
 
     async def work() -> None:
         for job in await claim_all(db):
-            await settle(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+            await kernel.finish(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
             for waiting in await user_limits.waiting(db, [user]):
                 await user_limits.release(db, waiting, in_flight=3)
             assert await db.fetchval(_IN_FLIGHT) <= 3
 
     await asyncio.gather(*(ask(number) for number in range(12)), *(work() for _ in range(12)))
-    while await db.fetchval("select count(*) from jobs where status in ('queued', 'running')"):
-        before = await db.fetchval("select count(*) from jobs where status = 'failed'")
+    while await db.fetchval("select count(*) from makeit3d.jobs where status in ('queued', 'running')"):
+        before = await db.fetchval("select count(*) from makeit3d.jobs where status = 'failed'")
         await work()
-        assert await db.fetchval("select count(*) from jobs where status = 'failed'") > before
+        assert await db.fetchval("select count(*) from makeit3d.jobs where status = 'failed'") > before
 
 
 async def test_a_retry_keeps_its_place_and_an_open_call_of_a_canceled_job_holds_one(db: Database) -> None:
     user = await make_user(db)
     one = UserLimits(in_flight=1)
-    await requests.accept(db, model_plan(user, "task-keeps-01"), one)
-    await requests.accept(db, model_plan(user, "task-keeps-02"), one)
+    await kernel.accept(db, model_plan(user, "task-keeps-01"), one)
+    await kernel.accept(db, model_plan(user, "task-keeps-02"), one)
     (job,) = await claim_all(db)
-    await settle(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "later", 3600))])
+    await kernel.finish(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "later", 3600))])
     assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
-    await db.execute("update jobs set run_after = null, waiting_for = null where waiting_for = 'retry'")
+    await db.execute("update makeit3d.jobs set run_after = null, waiting_for = null where waiting_for = 'retry'")
     (job,) = await claim_all(db)
     call = CallIntent(uuid4(), "tripo", "tripo_h", "text-to-model", "hash", {}, 200_000, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, call)
-    assert await provider_calls.submitted(db, call.id, last=True, provider_task_id="t-1")
-    await tasks.cancel(db, "task-keeps-01", user)
+    assert await journal.intend(db, job.claim, call)
+    assert await journal.submitted(db, call.id, last=True, provider_task_id="t-1")
+    await kernel.cancel(db, "task-keeps-01", user)
     assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
-    await provider_calls.settled(db, call.id, cost_micros=200_000)
+    await journal.settled(db, call.id, cost_micros=200_000)
     assert (await user_limits.release(db, user, in_flight=1)).lanes == {"normal"}
 
 
 async def test_the_next_step_takes_the_place_of_the_one_before(db: Database) -> None:
     user = await make_user(db)
     one = UserLimits(in_flight=1)
-    await requests.accept(db, sketch_plan(user, "task-step-001"), one)
-    await requests.accept(db, image_plan(user, "task-step-002"), one)
+    await kernel.accept(db, sketch_plan(user, "task-step-001"), one)
+    await kernel.accept(db, image_plan(user, "task-step-002"), one)
     assert await waiting_for(db, "task-step-002") == "user_limit"
     (job,) = await claim_all(db)
-    await settle(db, [Settlement(job, Completed(()))])
+    await kernel.finish(db, [Settlement(job, Completed(()))])
     assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
     (job,) = await claim_all(db)
     assert (job.task_id, job.step) == ("task-step-001", 2)
@@ -127,7 +131,7 @@ async def test_places_left_by_a_crash_or_a_changed_setting_are_found(db: Databas
     users = sorted([await make_user(db) for _ in range(3)])
     for user in users:
         for number in range(5):
-            await requests.accept(db, image_plan(user, f"task-{user}-{number}"), UserLimits(in_flight=1))
+            await kernel.accept(db, image_plan(user, f"task-{user}-{number}"), UserLimits(in_flight=1))
     assert await user_limits.all_waiting(db) == users
     for user in users:
         await user_limits.release(db, user, in_flight=None)
@@ -138,7 +142,7 @@ async def test_places_left_by_a_crash_or_a_changed_setting_are_found(db: Databas
 async def test_jobs_of_a_deleted_user_are_held_back_by_nobody(db: Database) -> None:
     user = await make_user(db)
     for number in range(3):
-        await requests.accept(db, image_plan(user, f"task-gone-{number}"), UserLimits(in_flight=1))
+        await kernel.accept(db, image_plan(user, f"task-gone-{number}"), UserLimits(in_flight=1))
     await db.execute("delete from auth.users where id = $1", user)
     assert (await user_limits.release_ownerless(db)).lanes == {"normal"}
     assert len(await claim_all(db)) == 3
@@ -148,17 +152,17 @@ async def test_unfinished_jobs_beyond_the_limit_are_refused_and_write_nothing(db
     user = await make_user(db)
     limits = UserLimits(in_flight=1, unfinished=4)
     plans = [image_plan(user, f"task-full-{number:02}") for number in range(10)]
-    results = await asyncio.gather(*(requests.accept(db, plan, limits) for plan in plans), return_exceptions=True)
+    results = await asyncio.gather(*(kernel.accept(db, plan, limits) for plan in plans), return_exceptions=True)
     refused = [result for result in results if isinstance(result, AppError)]
     assert [error.error for error in refused] == [ErrorCode.USER_LIMIT] * 6
-    assert await db.fetchval("select count(*) from tasks") == 4
-    assert await db.fetchval("select count(*) from events where type = 'task_update'") == 4
+    assert await db.fetchval("select count(*) from makeit3d.tasks") == 4
+    assert await db.fetchval("select count(*) from makeit3d.events where type = 'task_update'") == 4
 
 
 # --- money ------------------------------------------------------------------------------------------------------
 
 
-def priced(user: UUID, task_id: str, micros: int) -> requests.RequestPlan:
+def priced(user: UUID, task_id: str, micros: int) -> RequestPlan:
     plan = image_plan(user, task_id)
     return replace(plan, jobs=[replace(job, estimate_micros=micros) for job in plan.jobs])
 
@@ -167,55 +171,57 @@ async def test_racing_accepts_never_reserve_more_than_the_budget(db: Database) -
     user = await make_user(db)
     limits = UserLimits(daily_budget_micros=1_000_000)
     plans = [priced(user, f"task-money-{number:02}", 300_000) for number in range(12)]
-    results = await asyncio.gather(*(requests.accept(db, plan, limits) for plan in plans), return_exceptions=True)
+    results = await asyncio.gather(*(kernel.accept(db, plan, limits) for plan in plans), return_exceptions=True)
     assert sum(result is False for result in results) == 3
     refused = [result for result in results if isinstance(result, AppError)]
     assert {error.error for error in refused} == {ErrorCode.USER_BUDGET_EXCEEDED}
     assert "1.00 USD" in (refused[0].detail or "")
     assert 0 < (refused[0].retry_after or 0) <= 86_400
-    assert await db.fetchval("select count(*) from requests") == 3
+    assert await db.fetchval("select count(*) from makeit3d.requests") == 3
 
 
 async def test_what_a_call_cost_replaces_its_estimate_and_yesterday_does_not_count(db: Database) -> None:
     user = await make_user(db)
     limits = UserLimits(daily_budget_micros=1_000_000)
-    await requests.accept(db, priced(user, "task-spent-01", 800_000), limits)
+    await kernel.accept(db, priced(user, "task-spent-01", 800_000), limits)
 
     async def refused(micros: int) -> bool:
         try:
-            await requests.accept(db, priced(user, f"task-{uuid4()}", micros), limits)
+            await kernel.accept(db, priced(user, f"task-{uuid4()}", micros), limits)
         except AppError as error:
             return error.error is ErrorCode.USER_BUDGET_EXCEEDED
         return False
 
     assert await refused(300_000)
     (job,) = await claim_all(db)
-    call = CallIntent(uuid4(), "openai", "openai", "generation", "hash", {}, 800_000, "v", 60.0)
-    assert await provider_calls.intend(db, job.claim, call)
+    call = CallIntent(uuid4(), "openai", "openai", "text-to-image", "hash", {}, 800_000, "v", 60.0)
+    assert await journal.intend(db, job.claim, call)
     assert await refused(300_000)  # one job, counted once: its open call is what it reserved
     assert not await refused(200_000)
-    await provider_calls.settled(db, call.id, cost_micros=500_000, result={"files": [], "missing": {}})
+    await journal.settled(db, call.id, cost_micros=500_000, result={"files": [], "missing": {}})
     assert not await refused(0)
-    await settle(db, [Settlement(job, Completed(()))])
+    await kernel.finish(db, [Settlement(job, Completed(()))])
     assert await refused(300_001)
     assert not await refused(300_000)
-    await db.execute("update provider_calls set created_at = date_trunc('day', now(), 'UTC') - interval '1 second'")
+    await db.execute(
+        "update makeit3d.provider_calls set created_at = date_trunc('day', now(), 'UTC') - interval '1 second'"
+    )
     assert not await refused(500_000)
 
 
 async def test_a_failed_job_gives_its_reservation_back(db: Database) -> None:
     user = await make_user(db)
     limits = UserLimits(daily_budget_micros=1_000_000)
-    await requests.accept(db, priced(user, "task-back-001", 1_000_000), limits)
+    await kernel.accept(db, priced(user, "task-back-001", 1_000_000), limits)
     (job,) = await claim_all(db)
-    await settle(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
-    await requests.accept(db, priced(user, "task-back-002", 1_000_000), limits)
+    await kernel.finish(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
+    await kernel.accept(db, priced(user, "task-back-002", 1_000_000), limits)
 
 
 async def test_a_request_dearer_than_a_whole_day_is_not_told_to_come_back(db: Database) -> None:
     user = await make_user(db)
     with pytest.raises(AppError) as caught:
-        await requests.accept(db, priced(user, "task-dear-001", 2_000_000), UserLimits(daily_budget_micros=1_000_000))
+        await kernel.accept(db, priced(user, "task-dear-001", 2_000_000), UserLimits(daily_budget_micros=1_000_000))
     assert caught.value.retry_after is None
 
 
@@ -223,7 +229,7 @@ async def test_without_limits_nothing_waits(db: Database) -> None:
     user = await make_user(db)
     for number in range(5):
         await accept(db, image_plan(user, f"task-free-{number}"))
-    assert await db.fetchval("select count(*) from jobs where waiting_for is null") == 5
+    assert await db.fetchval("select count(*) from makeit3d.jobs where waiting_for is null") == 5
 
 
 # --- with workers -----------------------------------------------------------------------------------------------
@@ -249,7 +255,7 @@ async def test_a_call_that_outlives_its_canceled_job_gives_its_place_on_when_it_
         async with asyncio.timeout(PATIENCE):
             while [state for state, _, _ in await shop.calls()] != ["submitted"]:
                 await asyncio.sleep(0.02)
-        await tasks.cancel(db, first, shop.user)
+        await kernel.cancel(db, first, shop.user)
         assert (await shop.status(second)).jobs[0]["waiting_for"] == "user_limit"
         assert (await shop.finished(second)).jobs[0]["status"] == "completed"
         assert [state for state, _, _ in await shop.calls()] == ["settled", "settled"]
@@ -259,7 +265,7 @@ async def test_the_sweep_finds_places_that_nobody_gave_on(db: Database, database
     async with open_workshop(db, database, tmp_path, workers=0, user_max_in_flight=1) as shop:
         first = await shop.ask(Operation.TEXT_TO_MODEL, "task-swept-001")
         second = await shop.ask(Operation.TEXT_TO_MODEL, "task-swept-002")
-        await tasks.cancel(db, first, shop.user)  # and whoever did it dies before it tells
+        await kernel.cancel(db, first, shop.user)  # and whoever did it dies before it tells
         await shop.start()
         assert (await shop.finished(second)).jobs[0]["status"] == "completed"
 
@@ -275,7 +281,7 @@ async def test_a_reply_that_comes_after_its_job_was_canceled_gives_the_place_on(
         first = await shop.ask(Operation.TEXT_TO_IMAGE, "task-late-0001")
         await images.post.until_reached()
         second = await shop.ask(Operation.TEXT_TO_IMAGE, "task-late-0002")
-        await tasks.cancel(db, first, shop.user)
+        await kernel.cancel(db, first, shop.user)
         images.post.release()
         assert (await shop.finished(second)).jobs[0]["status"] == "completed"
 
@@ -288,7 +294,7 @@ async def test_a_job_reserves_what_its_calls_are_estimated_at(db: Database, data
             await shop.finished(await shop.ask(operation, f"task-{operation.value}", pictures=pictures))
     rows = await db.fetch(
         "select j.estimate_micros as reserved, c.estimate_micros as called"
-        " from jobs j join provider_calls c on c.job_id = j.id"
+        " from makeit3d.jobs j join makeit3d.provider_calls c on c.job_id = j.id"
     )
     assert len(rows) == 4
     assert all(row["reserved"] == row["called"] > 0 for row in rows)

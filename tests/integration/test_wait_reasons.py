@@ -15,15 +15,15 @@ from tests.integration.factories import accept, image_plan
 from tests.integration.http_gateway import Gateway, gateway
 
 OUTAGE = (
-    "update providers set state = 'open', failures = 5, trips = 1, error_code = 'provider_key_rejected',"
+    "update makeit3d.providers set state = 'open', failures = 5, trips = 1, error_code = 'provider_key_rejected',"
     " opened_at = now(), tripped_at = now(), probe_at = now() + interval '1 hour' where name = 'openai'"
 )
-FULL = "update pools set slots = 1 where name = 'openai'"
+FULL = "update makeit3d.pools set slots = 1 where name = 'openai'"
 RUNS = "status = 'running', attempt = 1, worker_id = gen_random_uuid()"
 
 
 def of_job(change: str) -> str:
-    return f"update jobs set {change} where task_id = 'task-waits-1'"  # noqa: S608
+    return f"update makeit3d.jobs set {change} where task_id = 'task-waits-1'"  # noqa: S608
 
 
 def stored(word: str) -> str:
@@ -59,7 +59,7 @@ async def gate(settings: Settings) -> AsyncGenerator[Gateway]:
 async def test_all_readers_say_the_same(gate: Gateway, case: str) -> None:
     changes, expected = CASES[case]
     await accept(gate.db, image_plan(gate.user_id, "task-waits-0"))
-    await gate.db.execute(f"update jobs set {RUNS}")  # noqa: S608 - one slot is taken
+    await gate.db.execute(f"update makeit3d.jobs set {RUNS}")  # noqa: S608 - one slot is taken
     plan = await accept(gate.db, image_plan(gate.user_id, "task-waits-1"))
     for change in changes:
         await gate.db.execute(change)

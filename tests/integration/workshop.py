@@ -11,25 +11,26 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.registry import Providers, pools
+from app.ai_clients.openai.settings import OpenAISettings
+from app.ai_clients.registry import Providers, build_registry
 from app.config import Settings
 from app.container import WorkerContainer, user_limits
 from app.db import pools as pool_rows
-from app.db import requests, tasks
+from app.db import tasks
 from app.db.pool import Database
-from app.db.requests import RequestPlan
 from app.db.tasks import StatusRows
 from app.db.workers import WorkerIdentity
-from app.domain.commands import GenerateCommand
 from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
-from app.services.plans import Planner
+from app.queue.plans import RequestPlan
 from app.services.retries import Retries
 from app.storage.memory import MemoryStorage
+from app.task_types.planner import Planner
 from PIL import Image
 
+from tests import kernel
+from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.factories import make_user, planned, settings_for
 
 PATIENCE = 20.0
@@ -60,11 +61,11 @@ class Workshop:
     user: UUID
     workers: list[WorkerContainer]
 
-    async def start(self, *, home: Path | None = None) -> WorkerContainer:
+    async def start(self, *, home: Path | None = None, slots: int = 20) -> WorkerContainer:
         """One more worker; with a ``home`` of its own it is one on another machine."""
         host = "localhost" if home is None else home.name
-        identity = WorkerIdentity(uuid4(), "test", host, 1, ("priority", "normal"), 20)
-        providers = Providers(images=[self.images], models=[self.models])
+        identity = WorkerIdentity(uuid4(), "test", host, 1, ("priority", "normal"), slots)
+        providers = Providers([self.images, self.models])
         worker = await WorkerContainer.open(
             self.settings if home is None else self.settings.model_copy(update={"home": home}),
             identity,
@@ -90,11 +91,11 @@ class Workshop:
         task_id: str,
         *,
         pictures: Sequence[ObjectRef] = (),
-        **fields: Any,  # noqa: ANN401 - fields of a command
+        **fields: Any,  # noqa: ANN401 - parameters of the type
     ) -> str:
         """Accept what a client would ask for; the task id."""
         request = self.plan(operation, task_id, pictures=pictures, **fields)
-        await requests.accept(self.db, request, user_limits(self.settings))
+        await kernel.accept(self.db, request, user_limits(self.settings))
         for worker in self.workers:
             worker.engine.wake()
         return task_id
@@ -105,12 +106,11 @@ class Workshop:
         task_id: str,
         *,
         pictures: Sequence[ObjectRef] = (),
-        **fields: Any,  # noqa: ANN401 - fields of a command
+        **fields: Any,  # noqa: ANN401 - parameters of the type
     ) -> RequestPlan:
         """What accepting it would write."""
-        planner = Planner(Providers(images=[self.images], models=[self.models]), self.settings)
-        command = GenerateCommand(operation, task_id, prompt=fields.pop("prompt", "a fox"), **fields)
-        return planned(planner, command, pictures, self.user)
+        planner = Planner(Providers([self.images, self.models]), self.settings, kernel.REGISTRY.job_types.permits)
+        return planned(planner, self.settings, operation, task_id, self.user, pictures, **{"prompt": "a fox", **fields})
 
     async def status(self, task_id: str) -> StatusRows:
         status = await tasks.status(self.db, task_id, self.user)
@@ -129,7 +129,9 @@ class Workshop:
         )
 
     async def calls(self) -> list[tuple[str, str | None, int | None]]:
-        rows = await self.db.fetch("select state, error_code, cost_micros from provider_calls order by created_at")
+        rows = await self.db.fetch(
+            "select state, error_code, cost_micros from makeit3d.provider_calls order by created_at"
+        )
         return [(row["state"], row["error_code"], row["cost_micros"]) for row in rows]
 
     async def keys(self) -> list[str]:
@@ -159,13 +161,15 @@ async def open_workshop(
         "shutdown_grace_seconds": 5,
     }
     settings = settings_for(dsn, home, **(quick | changes))
-    await pool_rows.ensure(db, {name: (pool.provider, pool.slots) for name, pool in pools(settings).items()})
+    await pool_rows.ensure(
+        db, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
+    )
     objects = home / "objects"
     objects.mkdir()
     shop = Workshop(
         settings,
         db,
-        images or FakeImages(),
+        images or FakeImages(paid_retry=OpenAISettings.of(settings).paid_retry),
         models or FakeModels(),
         storage(objects, {BUCKET: True, INPUTS: False}),
         await make_user(db),

@@ -20,7 +20,7 @@ _PATIENCE = _STATEMENT_SECONDS + 10  # seconds for an answer
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class AuditCheck:
     """``sql`` selects one row per difference: ``ids`` (jsonb of text) and ``found`` (text). It may read ``asset``: the
     rows of both output tables."""
 
@@ -69,7 +69,7 @@ async def snapshot(database: Database) -> AsyncGenerator[Connection]:
 
 
 async def run(
-    connection: Connection, tables: AssetTables, checks: Sequence[Check], patience: Patience, *, rows: int = 0
+    connection: Connection, tables: AssetTables, checks: Sequence[AuditCheck], patience: Patience, *, rows: int = 0
 ) -> Findings:
     """The differences that the checks find in the connection's snapshot."""
     findings = Findings(rows=rows)

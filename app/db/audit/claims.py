@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from app.db.audit.checks import IS_PAID, Check
+from app.db.audit.checks import IS_PAID, AuditCheck
 from app.db.pool import Connection
-from app.db.waits import slots_used
 from app.domain.audit import Area, Invariant
 from app.errors import STORAGE_REFUSALS
 
-_OPEN = "('intent', 'submitted', 'unknown')"
 _REFUSALS = f"array[{', '.join(repr(error.code) for error in STORAGE_REFUSALS)}]"
 
 
-def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> Check:
-    complete = sql.replace("OPEN", _OPEN).replace("IS_PAID", IS_PAID).replace("REFUSALS", _REFUSALS)
-    return Check(Invariant(name, Area.ROWS, rule, remedy, passing), complete)
+def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> AuditCheck:
+    complete = sql.replace("IS_PAID", IS_PAID).replace("REFUSALS", _REFUSALS)
+    return AuditCheck(Invariant(name, Area.ROWS, rule, remedy, passing), complete)
 
 
 CLAIM_CHECKS = (
@@ -26,7 +24,7 @@ CLAIM_CHECKS = (
         select jsonb_build_object('job', j.id, 'task', j.task_id, 'worker', j.worker_id, 'attempt', j.attempt) as ids,
           case when w.id is null then 'its worker has no row'
             else format('its worker was last seen %s ago', now() - w.seen_at) end as found
-        from patience, jobs j left join workers w on w.id = j.worker_id
+        from patience, makeit3d.jobs j left join makeit3d.workers w on w.id = j.worker_id
         where j.status = 'running' and (w.id is null or w.seen_at < now() - patience.worker_ttl)
         """,
         passing=True,
@@ -38,7 +36,7 @@ CLAIM_CHECKS = (
         """
         select jsonb_build_object('job', id, 'task', task_id) as ids,
           format('job is %s: attempt %s, first begun %s', status, attempt, coalesce(started_at::text, 'never')) as found
-        from jobs where (attempt > 0) <> (started_at is not null)
+        from makeit3d.jobs where (attempt > 0) <> (started_at is not null)
           or (status in ('running', 'completed') and attempt = 0)
         """,
     ),
@@ -49,20 +47,20 @@ CLAIM_CHECKS = (
         """
         select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
           format('job is %s and resumes, without a call', j.status) as found
-        from jobs j where j.resume and (j.status <> 'queued' or (not j.calls_done and not exists (
-          select from provider_calls c where c.job_id = j.id)))
+        from makeit3d.jobs j where j.resume and (j.status <> 'queued' or (not j.calls_done and not exists (
+          select from makeit3d.provider_calls c where c.job_id = j.id)))
         """,
     ),
     _rows(
         "slots",
         "no pool has more slots in use than it has",
         "expected for a while after the setting was lowered; else report it: the provider may refuse",
-        f"""
+        """
         select jsonb_build_object('pool', p.name) as ids,
           format('%s of %s slots in use', u.used, p.slots) as found
-        from pools p cross join lateral (select {slots_used("p.name", waiting_in_line=False)} as used) as u
+        from makeit3d.pools p cross join lateral (select makeit3d.slots_used(p.name, false) as used) as u
         where u.used > p.slots
-        """,  # noqa: S608 - constants
+        """,
     ),
     _rows(
         "one_open_call",
@@ -71,7 +69,7 @@ CLAIM_CHECKS = (
         """
         select jsonb_build_object('job', job_id, 'calls', string_agg(id::text, ' ' order by created_at)) as ids,
           format('%s open calls', count(*)) as found
-        from provider_calls where job_id is not null and state in OPEN group by job_id having count(*) > 1
+        from makeit3d.provider_calls where job_id is not null and is_open group by job_id having count(*) > 1
         """,
     ),
     _rows(
@@ -82,7 +80,7 @@ CLAIM_CHECKS = (
         select jsonb_build_object('job', job_id, 'kind', kind, 'calls', string_agg(id::text, ' ' order by created_at))
             as ids,
           format('%s calls were accepted', count(*)) as found
-        from provider_calls
+        from makeit3d.provider_calls
         where job_id is not null and (state = 'submitted' or (state = 'settled' and error_code is null))
         group by job_id, kind having count(*) > 1
         """,
@@ -95,7 +93,8 @@ CLAIM_CHECKS = (
         select jsonb_build_object('provider_task', provider_task_id, 'calls',
             string_agg(id::text, ' ' order by created_at)) as ids,
           format('%s calls of %s', count(*), provider) as found
-        from provider_calls where provider_task_id is not null group by provider, provider_task_id having count(*) > 1
+        from makeit3d.provider_calls where provider_task_id is not null
+          group by provider, provider_task_id having count(*) > 1
         """,
     ),
     _rows(
@@ -105,8 +104,8 @@ CLAIM_CHECKS = (
         """
         select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
           format('job says %s micros, its calls %s', j.cost_micros, c.cost) as found
-        from jobs j join lateral (
-          select coalesce(sum(cost_micros), 0) as cost from provider_calls c where c.job_id = j.id
+        from makeit3d.jobs j join lateral (
+          select coalesce(sum(cost_micros), 0) as cost from makeit3d.provider_calls c where c.job_id = j.id
         ) as c on true
         where j.cost_micros <> c.cost
         """,
@@ -119,7 +118,7 @@ CLAIM_CHECKS = (
         select jsonb_build_object('call', id, 'job', job_id) as ids,
           format('call is %s, cost %s, ended %s', state, coalesce(cost_micros::text, 'none'),
             coalesce(settled_at::text, 'never')) as found
-        from provider_calls
+        from makeit3d.provider_calls
         where (state in ('refused', 'settled')) <> (cost_micros is not null and settled_at is not null)
           or (state = 'refused' and cost_micros <> 0)
         """,
@@ -130,16 +129,17 @@ CLAIM_CHECKS = (
         "a defect: report it with the job's calls",
         """
         select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
-          format('calls: %s', coalesce((select string_agg(c.state, ', ' order by c.created_at) from provider_calls c
+          format('calls: %s', coalesce((select string_agg(c.state, ', ' order by c.created_at)
+            from makeit3d.provider_calls c
             where c.job_id = j.id), 'none')) as found
-        from jobs j where j.status = 'completed' and (
-          exists (select from provider_calls c where c.job_id = j.id and c.state in OPEN)
+        from makeit3d.jobs j where j.status = 'completed' and (
+          exists (select from makeit3d.provider_calls c where c.job_id = j.id and c.is_open)
           or IS_PAID and not exists (
             with recursive line (id, retry_of) as (
               select j.id, j.retry_of
-              union all select o.id, o.retry_of from jobs o join line on o.id = line.retry_of
+              union all select o.id, o.retry_of from makeit3d.jobs o join line on o.id = line.retry_of
             )
-            select from provider_calls c join line on c.job_id = line.id
+            select from makeit3d.provider_calls c join line on c.job_id = line.id
             where c.state = 'settled' and c.error_code is null))
         """,
     ),
@@ -151,8 +151,8 @@ CLAIM_CHECKS = (
         select jsonb_build_object('job', j.id, 'task', j.task_id, 'call', c.id) as ids,
           format('job failed with %s, its call is %s with error code %s', j.error_code, c.state,
             coalesce(c.error_code, 'none')) as found
-        from jobs j join lateral (
-          select * from provider_calls c where c.job_id = j.id and c.state <> 'refused'
+        from makeit3d.jobs j join lateral (
+          select * from makeit3d.provider_calls c where c.job_id = j.id and c.state <> 'refused'
           order by c.created_at desc limit 1
         ) as c on true
         where j.status = 'failed' and j.error_code = any(REFUSALS)
@@ -166,10 +166,10 @@ CLAIM_CHECKS = (
         """
         select jsonb_build_object('call', c.id, 'job', c.job_id, 'worker', c.worker_id) as ids,
           format('call is %s, its job %s', c.state, coalesce(j.status, 'gone')) as found
-        from patience, provider_calls c left join jobs j on j.id = c.job_id
-        where c.state in OPEN and (j.id is null or j.status in ('completed', 'failed', 'canceled')) and case
+        from patience, makeit3d.provider_calls c left join makeit3d.jobs j on j.id = c.job_id
+        where c.is_open and (j.id is null or j.status in ('completed', 'failed', 'canceled')) and case
           when c.provider_task_id is null then c.deadline < now() - patience.unknowns
-          else not exists (select from workers w where w.id = c.worker_id) end
+          else not exists (select from makeit3d.workers w where w.id = c.worker_id) end
         """,
         passing=True,
     ),
@@ -180,7 +180,7 @@ async def kept_results(connection: Connection) -> tuple[int, str]:
     """Paid results without a stored file that an operator can still have stored: how many, and on which hosts."""
     row = await connection.fetchrow(
         "select count(distinct kept_call) as results, coalesce(string_agg(distinct kept_host, ', '), '') as hosts"
-        " from jobs j where kept_until > now() and status in ('failed', 'completed')"
-        " and not exists (select from jobs n where n.retry_of = j.id)"
+        " from makeit3d.jobs j where kept_until > now() and status in ('failed', 'completed')"
+        " and not exists (select from makeit3d.jobs n where n.retry_of = j.id)"
     )
     return (0, "") if row is None else (row["results"], row["hosts"])

@@ -5,7 +5,7 @@ Only subjects younger than the log's retention are looked at: what is older has 
 
 from __future__ import annotations
 
-from app.db.audit.checks import Check
+from app.db.audit.checks import AuditCheck
 from app.domain.audit import Area, Invariant
 
 RETENTION_DAYS = 29  # the log keeps thirty
@@ -15,13 +15,13 @@ _REMEDY = "readers of /events were told something else than the rows say: report
 _JOB_EVENTS = f"""
 select e.xid, e.id, e.task_id, (e.payload->>'job_id')::uuid as job_id, e.payload->>'status' as status,
   e.payload - 'task_id' - 'job_id' as content
-from events e join jobs j on j.id = (e.payload->>'job_id')::uuid
+from makeit3d.events e join makeit3d.jobs j on j.id = (e.payload->>'job_id')::uuid
 where e.type = 'job_update' and j.created_at > now() - interval '{RETENTION_DAYS} days'
-"""  # noqa: S608 - a constant of ours
+"""  # noqa: S608 - constants
 
 
-def _events(name: str, rule: str, sql: str) -> Check:
-    return Check(Invariant(name, Area.EVENTS, rule, _REMEDY), sql.replace("JOB_EVENTS", _JOB_EVENTS))
+def _events(name: str, rule: str, sql: str) -> AuditCheck:
+    return AuditCheck(Invariant(name, Area.EVENTS, rule, _REMEDY), sql.replace("JOB_EVENTS", _JOB_EVENTS))
 
 
 EVENT_CHECKS = (
@@ -31,7 +31,7 @@ EVENT_CHECKS = (
         """
         select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
           format('job is %s; events: %s', j.status, coalesce(s.words, 'none')) as found
-        from jobs j left join (
+        from makeit3d.jobs j left join (
           select job_id, string_agg(status, ' ' order by xid, id) as words, min(word) filter (where not good) as bad,
             (array_agg(status order by xid, id))[1] as first, (array_agg(status order by xid desc, id desc))[1] as last
           from (
@@ -57,9 +57,9 @@ EVENT_CHECKS = (
         select jsonb_build_object('asset', a.id, 'job', a.job_id, 'task', a.task_id) as ids,
           format('%s row is %s; events: %s', a.table_name, a.status, coalesce(array_to_string(s.words, ' '), 'none'))
             as found
-        from asset a join jobs j on j.id = a.job_id left join (
+        from asset a join makeit3d.jobs j on j.id = a.job_id left join (
           select (payload->>'asset_id')::uuid as asset_id, array_agg(payload->>'status' order by xid, id) as words
-          from events where type = 'asset_update' group by 1
+          from makeit3d.events where type = 'asset_update' group by 1
         ) as s on s.asset_id = a.id
         where j.created_at > now() - interval '29 days' and (s.words is null or s.words not in (
           array['pending'], array['pending', 'processing'],
@@ -74,14 +74,14 @@ EVENT_CHECKS = (
         """
         select jsonb_build_object('task', t.id) as ids,
           format('task is %s; events: %s', t.status, coalesce(s.words, 'none')) as found
-        from tasks t left join (
+        from makeit3d.tasks t left join (
           select task_id, string_agg(status, ' ' order by xid, id) as words, bool_or(repeated) as repeated,
             (array_agg(status order by xid desc, id desc))[1] as last
           from (
             select *, status = lag(status) over (partition by task_id order by xid, id) and not begins as repeated
             from (
               select xid, id, task_id, payload->>'status' as status, payload ? 'request_id' as begins
-              from events where type = 'task_update'
+              from makeit3d.events where type = 'task_update'
             ) as e
           ) as e group by task_id
         ) as s on s.task_id = t.id

@@ -6,16 +6,19 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.db.audit.checks import Check
+from app.db.audit.checks import AuditCheck
 from app.db.pool import Connection, Database
+from app.db.sql import load
 from app.domain.audit import Area, Invariant
 from app.domain.jobs import AssetKind
 
 _PAGE = 1000
 
+_SQL = load(__file__)
 
-def _rows(name: str, rule: str, remedy: str, sql: str) -> Check:
-    return Check(Invariant(name, Area.ROWS, rule, remedy), sql)
+
+def _rows(name: str, rule: str, remedy: str, sql: str) -> AuditCheck:
+    return AuditCheck(Invariant(name, Area.ROWS, rule, remedy), sql)
 
 
 FILE_CHECKS = (
@@ -28,7 +31,7 @@ FILE_CHECKS = (
           format('%s row is complete; file is %s%s', a.table_name, coalesce(f.state, 'missing'),
             case when f.id is null then '' else format(', of job %s, at %s; link %s', f.job_id, f.key, a.asset_url) end)
             as found
-        from asset a left join files f on f.id = a.file_id
+        from asset a left join makeit3d.files f on f.id = a.file_id
         where a.status = 'complete' and (f.id is null or f.state <> 'stored' or f.job_id is distinct from a.job_id
           or f.kind <> (case a.kind when 'concept' then 'concept' else 'model' end)
           or not (a.asset_url like '%/' || f.key
@@ -41,7 +44,7 @@ FILE_CHECKS = (
         "the client sees a broken link: look for the object in the bucket",
         """
         select jsonb_build_object('asset', a.id, 'file', a.file_id) as ids, format('file is %s', f.state) as found
-        from {inputs} a join files f on f.id = a.file_id where a.status = 'complete' and f.state <> 'stored'
+        from {inputs} a join makeit3d.files f on f.id = a.file_id where a.status = 'complete' and f.state <> 'stored'
         """,
     ),
     _rows(
@@ -51,7 +54,7 @@ FILE_CHECKS = (
         """
         select jsonb_build_object('file', f.id, 'job', f.job_id, 'key', f.key) as ids,
           format('%s file is stored, its job is %s', f.kind, j.status) as found
-        from files f join jobs j on j.id = f.job_id
+        from makeit3d.files f join makeit3d.jobs j on j.id = f.job_id
         where f.state = 'stored' and not case f.kind
           when 'preview' then exists (select from jsonb_array_elements(j.output->'files') as o
             where o->>'preview_file_id' = f.id::text)
@@ -66,10 +69,10 @@ FILE_CHECKS = (
         select jsonb_build_object('file', id, 'key', key) as ids,
           format('%s file: size %s, stored %s, sha256 %s', kind, coalesce(size::text, 'unknown'),
             coalesce(stored_at::text, 'never'), coalesce(sha256, 'unknown')) as found
-        from files where state = 'stored' and (size is null or stored_at is null or sha256 is null)
+        from makeit3d.files where state = 'stored' and (size is null or stored_at is null or sha256 is null)
         """,
     ),
-    Check(
+    AuditCheck(
         Invariant(
             "uploads_end",
             Area.ROWS,
@@ -80,7 +83,7 @@ FILE_CHECKS = (
         """
         select jsonb_build_object('file', f.id, 'job', f.job_id, 'key', f.key) as ids,
           format('uploading since %s; job %s', f.created_at, coalesce(j.status, 'none')) as found
-        from patience, files f left join jobs j on j.id = f.job_id
+        from patience, makeit3d.files f left join makeit3d.jobs j on j.id = f.job_id
         where f.state = 'uploading' and case when j.id is null then f.created_at < now() - patience.unowned
           else j.finished_at < now() - patience.leftovers end
         """,
@@ -110,20 +113,9 @@ class OutputRow:
     content_type: str
 
 
-_OUTPUTS = """
-select a.id as asset_id, f.id as file_id, a.task_id, a.kind, a.number, f.key, f.content_type
-from (
-  select id, task_id, job_id, 'concept' as kind, number, status, file_id from {concepts}
-  union all select id, task_id, job_id, kind, number, status, file_id from {models}
-) as a join files f on f.id = a.file_id
-where a.status = 'complete' and a.job_id is not null
-"""
-
-
-async def outputs(connection: Connection, database: Database) -> AsyncGenerator[OutputRow]:
+async def outputs(connection: Connection) -> AsyncGenerator[OutputRow]:
     """Every complete output of the snapshot, a page in memory at a time."""
-    statement = _OUTPUTS.format(concepts=database.tables.concepts, models=database.tables.models)
-    async for row in connection.cursor(statement, prefetch=_PAGE):
+    async for row in connection.rows(_SQL["complete_outputs"], prefetch=_PAGE):
         values = dict(row)
         values["kind"] = AssetKind(values["kind"])
         yield OutputRow(**values)
@@ -131,18 +123,11 @@ async def outputs(connection: Connection, database: Database) -> AsyncGenerator[
 
 async def manifest(connection: Connection, bucket: str) -> AsyncGenerator[ManifestRow]:
     """Every result in a bucket that is not removed, in the snapshot, a page in memory at a time."""
-    statement = (
-        "select id, key, state, size, sha256 from files where bucket = $1 and state <> 'removed' and kind <> 'input'"
-    )
-    async for row in connection.cursor(statement, bucket, prefetch=_PAGE):
+    async for row in connection.rows(_SQL["manifest"], bucket=bucket, prefetch=_PAGE):
         yield ManifestRow(**dict(row))
 
 
 async def by_keys(database: Database, bucket: str, keys: Sequence[str]) -> dict[str, ManifestRow]:
     """The rows of these keys as they are now."""
-    rows = await database.fetch(
-        "select id, key, state, size, sha256 from files where bucket = $1 and key = any($2) and state <> 'removed'",
-        bucket,
-        list(keys),
-    )
+    rows = await database.fetch(_SQL["manifest_of_keys"], bucket=bucket, keys=list(keys))
     return {row["key"]: ManifestRow(**dict(row)) for row in rows}

@@ -9,7 +9,10 @@ from uuid import UUID
 import asyncpg
 
 from app.db.pool import Database
+from app.db.sql import load
 from app.domain.statuses import CallState
+
+_SQL = load(__file__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,8 @@ class JournalRow:
 async def journal(database: Database, provider: str, *, since: datetime) -> list[JournalRow]:
     """The provider's calls from a moment on, oldest first."""
     async with database.snapshot() as connection:
-        return [
-            _row(row)
-            async for row in connection.cursor(
-                "select id, job_id, kind, state, error_code, provider_task_id, provider_request_id, cost_micros,"
-                " cost_is_estimate, created_at, deadline from provider_calls"
-                " where provider = $1 and created_at >= $2 order by created_at, id",
-                provider,
-                since,
-                prefetch=1000,
-            )
-        ]
+        rows = connection.rows(_SQL["journal_of"], provider=provider, since=since, prefetch=1000)
+        return [_row(row) async for row in rows]
 
 
 def _row(row: asyncpg.Record) -> JournalRow:

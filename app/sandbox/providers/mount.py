@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Match, Mount, Route
 
-from app.config import SandboxSettings
 from app.errors import ConfigurationError
 from app.sandbox.providers.accounts import KeyRing
 from app.sandbox.providers.admin import AdminRoutes
@@ -40,6 +39,7 @@ from app.sandbox.providers.tripo_tasks import Tasks
 from app.sandbox.providers.tripo_uploads import TripoUploads
 from app.sandbox.providers.tripo_work import TripoWork
 from app.sandbox.providers.webhooks import Webhooks
+from app.sandbox_settings import SandboxSettings
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from fastapi import FastAPI, Header, HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.config import SandboxSettings
+from app.sandbox_settings import SandboxSettings
 
 _KEPT = 1000
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.config import SandboxSettings
 from app.sandbox.supabase.errors import database_unavailable
+from app.sandbox_settings import SandboxSettings
 
 FaultKind = Literal["error_before", "slow", "truncate", "drop_reply", "database_timeout", "slow_upload"]
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import asyncpg
 from starlette.requests import HTTPConnection
 
-from app.config import SandboxSettings
 from app.sandbox.supabase.errors import (
     bad_request,
     bad_token,
@@ -21,6 +20,7 @@ from app.sandbox.supabase.errors import (
     secret_in_browser,
 )
 from app.sandbox.supabase.keys import InvalidToken, SigningKeys
+from app.sandbox_settings import SandboxSettings
 
 Role = Literal["anon", "authenticated", "service_role"]
 Connection = asyncpg.pool.PoolConnectionProxy

@@ -88,13 +88,16 @@ class Code(Enum):
         "lower the setting named, or ignore this if your account has more",
     )
     POLLING_FAST = Entry(
-        "polling_fast", _WARNING, "Tripo is asked more often than it likes", "set BFF_TRIPO_POLL_SECONDS to 2 or more"
+        "polling_fast",
+        _WARNING,
+        "a provider is polled more often than it likes",
+        "set the pace that is named to 2 or more",
     )
     MODEL_UNKNOWN = Entry(
         "model_unknown",
         _WARNING,
-        "a Tripo version is not one this gateway knows; Tripo refuses undated and retired names",
-        "set TRIPO_MODEL_VERSION or TRIPO_TEXTURE_VERSION to a dated version",
+        "a version is not one this gateway knows; the provider refuses undated and retired names",
+        "set the variable that is named to a dated version",
     )
     POOLER_CACHE = Entry(
         "pooler_cache",
@@ -170,11 +173,15 @@ class Code(Enum):
     )
 
     # schema
-    NOT_MIGRATED = Entry(
-        "not_migrated", _ERROR, "the database has none of our tables", "run `makeit3d migrate` (or `supabase db push`)"
-    )
+    NOT_MIGRATED = Entry("not_migrated", _ERROR, "the database has none of our tables", "run `makeit3d migrate`")
     MIGRATIONS_MISSING = Entry(
         "migrations_missing", _ERROR, "the schema is older than this code", "run `makeit3d migrate`"
+    )
+    MIGRATION_CHANGED = Entry(
+        "migration_changed",
+        _ERROR,
+        "a migration was edited after it was applied; the tables are not what the code expects",
+        "restore the file in app/migrations, and put the change into a new one",
     )
     SCHEMA_NEWER = Entry(
         "schema_newer",
@@ -192,25 +199,25 @@ class Code(Enum):
         "columns_wrong",
         _ERROR,
         "columns that the gateway writes are missing or of another type",
-        "add them as in supabase/migrations, or name a table that has them",
+        "add them as in app/migrations, or name a table that has them",
     )
     ROW_SECURITY_OFF = Entry(
         "row_security_off",
         _ERROR,
         "every signed-in user may read the rows of all",
-        "`alter table … enable row level security`, with the policies of supabase/migrations",
+        "`alter table … enable row level security`, with the policies of app/migrations",
     )
     BROWSERS_MAY_WRITE = Entry(
         "browsers_may_write",
         _ERROR,
         "browsers have rights that the gateway did not give them",
-        "revoke them from anon and authenticated, as in supabase/migrations",
+        "revoke them from anon and authenticated, as in app/migrations",
     )
     BROWSERS_MAY_NOT_READ = Entry(
         "browsers_may_not_read",
         _ERROR,
         "apps get “permission denied” for their own rows",
-        "`grant select … to authenticated`, as in supabase/migrations",
+        "`grant select … to authenticated`, as in app/migrations",
     )
     ROLE_LIMITED = Entry(
         "role_limited",
@@ -330,13 +337,13 @@ class Code(Enum):
         "provider_unreachable",
         _ERROR,
         "a provider does not answer properly; its jobs wait",
-        "look at its status page, at the network, and at OPENAI_BASE_URL or TRIPO_BASE_URL",
+        "look at its status page, at the network, and at the address that is set for it",
     )
     PROVIDER_KEY_REFUSED = Entry(
         "provider_key_refused",
         _ERROR,
         "a provider refuses the key; its jobs wait",
-        "set OPENAI_API_KEY or TRIPO_API_KEY; a Tripo key works in one region only (TRIPO_BASE_URL)",
+        "set the provider's key; some keys work at the address of one region only",
     )
     PROVIDER_FORBIDS = Entry(
         "provider_forbids",
@@ -348,7 +355,7 @@ class Code(Enum):
         "model_unavailable",
         _ERROR,
         "the provider does not offer the configured model to this account",
-        "set OPENAI_IMAGE_MODEL to one that it has",
+        "set the provider's model to one that it has",
     )
     BALANCE_EMPTY = Entry("balance_empty", _ERROR, "a provider's account is out of credits", "top it up")
     BALANCE_LOW = Entry("balance_low", _WARNING, "a provider's credits are soon used up", "top it up")
@@ -393,15 +400,20 @@ class Code(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. ``seen`` says what was there, without secrets."""
+    """One thing that is wrong: one of ours, or an entry of a registered check. ``seen`` says what was there, without
+    secrets."""
 
-    code: Code
+    code: Code | Entry
     seen: str
+
+    @property
+    def entry(self) -> Entry:
+        return self.code.value if isinstance(self.code, Code) else self.code
 
 
 class Ill(Exception):
     """What a group looks at can not even be opened, and this is why. Without a finding another group says it."""
 
     def __init__(self, finding: Finding | None = None) -> None:
-        super().__init__("" if finding is None else f"{finding.code.value.code}: {finding.seen}")
+        super().__init__("" if finding is None else f"{finding.entry.code}: {finding.seen}")
         self.finding = finding

@@ -19,7 +19,7 @@ async def _open(settings: Settings) -> AsyncGenerator[DatabasePatient]:
         async with open_database(settings) as patient:
             found = await doctor.history(patient.database)
             if not found.migrated:
-                raise Ill(Finding(Code.NOT_MIGRATED, "there is no table public.jobs"))
+                raise Ill(Finding(Code.NOT_MIGRATED, "there is no table makeit3d.jobs"))
             if found.missing:
                 raise Ill(Finding(Code.MIGRATIONS_MISSING, f"lacks {', '.join(found.missing)}"))
             yield patient
@@ -30,9 +30,12 @@ async def _open(settings: Settings) -> AsyncGenerator[DatabasePatient]:
 
 async def _history(patient: DatabasePatient) -> Seen:
     found = await doctor.history(patient.database)
+    findings: list[Finding] = []
     if found.unknown:
-        return [Finding(Code.SCHEMA_NEWER, ", ".join(found.unknown))]
-    return ["migrated"]
+        findings.append(Finding(Code.SCHEMA_NEWER, ", ".join(found.unknown)))
+    if found.changed:
+        findings.append(Finding(Code.MIGRATION_CHANGED, ", ".join(found.changed)))
+    return findings or ["migrated"]
 
 
 async def _tables(patient: DatabasePatient) -> Seen:
@@ -63,18 +66,17 @@ async def _rights(patient: DatabasePatient) -> Seen:
     found = await doctor.rights(patient.database)
     assets = {patient.database.tables.inputs, patient.database.tables.concepts, patient.database.tables.models}
     inputs = patient.database.tables.inputs
-    readable = {*assets, *doctor.READABLE_TABLES}
     seen: list[Finding] = []
     if open_tables := [table.name for table in found if not table.row_security]:
         seen.append(Finding(Code.ROW_SECURITY_OFF, ", ".join(open_tables)))
     if limited := [table.name for table in found if not table.ours or table.hidden_rows]:
         seen.append(Finding(Code.ROLE_LIMITED, ", ".join(limited)))
-    if unread := [table.name for table in found if table.name in readable and not table.users_read]:
+    if unread := [table.name for table in found if table.name in assets and not table.users_read]:
         seen.append(Finding(Code.BROWSERS_MAY_NOT_READ, ", ".join(unread)))
     wide = [
         f"{table.name} ({rights})"
         for table in found
-        if (rights := _too_much(table, may_delete=table.name == inputs, may_read=table.name in readable))
+        if (rights := _too_much(table, may_delete=table.name == inputs, may_read=table.name in assets))
     ]
     if wide:
         seen.append(Finding(Code.BROWSERS_MAY_WRITE, ", ".join(wide)))

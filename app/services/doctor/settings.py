@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import get_args
 from urllib.parse import parse_qs, urlsplit
 
-from app.ai_clients.registry import pools
+from app.ai_clients.registry import build_registry
 from app.config import LOOPBACK, Settings
-from app.domain.provider_limits import TRIPO_CALLS_AT_A_TIME, TRIPO_POLL_SECONDS, ModelVersion, TextureVersion
 from app.errors import ConfigurationError
 from app.services.doctor.disk import disk_obstacle
 from app.services.doctor.examination import Group, Seen
 from app.services.doctor.findings import Code, Finding
+from app.services.doctor.providers import seen_of
 
 _POOLER_PORTS = frozenset({6543, 6432})  # Supabase's transaction pooler, pgbouncer
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
@@ -39,12 +38,7 @@ async def _addresses(settings: Settings) -> Seen:
     if settings.is_sandbox:
         return []
     seen: list[Finding] = []
-    urls = {
-        "PUBLIC_BASE_URL": settings.public_base_url,
-        "SUPABASE_URL": settings.supabase_url,
-        "OPENAI_BASE_URL": settings.openai_base_url,
-        "TRIPO_BASE_URL": settings.tripo_base_url,
-    }
+    urls = {"PUBLIC_BASE_URL": settings.public_base_url, **settings.service_addresses()}
     if _is_local(settings.public_base_url):
         seen.append(Finding(Code.PUBLIC_URL_LOCAL, f"PUBLIC_BASE_URL is {settings.public_base_url}"))
     plain = [name for name, url in urls.items() if url.startswith("http:") and not _is_local(url)]
@@ -74,43 +68,19 @@ async def _transport(settings: Settings) -> Seen:
 
 async def _times(settings: Settings) -> Seen:
     seen: list[Finding] = []
-    timeouts = {
-        "BFF_OPENAI_TIMEOUT_SECONDS": settings.openai_timeout_seconds,
-        "BFF_TRIPO_TIMEOUT_SECONDS": settings.tripo_timeout_seconds,
-    }
-    name, longest = max(timeouts.items(), key=lambda item: item[1])
+    parts = [spec.settings.of(settings) for spec in build_registry().specs]
+    slowest = max(parts, key=lambda part: part.timeout_seconds)
+    name, longest = slowest.variable("timeout_seconds"), slowest.timeout_seconds
     if settings.shutdown_grace_seconds < longest:
         grace = f"BFF_SHUTDOWN_GRACE_SECONDS is {settings.shutdown_grace_seconds:.0f}"
         seen.append(Finding(Code.GRACE_SHORT, f"{grace}, {name} is {longest:.0f}"))
-    short = [
-        f"BFF_TIME_LIMIT_{kind.upper()}_SECONDS is {seconds:.0f}"
-        for kind, seconds in settings.time_limits.items()
-        if seconds <= longest
-    ]
-    if short:
-        seen.append(Finding(Code.TIME_LIMIT_SHORT, f"{', '.join(short)}; {name} is {longest:.0f}"))
     return seen
 
 
 async def _account(settings: Settings) -> Seen:
     """What is known of the providers' accounts and versions."""
-    seen: list[Finding] = [
-        Finding(Code.SLOTS_ABOVE_ACCOUNT, f"BFF_{name.upper()}_SLOTS is {pool.slots}, an account usually has {usual}")
-        for name, pool in pools(settings).items()
-        if (usual := TRIPO_CALLS_AT_A_TIME.get(name, pool.slots)) < pool.slots
-    ]
-    versions = {
-        "TRIPO_MODEL_VERSION": (settings.tripo_model_version, get_args(ModelVersion)),
-        "TRIPO_TEXTURE_VERSION": (settings.tripo_texture_version, get_args(TextureVersion)),
-    }
-    seen += [
-        Finding(Code.MODEL_UNKNOWN, f"{name} is {value!r}; known: {', '.join(known)}")
-        for name, (value, known) in versions.items()
-        if value not in known
-    ]
-    if not settings.is_sandbox and settings.tripo_poll_seconds < TRIPO_POLL_SECONDS:
-        seen.append(Finding(Code.POLLING_FAST, f"BFF_TRIPO_POLL_SECONDS is {settings.tripo_poll_seconds:g}"))
-    return seen
+    parts = [spec.settings.of(settings) for spec in build_registry().specs]
+    return [seen for part in parts for seen in seen_of(part.observations(in_production=not settings.is_sandbox))]
 
 
 async def _poolers(settings: Settings) -> Seen:

@@ -15,7 +15,7 @@ async def database_obstacle(settings: Settings, *, migrated: bool = True) -> Fin
     try:
         async with open_database(settings) as patient:
             if migrated and not await doctor.is_migrated(patient.database):
-                return Finding(Code.NOT_MIGRATED, "there is no table public.jobs")
+                return Finding(Code.NOT_MIGRATED, "there is no table makeit3d.jobs")
     except Ill as error:
         return error.finding
     return None

@@ -1,5 +1,5 @@
-"""How much of the matrix runs: each point with each operation once, and three times running where that makes a
-difference (``part``), all of it (``full``), or nothing (``off``)."""
+"""How much of the matrix runs: each point with one operation of a kind, and three times running where that makes a
+difference (``part``), with all operations (``full``), or nothing (``off``)."""
 
 from __future__ import annotations
 

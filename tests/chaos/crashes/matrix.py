@@ -15,13 +15,13 @@ BOTH = (Operation.SKETCH_TO_MODEL,)  # a concept, then a model from it
 
 UNKNOWN = ErrorCode.PROVIDER_OUTCOME_UNKNOWN
 
-EVERY_JOB = (
+EVERY_JOB: tuple[str, ...] = (
     Boundary.CLAIM,
     Boundary.INTENT,
     Boundary.SEND,
     Boundary.SUBMITTED,
     Boundary.BREAKER,
-    Boundary.ANNOUNCE,
+    "announce_file",
     Boundary.UPLOAD,
     Boundary.SETTLE,
 )
@@ -31,9 +31,10 @@ FIRST_STEP = (Boundary.NEXT_STEP,)
 WITH_PICTURES = (Operation.IMAGE_TO_IMAGE, Operation.IMAGE_TO_MODEL, *BOTH)
 INPUTS = (Boundary.SLOT,)
 # of the worker process, whatever it works on; no task is known yet before a claim
-PROCESS = (
+PROCESS: tuple[str, ...] = (
     Boundary.CLAIM,
-    Boundary.ALIVE,
+    "renew_worker",
+    "bury_workers",
     Boundary.TAKE_BACK,
     Boundary.PROMOTE,
     Boundary.ADOPT,
@@ -46,6 +47,8 @@ PAYING = (Boundary.PREPARE, Boundary.INTENT, Boundary.SEND, Boundary.SUBMITTED, 
 AGAIN = (
     dict.fromkeys(IMAGES, (*EVERY_JOB, *IMAGE_JOB)) | dict.fromkeys(MODELS, PAYING) | dict.fromkeys(BOTH, FIRST_STEP)
 )
+# in part, a request of two jobs meets those that its second one makes different; the rest is as with one job
+SECOND_STEP = (Boundary.SETTLE, *MODEL_JOB, *FIRST_STEP)
 API = (Boundary.ACCEPT, Boundary.RING)
 
 # cases of their own, among the tests
@@ -100,7 +103,7 @@ class Case:
         return self.trouble.end
 
 
-def boundaries_of(operation: Operation) -> tuple[Boundary, ...]:
+def boundaries_of(operation: Operation) -> tuple[str, ...]:
     """What a job of the operation passes on its way, when all goes well but for the crash."""
     every = (*EVERY_JOB, *INPUTS) if operation in WITH_PICTURES else EVERY_JOB
     if operation in IMAGES:
@@ -119,12 +122,12 @@ def troubles_of(operation: Operation) -> tuple[Trouble, ...]:
 NOBODYS = CrashPoint(Side.BEFORE, Boundary.CLAIM)
 
 
-def points(boundaries: Iterable[Boundary]) -> list[CrashPoint]:
+def points(boundaries: Iterable[str]) -> list[CrashPoint]:
     """Those that know whose they are."""
     return [point for point in all_points(boundaries) if point != NOBODYS]
 
 
-def all_points(boundaries: Iterable[Boundary]) -> list[CrashPoint]:
+def all_points(boundaries: Iterable[str]) -> list[CrashPoint]:
     return [CrashPoint(side, boundary) for boundary in boundaries for side in Side]
 
 
@@ -135,20 +138,42 @@ def ways(operation: Operation) -> list[tuple[CrashPoint, Trouble | None]]:
 
 
 def cases(operations: Sequence[Operation], *, full: bool) -> list[Case]:
-    """Each point with each operation, once and three times in a row; of the latter, in part, each point with one
-    operation, in turn, and only where the provider or the number of jobs makes a difference."""
+    """Each point with each operation that comes to it, once and three times in a row. In part, each point with one
+    operation, in turn, and three times with the next one, where that makes a difference."""
+    able: dict[tuple[CrashPoint, Trouble | None], list[Operation]] = {}
+    for operation in operations:
+        for way in ways(operation):
+            able.setdefault(way, []).append(operation)
     found: list[Case] = []
-    for turn, operation in enumerate(operations):
-        for index, (point, trouble) in enumerate(ways(operation)):
-            found.append(Case(operation, point, 1, trouble))
-            if full or (index % len(operations) == turn and point.boundary in AGAIN[operation]):
-                found.append(Case(operation, point, 3, trouble))
+    for turn, ((point, trouble), whose) in enumerate(able.items()):
+        once, again = ([whose[at % len(whose)]] for at in (turn, turn + 1))
+        if full:
+            once = again = whose
+        found += [Case(operation, point, 1, trouble) for operation in once if full or is_in_part(operation, point)]
+        found += [Case(operation, point, 3, trouble) for operation in again if full or dies_again(operation, point)]
     return found
+
+
+def is_in_part(operation: Operation, point: CrashPoint) -> bool:
+    return operation not in BOTH or point.boundary in SECOND_STEP
+
+
+def dies_again(operation: Operation, point: CrashPoint) -> bool:
+    return point.boundary in AGAIN[operation]
+
+
+def at_work(point: CrashPoint) -> Operation:
+    """What is under way while processes die at a point of theirs, in turn; one that comes to it."""
+    # a healthy job is promoted for its reply on disk only, and models leave none
+    able = IMAGES if point.boundary == Boundary.PROMOTE else tuple(Operation)
+    return able[all_points(PROCESS).index(point) % len(able)]
 
 
 def api_cases(*, full: bool) -> list[Case]:
     """What is committed is not committed again: after it, a process dies once."""
     before, after = points([Boundary.ACCEPT])
+    once = list(Operation) if full else [Operation.TEXT_TO_IMAGE, Operation.IMAGE_TO_MODEL, Operation.SKETCH_TO_MODEL]
     again = list(Operation) if full else [Operation.SKETCH_TO_MODEL]
-    once = [Case(operation, point, 1) for operation in Operation for point in (before, after)]
-    return once + [Case(operation, before, 3) for operation in again]
+    return [Case(operation, point, 1) for operation in once for point in (before, after)] + [
+        Case(operation, before, 3) for operation in again
+    ]

@@ -22,6 +22,7 @@ from types import FrameType
 import app.main
 import celery.worker.consumer
 import uvicorn
+from app.ai_clients.registry import load_settings
 from app.config import Settings
 from app.domain.crash_points import arm
 from app.observability import configure_logging
@@ -91,7 +92,7 @@ def fork(life: Callable[[], None]) -> int:
 
 def main() -> None:
     directory, kinds = Path(sys.argv[1]), sys.argv[2:]
-    settings = Settings.load()
+    settings = load_settings()
     load()
     read, deaths = os.pipe()
     dsn = settings.database_url.get_secret_value()

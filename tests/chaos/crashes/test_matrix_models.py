@@ -39,12 +39,13 @@ def test_a_worker_dies_while_it_removes_what_a_canceled_job_left(town: Town, poi
     town.http.post(f"/tasks/{task_id}/cancel").raise_for_status()
     assert town.ended(task_id)["status"] == "canceled"
     wait_for(lambda: town.plan("worker").deaths(task_id) == DEATHS or None)
-    gone = "select state from files where task_id = $1 and state <> 'removed'"
+    gone = "select state from makeit3d.files where task_id = $1 and state <> 'removed'"
     wait_for(lambda: town.rows(gone, task_id) == [] or None)
     assert town.rows(stored, key) == []
     town.told_once(task_id, "canceled")
     paid = (
-        "select c.error_code from provider_calls c join jobs j on j.id = c.job_id where j.task_id = $1 and c.state = $2"
+        "select c.error_code from makeit3d.provider_calls c join makeit3d.jobs j on j.id = c.job_id"
+        " where j.task_id = $1 and c.state = $2"
     )
     # what was paid stays in the books
     assert [row["error_code"] for row in wait_for(lambda: town.rows(paid, task_id, "settled") or None)] == [None]

@@ -7,12 +7,12 @@ from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
-from app.db import claims
 from app.db.pool import Database
 from app.domain.crash_points import Boundary, CrashPoint
 from app.domain.operations import Operation
 
-from tests.chaos.crashes.matrix import BOTH, PROCESS, Case, all_points, points
+from tests import kernel
+from tests.chaos.crashes.matrix import BOTH, PROCESS, Case, all_points, at_work, points
 from tests.chaos.crashes.plan import ANYBODY
 from tests.chaos.crashes.town import DEATHS, Town
 from tests.e2e.gateway import wait_for
@@ -57,7 +57,7 @@ def test_the_api_dies_around_its_bell(town: Town, point: CrashPoint) -> None:
 def test_a_process_dies_whatever_it_works_on(town: Town, point: CrashPoint) -> None:
     """Three times in a row, while a task is under way; one after the other, for five deaths end a job."""
     plan = town.plan("worker")
-    operation = list(Operation)[all_points(PROCESS).index(point) % len(Operation)]
+    operation = at_work(point)
     tasks: list[str] = []
     before = plan.deaths(ANYBODY)
     plan.condemn(ANYBODY, point, before + DEATHS)
@@ -91,7 +91,7 @@ def test_a_worker_dies_as_it_gives_back_what_it_never_heard_of(town: Town, point
 async def claim_for(town: Town, worker_id: UUID) -> None:
     database = await Database.open(town.settings, application_name="makeit3d test")
     try:
-        result = await claims.claim(database, worker_id=worker_id, lanes=("priority", "normal"), limit=1)
+        result = await kernel.claim(database, worker_id=worker_id, lanes=("priority", "normal"), limit=1)
     finally:
         await database.close()
     assert len(result.jobs) == 1

@@ -49,7 +49,7 @@ def completes_at_once(town: Town, task_id: str, size: int) -> None:
     """One crash and no other trouble; the whole result is stored, and it was paid once."""
 
     def over_or_in_trouble() -> dict[str, Any] | None:
-        [job] = town.rows("select status, crashes, failures, deferrals from jobs where task_id = $1", task_id)
+        [job] = town.rows("select status, crashes, failures, deferrals from makeit3d.jobs where task_id = $1", task_id)
         is_over = job["status"] in ("completed", "failed", "canceled")
         return dict(job) if is_over or job["failures"] + job["deferrals"] else None
 

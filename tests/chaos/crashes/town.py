@@ -151,7 +151,7 @@ class Town:
     @contextlib.contextmanager
     def standstill(self) -> Generator[list[UUID]]:
         """All workers are stopped meanwhile, well within their time to live; their ids."""
-        living = self.rows("select id, pid from workers where seen_at > now() - interval '1 minute'")
+        living = self.rows("select id, pid from makeit3d.workers where seen_at > now() - interval '1 minute'")
         for row in living:
             os.kill(row["pid"], signal.SIGSTOP)
         try:
@@ -199,7 +199,7 @@ class Town:
 
     def kill_workers_of(self, *task_ids: str) -> None:
         for row in self.rows(
-            "select w.pid from jobs j join workers w on w.id = j.worker_id"
+            "select w.pid from makeit3d.jobs j join makeit3d.workers w on w.id = j.worker_id"
             " where j.task_id = any($1) and j.status = 'running'",
             list(task_ids),
         ):
@@ -219,7 +219,7 @@ class Town:
         """The user is told that it failed, why, and what it cost, or may have; nothing was sent again."""
         assert (status["status"], status["error"]["code"]) == ("failed", error.code), status
         calls = self.rows(
-            "select c.state, c.error_code from provider_calls c join jobs j on j.id = c.job_id"
+            "select c.state, c.error_code from makeit3d.provider_calls c join makeit3d.jobs j on j.id = c.job_id"
             " where j.task_id = $1 and c.state <> 'refused' and c.kind <> 'import-model'",
             task_id,
         )
@@ -228,10 +228,10 @@ class Town:
         self.told_once(task_id, "failed")
 
     def complete_once(self, task_id: str, operation: Operation) -> None:
-        jobs = self.rows("select id, status from jobs where task_id = $1", task_id)
+        jobs = self.rows("select id, status from makeit3d.jobs where task_id = $1", task_id)
         assert {job["status"] for job in jobs} == {"completed"}
         calls = self.rows(
-            "select c.state, c.error_code from provider_calls c join jobs j on j.id = c.job_id"
+            "select c.state, c.error_code from makeit3d.provider_calls c join makeit3d.jobs j on j.id = c.job_id"
             " where j.task_id = $1 and c.state <> 'refused' and c.kind <> 'import-model'",
             task_id,
         )
@@ -241,30 +241,34 @@ class Town:
     def told_once(self, task_id: str, *ends: str) -> None:
         """Each job, asset and task that ended so has one event that says it."""
         told = self.rows(
-            "select type, coalesce(payload->>'job_id', payload->>'asset_id', task_id) as id, count(*) from events"
+            "select type, coalesce(payload->>'job_id', payload->>'asset_id', task_id) as id, count(*)"
+            " from makeit3d.events"
             " where task_id = $1 and payload->>'status' = any($2) group by 1, 2",
             task_id,
             list(ends),
         )
         assert {row["count"] for row in told} == {1}, told
-        ended = self.rows("select 1 from jobs where task_id = $1 and status = any($2)", task_id, list(ends))
+        ended = self.rows("select 1 from makeit3d.jobs where task_id = $1 and status = any($2)", task_id, list(ends))
         assert sum(row["type"] == "job_update" for row in told) == len(ended)
         assert sum(row["type"] == "task_update" for row in told) == 1
 
     def nothing_is_left_over(self) -> None:
         """Files, rows, journal and the providers' books agree, and nobody died but by the plan."""
-        assert self.rows("select id, type, status from jobs where status in ('queued', 'running')") == []
-        assert self.rows("select id, state from provider_calls where state not in ('settled', 'refused')") == []
+        assert self.rows("select id, type, status from makeit3d.jobs where status in ('queued', 'running')") == []
+        assert (
+            self.rows("select id, state from makeit3d.provider_calls where state not in ('settled', 'refused')") == []
+        )
         stored = {
-            row["key"] for row in self.rows("select key from files where state = 'stored' and bucket = $1", BUCKET)
+            row["key"]
+            for row in self.rows("select key from makeit3d.files where state = 'stored' and bucket = $1", BUCKET)
         }
         assert {
             row["name"] for row in self.rows("select name from storage.objects where bucket_id = $1", BUCKET)
         } == stored
-        assert self.rows("select key from files where state = 'uploading'") == []
+        assert self.rows("select key from makeit3d.files where state = 'uploading'") == []
         [paid] = self.rows(
             "select count(*) as most, count(*) filter (where error_code is distinct from $1) as least"
-            " from provider_calls where state = 'settled' and kind <> 'import-model'",
+            " from makeit3d.provider_calls where state = 'settled' and kind <> 'import-model'",
             UNKNOWN.code,
         )
         assert paid["least"] <= len(self.ledger()) <= paid["most"]
@@ -371,5 +375,5 @@ def running_town(
 def _is_ready(town: Town, nursery: Child) -> bool:
     assert nursery.exit_code() is None, nursery.log.read_text()[-3000:]
     with contextlib.suppress(httpx.TransportError):
-        return town.http.get("/health/ready").is_success and bool(town.rows("select 1 from workers"))
+        return town.http.get("/health/ready").is_success and bool(town.rows("select 1 from makeit3d.workers"))
     return False

@@ -13,10 +13,10 @@ import asyncpg
 # who waits for the answer to an open call waits another moment, not minutes
 _OVER = """
 with dead as (
-  update workers set seen_at = '-infinity' where pid = $1 returning id
+  update makeit3d.workers set seen_at = '-infinity' where pid = $1 returning id
 )
-update provider_calls c set deadline = least(c.deadline, now() + interval '0.3 seconds')
-from jobs j join dead on dead.id = j.worker_id
+update makeit3d.provider_calls c set deadline = least(c.deadline, now() + interval '0.3 seconds')
+from makeit3d.jobs j join dead on dead.id = j.worker_id
 where c.job_id = j.id and j.status = 'running' and c.state = 'intent'
 """
 

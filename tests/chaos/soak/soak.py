@@ -46,9 +46,9 @@ _LINE_SECONDS = 5.0
 _STILL_SECONDS = 180.0  # without anything ending after the load: it hangs
 
 _UNREST = """
-select (select count(*) from jobs where status in ('queued', 'running')) as jobs,
-  (select count(*) from provider_calls where state in ('intent', 'submitted', 'unknown')) as calls,
-  (select count(*) from files where state = 'uploading') as files
+select (select count(*) from makeit3d.jobs where status in ('queued', 'running')) as jobs,
+  (select count(*) from makeit3d.provider_calls where is_open) as calls,
+  (select count(*) from makeit3d.files where state = 'uploading') as files
 """
 
 

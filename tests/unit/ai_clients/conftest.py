@@ -4,10 +4,10 @@ import ssl
 from collections.abc import AsyncIterator
 
 import pytest
-from app.ai_clients.http import shared_ssl_context
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.tripo_client import TripoModels
-from app.ai_clients.tripo_http import Pace
+from app.ai_clients.http.client import shared_ssl_context
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.tripo.api import Pace
+from app.ai_clients.tripo.client import TripoModels
 
 from tests.unit.ai_clients.support import make_settings
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.ai_clients.base import FileInput
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from PIL import Image
 
@@ -29,7 +30,7 @@ def make_settings(**changes: object) -> Settings:
         "tripo_api_key": TRIPO_KEY,
         "tripo_base_url": TRIPO_BASE,
     }
-    return Settings.model_validate(values | changes)
+    return build_registry().settings.model_validate(values | changes)
 
 
 def picture_bytes(kind: str = "PNG", size: tuple[int, int] = (8, 6), colour: str = "teal") -> bytes:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from app.ai_clients.base import ImageRequest, ModelKind, ModelSpec
+from app.ai_clients.base import Capability, ImageRequest, ModelRequest
 from app.ai_clients.errors import OutcomeUnknown, Refused
-from app.ai_clients.http import BodyEmpty, BodyTooLarge, free_client, paid_client, save_body
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.http.bodies import BodyEmpty, BodyTooLarge, save_body
+from app.ai_clients.http.client import free_client, paid_client
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.tripo.client import TripoModels
 
+from tests.fake_providers import unwatched
 from tests.unit.ai_clients.support import b64, make_settings, picture_bytes
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -65,7 +67,7 @@ async def test_every_paid_post_has_a_connection_of_its_own(context: ssl.SSLConte
     async with served(reply(body)) as (address, heads):
         client = OpenAIImages(make_settings(openai_base_url=f"{address}/v1"), context)
         for number in range(3):
-            await client.generate(ImageRequest("x"), reply=tmp_path / str(number))
+            await client.send(ImageRequest("x"), reply=tmp_path / str(number), before_first_byte=unwatched)
         await client.aclose()
         assert len(heads) == 3
         assert all(head.lower().count(b"connection: close") == 1 for head in heads)
@@ -82,7 +84,7 @@ async def test_free_requests_share_connections_and_paid_ones_do_not(context: ssl
     async with served(note) as (address, _):
         for client, distinct in (
             (free_client(context, timeout_seconds=5), 1),
-            (paid_client(context, timeout_seconds=5), 3),
+            (paid_client(context, timeout_seconds=5, before_first_byte=unwatched), 3),
         ):
             ports.clear()
             for _ in range(3):
@@ -102,11 +104,13 @@ async def test_a_dripping_reply_ends_at_the_total_timeout(context: ssl.SSLContex
     async with served(drip) as (address, heads):
         openai = OpenAIImages(make_settings(openai_base_url=f"{address}/v1", openai_timeout_seconds=0.3), context)
         with pytest.raises(OutcomeUnknown):
-            await openai.generate(ImageRequest("x"), reply=tmp_path / "reply")
+            await openai.send(ImageRequest("x"), reply=tmp_path / "reply", before_first_byte=unwatched)
         await openai.aclose()
         tripo = TripoModels(make_settings(tripo_base_url=address, tripo_timeout_seconds=0.3), context)
         with pytest.raises(OutcomeUnknown):
-            await tripo.submit(await tripo.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x")))
+            await tripo.send(
+                await tripo.prepare(ModelRequest(Capability.TEXT_TO_MODEL, prompt="x")), before_first_byte=unwatched
+            )
         await tripo.aclose()
         assert len(heads) == 2
         assert list(tmp_path.iterdir()) == []
@@ -116,7 +120,7 @@ async def test_a_body_shorter_than_declared_is_unknown(context: ssl.SSLContext, 
     async with served(reply(b'{"data":[]}', declared=500)) as (address, _):
         client = OpenAIImages(make_settings(openai_base_url=f"{address}/v1"), context)
         with pytest.raises(OutcomeUnknown):
-            await client.generate(ImageRequest("x"), reply=tmp_path / "reply")
+            await client.send(ImageRequest("x"), reply=tmp_path / "reply", before_first_byte=unwatched)
         await client.aclose()
         assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +130,7 @@ async def test_nobody_listening_is_a_refusal(context: ssl.SSLContext, tmp_path: 
         pass
     client = OpenAIImages(make_settings(openai_base_url=f"{address}/v1"), context)
     with pytest.raises(Refused):
-        await client.generate(ImageRequest("x"), reply=tmp_path / "reply")
+        await client.send(ImageRequest("x"), reply=tmp_path / "reply", before_first_byte=unwatched)
     await client.aclose()
 
 

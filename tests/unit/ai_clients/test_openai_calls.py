@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 import respx
-from app.ai_clients.base import ImageProvider, ImageRequest
+from app.ai_clients.base import Capability, ImageRequest, SynchronousProvider
 from app.ai_clients.errors import OutcomeUnknown, Refused
-from app.ai_clients.openai_client import OpenAIImages
-from app.domain.operations import Operation
+from app.ai_clients.openai.client import OpenAIImages
 from app.errors import ErrorCode
 
+from tests.fake_providers import unwatched
 from tests.unit.ai_clients.support import (
     OPENAI_BASE,
     OPENAI_KEY,
@@ -50,9 +50,9 @@ def parts(request: httpx.Request) -> list[tuple[str, str | None, str, bytes]]:
     return found
 
 
-def test_it_is_an_image_provider(openai: OpenAIImages) -> None:
-    assert isinstance(openai, ImageProvider)
-    assert Operation.TEXT_TO_IMAGE in openai.operations
+def test_it_is_a_synchronous_provider(openai: OpenAIImages) -> None:
+    assert isinstance(openai, SynchronousProvider)
+    assert Capability.TEXT_TO_IMAGE in openai.capabilities
     assert openai.pool(ImageRequest("x")) == "openai"
     assert openai.timeout_seconds == 600
 
@@ -60,7 +60,7 @@ def test_it_is_an_image_provider(openai: OpenAIImages) -> None:
 @respx.mock
 async def test_a_generation_sends_only_what_was_set(openai: OpenAIImages, tmp_path: Path) -> None:
     route = respx.post(GENERATIONS).respond(json=reply_body(), headers={"x-request-id": "req_1"})
-    receipt = await openai.generate(ImageRequest("a red fox"), reply=tmp_path / "reply")
+    receipt = await openai.send(ImageRequest("a red fox"), reply=tmp_path / "reply", before_first_byte=unwatched)
     assert route.call_count == 1
     request = route.calls.last.request
     assert json.loads(request.content) == {"model": "gpt-image-2", "prompt": "a red fox", "n": 1}
@@ -82,7 +82,7 @@ async def test_a_generation_sends_all_that_was_set(openai: OpenAIImages, tmp_pat
         output_format="webp",
         safety_identifier="abc",
     )
-    await openai.generate(request, reply=tmp_path / "reply")
+    await openai.send(request, reply=tmp_path / "reply", before_first_byte=unwatched)
     assert json.loads(route.calls.last.request.content) == {
         "model": "gpt-image-2.5-flare",
         "prompt": "a red fox",
@@ -98,7 +98,7 @@ async def test_a_generation_sends_all_that_was_set(openai: OpenAIImages, tmp_pat
 @respx.mock
 async def test_headers(openai: OpenAIImages, tmp_path: Path) -> None:
     route = respx.post(GENERATIONS).respond(json=reply_body())
-    await openai.generate(ImageRequest("x"), reply=tmp_path / "reply")
+    await openai.send(ImageRequest("x"), reply=tmp_path / "reply", before_first_byte=unwatched)
     headers = route.calls.last.request.headers
     assert headers["authorization"] == f"Bearer {OPENAI_KEY}"
     assert headers["connection"] == "close"
@@ -112,7 +112,9 @@ async def test_headers(openai: OpenAIImages, tmp_path: Path) -> None:
 async def test_one_input_is_image_and_several_are_a_list(openai: OpenAIImages, tmp_path: Path) -> None:
     route = respx.post(EDITS).respond(json=reply_body())
     one = file_input(tmp_path / "a.png")
-    await openai.generate(ImageRequest("paint it red", n=3, inputs=(one,)), reply=tmp_path / "reply")
+    await openai.send(
+        ImageRequest("paint it red", n=3, inputs=(one,)), reply=tmp_path / "reply", before_first_byte=unwatched
+    )
     sent = parts(route.calls.last.request)
     assert ("image", "a.png", "image/png", picture_bytes()) in sent
     assert {name: content for name, filename, _, content in sent if filename is None} == {
@@ -122,7 +124,9 @@ async def test_one_input_is_image_and_several_are_a_list(openai: OpenAIImages, t
     }
     two = file_input(tmp_path / "b.jpg", picture_bytes("JPEG"), "image/jpeg")
     mask = file_input(tmp_path / "mask.png")
-    await openai.generate(ImageRequest("x", inputs=(one, two), mask=mask), reply=tmp_path / "reply2")
+    await openai.send(
+        ImageRequest("x", inputs=(one, two), mask=mask), reply=tmp_path / "reply2", before_first_byte=unwatched
+    )
     files = [part[:3] for part in parts(route.calls.last.request) if part[1] is not None]
     assert files == [
         ("image[]", "a.png", "image/png"),
@@ -147,7 +151,7 @@ async def test_what_the_api_would_refuse_is_not_sent(
 ) -> None:
     route = respx.post(GENERATIONS).respond(json=reply_body())
     with pytest.raises(Refused) as caught:
-        await openai.generate(request_, reply=tmp_path / "reply")
+        await openai.send(request_, reply=tmp_path / "reply", before_first_byte=unwatched)
     assert caught.value.code is ErrorCode.PROVIDER_REQUEST_REFUSED
     assert route.call_count == 0
 
@@ -159,11 +163,11 @@ async def test_an_input_over_the_limit_or_gone_is_not_sent(openai: OpenAIImages,
     with huge.path.open("r+b") as file:
         file.truncate(50 * 1024 * 1024)
     with pytest.raises(Refused) as caught:
-        await openai.generate(ImageRequest("x", inputs=(huge,)), reply=tmp_path / "reply")
+        await openai.send(ImageRequest("x", inputs=(huge,)), reply=tmp_path / "reply", before_first_byte=unwatched)
     assert caught.value.code is ErrorCode.PROVIDER_INPUT_REFUSED
     huge.path.unlink()
     with pytest.raises(Refused):
-        await openai.generate(ImageRequest("x", inputs=(huge,)), reply=tmp_path / "reply")
+        await openai.send(ImageRequest("x", inputs=(huge,)), reply=tmp_path / "reply", before_first_byte=unwatched)
     assert route.call_count == 0
 
 
@@ -177,7 +181,7 @@ async def _cut(first: bytes) -> AsyncIterator[bytes]:
 async def test_a_reply_that_is_cut_leaves_no_file(openai: OpenAIImages, tmp_path: Path, status: int) -> None:
     route = respx.post(GENERATIONS).mock(return_value=httpx.Response(status, content=_cut(b'{"created":1,"data":[')))
     with pytest.raises(OutcomeUnknown) as caught:
-        await openai.generate(ImageRequest("x"), reply=tmp_path / "reply")
+        await openai.send(ImageRequest("x"), reply=tmp_path / "reply", before_first_byte=unwatched)
     assert route.call_count == 1
     assert list(tmp_path.iterdir()) == []
     assert_no_secrets(caught.value)
@@ -187,7 +191,7 @@ async def test_a_reply_that_is_cut_leaves_no_file(openai: OpenAIImages, tmp_path
 async def test_an_empty_reply_is_unknown(openai: OpenAIImages, tmp_path: Path) -> None:
     respx.post(GENERATIONS).respond(200, content=b"")
     with pytest.raises(OutcomeUnknown):
-        await openai.generate(ImageRequest("x"), reply=tmp_path / "reply")
+        await openai.send(ImageRequest("x"), reply=tmp_path / "reply", before_first_byte=unwatched)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,7 +200,7 @@ async def test_a_reply_over_the_cap_is_unknown(tmp_path: Path, context: ssl.SSLC
     client = OpenAIImages(make_settings(max_image_bytes=1024), context)
     respx.post(GENERATIONS).respond(200, content=b" " * (2 * 1024 * 1024))
     with pytest.raises(OutcomeUnknown):
-        await client.generate(ImageRequest("x"), reply=tmp_path / "reply")
+        await client.send(ImageRequest("x"), reply=tmp_path / "reply", before_first_byte=unwatched)
     assert list(tmp_path.iterdir()) == []
     await client.aclose()
 
@@ -205,7 +209,9 @@ async def test_a_reply_over_the_cap_is_unknown(tmp_path: Path, context: ssl.SSLC
 async def test_a_reply_that_can_not_be_kept_is_unknown(openai: OpenAIImages, tmp_path: Path) -> None:
     respx.post(GENERATIONS).respond(json=reply_body())
     with pytest.raises(OutcomeUnknown):
-        await openai.generate(ImageRequest("x"), reply=tmp_path / "no such directory" / "reply")
+        await openai.send(
+            ImageRequest("x"), reply=tmp_path / "no such directory" / "reply", before_first_byte=unwatched
+        )
 
 
 async def test_the_estimate_follows_the_price_table(openai: OpenAIImages, tmp_path: Path) -> None:

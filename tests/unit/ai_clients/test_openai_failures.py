@@ -11,9 +11,10 @@ import pytest
 import respx
 from app.ai_clients.base import ImageRequest
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.openai_client import OpenAIImages
+from app.ai_clients.openai.client import OpenAIImages
 from app.errors import ErrorCode as E
 
+from tests.fake_providers import unwatched
 from tests.unit.ai_clients.support import OPENAI_BASE, OPENAI_KEY, assert_no_secrets
 
 GENERATIONS = f"{OPENAI_BASE}/images/generations"
@@ -75,7 +76,7 @@ REFUSALS = [
 
 async def failure(openai: OpenAIImages, reply: Path, request: ImageRequest | None = None) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        await openai.generate(request or ImageRequest(SECRET_PROMPT), reply=reply)
+        await openai.send(request or ImageRequest(SECRET_PROMPT), reply=reply, before_first_byte=unwatched)
     assert not reply.exists()
     assert_no_secrets(caught.value, SECRET_PROMPT)
     return caught.value

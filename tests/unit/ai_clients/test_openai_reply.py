@@ -12,10 +12,10 @@ from typing import Any
 
 import pybase64
 import pytest
-from app.ai_clients.base import DecodedImage, ImageRequest, ImageResult
+from app.ai_clients.base import ImageRequest, Result, ResultFile
 from app.ai_clients.errors import OutcomeUnknown
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.openai_reply import read_reply
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.openai.reply import read_reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,7 +33,7 @@ USAGE = {
 }
 
 
-async def decode(openai: OpenAIImages, directory: Path, body: str | bytes, n: int = 10) -> ImageResult:
+async def decode(openai: OpenAIImages, directory: Path, body: str | bytes, n: int = 10) -> Result:
     reply = directory / "reply"
     reply.write_bytes(body.encode() if isinstance(body, str) else body)
     return await openai.decode(reply, ImageRequest("x", n=n), directory=directory / "out")
@@ -45,13 +45,13 @@ def entries(*values: object) -> str:
 
 async def test_pictures_are_named_by_what_they_are(openai: OpenAIImages, tmp_path: Path) -> None:
     result = await decode(openai, tmp_path, entries(b64(PNG), b64(JPEG), b64(WEBP)))
-    kinds = [(i.content_type, i.extension, i.width, i.height, i.size) for i in result.images if i is not None]
+    kinds = [(i.content_type, i.extension, i.width, i.height, i.size) for i in result.files if i is not None]
     assert kinds == [
         ("image/png", "png", 8, 6, len(PNG)),
         ("image/jpeg", "jpg", 8, 6, len(JPEG)),
         ("image/webp", "webp", 8, 6, len(WEBP)),
     ]
-    first = result.images[0]
+    first = result.files[0]
     assert first is not None
     assert first.path.read_bytes() == PNG
     assert result.usage == USAGE
@@ -82,12 +82,12 @@ async def test_decoding_can_be_repeated(openai: OpenAIImages, tmp_path: Path) ->
 )
 async def test_a_broken_picture_costs_only_itself(openai: OpenAIImages, tmp_path: Path, broken: object) -> None:
     result = await decode(openai, tmp_path, entries(b64(PNG), broken, b64(JPEG)))
-    assert [image is not None for image in result.images] == [True, False, True]
+    assert [image is not None for image in result.files] == [True, False, True]
 
 
 async def test_surplus_pictures_are_read_over(openai: OpenAIImages, tmp_path: Path) -> None:
     result = await decode(openai, tmp_path, entries(*[b64(PNG)] * 4), n=2)
-    assert len(result.images) == 2
+    assert len(result.files) == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
 
 
@@ -95,7 +95,7 @@ async def test_too_many_pixels_or_bytes_are_no_picture(tmp_path: Path, openai: O
     wide = Image.new("1", (70_000, 1_000))
     wide.save(tmp_path / "wide.png")
     result = await decode(openai, tmp_path, entries(b64((tmp_path / "wide.png").read_bytes()), b64(PNG)))
-    assert [image is not None for image in result.images] == [False, True]
+    assert [image is not None for image in result.files] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ async def test_json_is_respected(openai: OpenAIImages, tmp_path: Path) -> None:
     if "\\n" in spelled[:22]:  # pragma: no cover - the split never falls into an escape of this picture
         raise AssertionError
     result = await decode(openai, tmp_path, body)
-    assert len(result.images) == 1
-    assert isinstance(result.images[0], DecodedImage)
-    assert result.images[0].path.read_bytes() == PNG
+    assert len(result.files) == 1
+    assert isinstance(result.files[0], ResultFile)
+    assert result.files[0].path.read_bytes() == PNG
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -146,7 +146,7 @@ async def test_reads_of_any_length_give_the_same(openai: OpenAIImages, tmp_path:
     padding = "p" * chance.randint(250_000, 270_000)
     body = json.dumps({"padding": padding, "data": [{"b64_json": b64(picture)} for picture in pictures]})
     result = await decode(openai, tmp_path, body)
-    assert [image and image.path.read_bytes() for image in result.images] == pictures
+    assert [image and image.path.read_bytes() for image in result.files] == pictures
 
 
 async def test_without_usage_the_estimate_is_booked(openai: OpenAIImages, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ async def test_ten_large_pictures_stay_out_of_memory(openai: OpenAIImages, tmp_p
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert all(image is not None and (image.width, image.height) == (2000, 1500) for image in result.images)
+    assert all(image is not None and (image.width, image.height) == (2000, 1500) for image in result.files)
     assert peak < 16 * 1024 * 1024
     assert result.usage == USAGE
 

@@ -5,16 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from app.domain.prices import (
-    credits_to_micros,
-    openai_estimate_micros,
-    openai_output_tokens,
-    openai_prices,
-    openai_settled_micros,
-    tripo_family,
-    tripo_model_credits,
-    tripo_texture_credits,
-)
+from app.ai_clients.openai.prices import estimate_micros, output_tokens, settled_micros, token_prices
+from app.ai_clients.tripo.prices import credits_to_micros, family_of, model_credits, texture_credits
 
 TWO, FLARE = "gpt-image-2", "gpt-image-2.5-flare"
 
@@ -50,13 +42,13 @@ TWO, FLARE = "gpt-image-2", "gpt-image-2.5-flare"
     ],
 )
 def test_output_tokens(model: str, size: str | None, quality: str | None, tokens: int) -> None:
-    assert openai_output_tokens(model, size=size, quality=quality) == tokens
+    assert output_tokens(model, size=size, quality=quality) == tokens
 
 
 def test_an_estimate_covers_prompt_inputs_and_every_picture() -> None:
-    one = openai_estimate_micros(TWO, prompt="abcdef", n=1, size="1024x1024", quality="low", input_images=2)
+    one = estimate_micros(TWO, prompt="abcdef", n=1, size="1024x1024", quality="low", input_images=2)
     assert one == 2 * 5 + 6000 * 8 + 196 * 30
-    assert openai_estimate_micros(TWO, prompt="abcdef", n=3, size="1024x1024", quality="low", input_images=2) == 3 * one
+    assert estimate_micros(TWO, prompt="abcdef", n=3, size="1024x1024", quality="low", input_images=2) == 3 * one
 
 
 @pytest.mark.parametrize(
@@ -81,11 +73,11 @@ def test_an_estimate_covers_prompt_inputs_and_every_picture() -> None:
     ],
 )
 def test_settled_cost(model: str, usage: dict[str, object], micros: int | None) -> None:
-    assert openai_settled_micros(model, usage) == micros
+    assert settled_micros(model, usage) == micros
 
 
 def test_an_unknown_model_is_taken_for_the_dearest() -> None:
-    assert openai_prices("gpt-image-9").image_out == 32
+    assert token_prices("gpt-image-9").image_out == 32
 
 
 @pytest.mark.parametrize(
@@ -103,11 +95,11 @@ def test_an_unknown_model_is_taken_for_the_dearest() -> None:
     ],
 )
 def test_tripo_models(model: str, from_text: bool, textured: bool, quality: str | None, expected: int) -> None:
-    assert tripo_model_credits(model, from_text=from_text, textured=textured, texture_quality=quality) == expected
+    assert model_credits(model, from_text=from_text, textured=textured, texture_quality=quality) == expected
 
 
 def test_tripo_textures_and_credits() -> None:
-    assert [tripo_texture_credits(quality) for quality in (None, "fast", "detailed", "extreme")] == [10, 10, 20, 30]
+    assert [texture_credits(quality) for quality in (None, "fast", "detailed", "extreme")] == [10, 10, 20, 30]
     assert credits_to_micros(Decimal("30.25")) == 302_500
     assert credits_to_micros(Decimal("0.00001")) == 1
-    assert [tripo_family(model) for model in ("v3.1-20260211", "P1-20260311", "P2-20260801")] == ["H", "P1", "P2"]
+    assert [family_of(model) for model in ("v3.1-20260211", "P1-20260311", "P2-20260801")] == ["H", "P1", "P2"]

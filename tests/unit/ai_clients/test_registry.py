@@ -3,69 +3,74 @@
 from __future__ import annotations
 
 import pytest
-from app.ai_clients.base import ImageProvider, ImageRequest, ModelKind, ModelProvider, ModelSpec
-from app.ai_clients.fake import FakeImages, FakeModels
-from app.ai_clients.registry import Providers, build_providers, pools
-from app.domain.operations import ModelOptions, Operation
+from app.ai_clients.base import Capability, ImageRequest, ModelRequest, PolledProvider, SynchronousProvider
+from app.ai_clients.registry import Providers, build_registry
+from app.ai_clients.tripo.limits import CAPABILITIES
+from app.domain.operations import ModelOptions
 from app.errors import AppError, ErrorCode
 
+from tests.fake_providers import FakeImages, FakeModels
 from tests.unit.ai_clients.support import make_settings
 
 
 async def test_the_real_providers() -> None:
-    providers = build_providers(make_settings())
-    assert providers.images(None, Operation.TEXT_TO_IMAGE).name == "openai"
-    assert providers.images("openai", Operation.IMAGE_TO_IMAGE).name == "openai"
-    assert providers.images(None, Operation.SKETCH_TO_MODEL).name == "openai"
-    for operation in (
-        Operation.TEXT_TO_MODEL,
-        Operation.IMAGE_TO_MODEL,
-        Operation.SKETCH_TO_MODEL,
-        Operation.REFINE_MODEL,
+    providers = build_registry().build(make_settings())
+    assert providers.offering(None, Capability.TEXT_TO_IMAGE).name == "openai"
+    assert providers.offering("openai", Capability.IMAGE_TO_IMAGE).name == "openai"
+    assert providers.offering(None, Capability.SKETCH_TO_IMAGE).name == "openai"
+    assert providers.offering("tripo", Capability.SKETCH_TO_IMAGE).name == "tripo"
+    for capability in (
+        Capability.TEXT_TO_MODEL,
+        Capability.IMAGE_TO_MODEL,
+        Capability.MULTIVIEW_TO_MODEL,
+        Capability.IMPORT_MODEL,
+        Capability.TEXTURE_MODEL,
     ):
-        assert providers.models(None, operation).name == "tripo"
-    assert providers.image_provider("openai").name == "openai"
-    assert providers.model_provider("tripo") is providers.all_models["tripo"]
+        assert providers.offering(None, capability).name == "tripo"
+    assert isinstance(providers.named("openai"), SynchronousProvider)
+    assert not isinstance(providers.named("openai"), PolledProvider)
+    assert providers.named("tripo") is providers.polled["tripo"]
+    assert not isinstance(providers.named("tripo"), SynchronousProvider)
+    assert list(providers.polled) == ["tripo"]
     await providers.aclose()
 
 
 def test_the_first_that_offers_is_the_default() -> None:
-    first: ImageProvider = FakeImages("one")
-    model: ModelProvider = FakeModels("three")
-    providers = Providers(images=[first, FakeImages("two")], models=[model])
-    assert providers.images(None, Operation.TEXT_TO_IMAGE).name == "one"
-    assert providers.images("two", Operation.TEXT_TO_IMAGE).name == "two"
+    first: SynchronousProvider = FakeImages("one")
+    model: PolledProvider = FakeModels("three")
+    providers = Providers([first, FakeImages("two"), model])
+    assert providers.offering(None, Capability.TEXT_TO_IMAGE).name == "one"
+    assert providers.offering("two", Capability.TEXT_TO_IMAGE).name == "two"
 
 
 @pytest.mark.parametrize(
-    ("name", "operation"),
-    [(None, Operation.TEXT_TO_MODEL), ("nobody", Operation.TEXT_TO_IMAGE), ("one", Operation.REFINE_MODEL)],
+    ("name", "capability"),
+    [(None, Capability.TEXT_TO_MODEL), ("nobody", Capability.TEXT_TO_IMAGE), ("one", Capability.TEXTURE_MODEL)],
 )
-def test_what_nobody_offers(name: str | None, operation: Operation) -> None:
-    providers = Providers(images=[FakeImages("one")])
+def test_what_nobody_offers(name: str | None, capability: Capability) -> None:
+    providers = Providers([FakeImages("one")])
     with pytest.raises(AppError) as caught:
-        providers.images(name, operation)
+        providers.offering(name, capability)
     assert caught.value.error is ErrorCode.PROVIDER_NOT_AVAILABLE
 
 
 @pytest.mark.parametrize("name", [None, "nobody"])
 def test_a_job_of_a_provider_that_is_gone(name: str | None) -> None:
-    providers = Providers(images=[FakeImages("one")], models=[FakeModels("two")])
-    for find in (providers.image_provider, providers.model_provider):
-        with pytest.raises(AppError) as caught:
-            find(name)
-        assert caught.value.error is ErrorCode.PROVIDER_NOT_AVAILABLE
+    providers = Providers([FakeImages("one"), FakeModels("two")])
+    with pytest.raises(AppError) as caught:
+        providers.named(name)
+    assert caught.value.error is ErrorCode.PROVIDER_NOT_AVAILABLE
 
 
 async def test_every_pool_that_is_named_has_slots() -> None:
     settings = make_settings(tripo_h_slots=7)
-    known = pools(settings)
+    known = build_registry().pools(settings)
     assert known["tripo_h"].slots == 7
     assert "local" in known
-    providers = build_providers(settings)
-    assert known[providers.image_provider("openai").pool(ImageRequest("x"))].provider == "openai"
-    for kind in ModelKind:
+    providers = build_registry().build(settings)
+    assert known[providers.named("openai").pool(ImageRequest("x"))].provider == "openai"
+    for kind in CAPABILITIES:
         for version in (None, "P1-20260311", "P2-20260801"):
-            spec = ModelSpec(kind, options=ModelOptions(model_version=version))
-            assert known[providers.model_provider("tripo").pool(spec)].provider == "tripo"
+            spec = ModelRequest(kind, options=ModelOptions(model_version=version))
+            assert known[providers.named("tripo").pool(spec)].provider == "tripo"
     await providers.aclose()

@@ -13,12 +13,13 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from app.ai_clients.base import FileInput, ModelKind, ModelProvider, ModelSpec, PreparedCall, ProviderTaskState
+from app.ai_clients.base import Capability, FileInput, ModelRequest, PolledProvider, PreparedCall, ProviderTaskState
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.tripo.client import TripoModels
 from app.domain.operations import ModelOptions, View
 from app.errors import ErrorCode
 
+from tests.fake_providers import unwatched
 from tests.unit.ai_clients.support import TRIPO_BASE, TRIPO_KEY, assert_no_secrets, file_input, picture_bytes
 
 FILES = f"{TRIPO_BASE}/files"
@@ -31,8 +32,8 @@ def ok(data: object) -> httpx.Response:
     return httpx.Response(200, json={"code": 0, "status": "success", "data": data})
 
 
-def test_it_is_a_model_provider(tripo: TripoModels) -> None:
-    assert isinstance(tripo, ModelProvider)
+def test_it_is_a_polled_provider(tripo: TripoModels) -> None:
+    assert isinstance(tripo, PolledProvider)
     assert tripo.poll_seconds == 3
     assert tripo.timeout_seconds == 120
 
@@ -44,14 +45,14 @@ async def test_prepare_uploads_and_submit_posts_once(tripo: TripoModels, tmp_pat
         return_value=ok({"task_id": "0f1e", "type": "image_to_model", "status": "queued"})
     )
     views: dict[View, FileInput] = {"front": file_input(tmp_path / "a.png")}
-    call = await tripo.prepare(ModelSpec(ModelKind.IMAGE_TO_MODEL, views=views))
+    call = await tripo.prepare(ModelRequest(Capability.IMAGE_TO_MODEL, views=views))
     assert upload.call_count == 1
     sent = upload.calls.last.request
     assert b'name="file"; filename="a.png"' in sent.content
     assert b"Content-Type: image/png" in sent.content
     assert picture_bytes() in sent.content
     assert create.call_count == 0
-    assert await tripo.submit(call) == "0f1e"
+    assert await tripo.send(call, before_first_byte=unwatched) == "0f1e"
     assert create.call_count == 1
     request = create.calls.last.request
     assert json.loads(request.content) == dict(call.body)
@@ -64,7 +65,7 @@ async def test_prepare_uploads_and_submit_posts_once(tripo: TripoModels, tmp_pat
 @respx.mock
 async def test_every_attempt_uploads_afresh(tripo: TripoModels, tmp_path: Path) -> None:
     respx.post(FILES).mock(side_effect=[ok({"file_token": "file_1"}), ok({"file_token": "file_2"})])
-    spec = ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="x", views={"front": file_input(tmp_path / "a.png")})
+    spec = ModelRequest(Capability.SKETCH_TO_IMAGE, prompt="x", views={"front": file_input(tmp_path / "a.png")})
     first, second = await tripo.prepare(spec), await tripo.prepare(spec)
     assert (first.fingerprint["tokens"], second.fingerprint["tokens"]) == (["file_1"], ["file_2"])
 
@@ -74,7 +75,7 @@ async def test_an_upload_is_repeated_with_its_whole_body(tripo: TripoModels, tmp
     route = respx.post(FILES).mock(
         side_effect=[httpx.ReadTimeout("slow"), httpx.Response(502), ok({"file_token": "file_3"})]
     )
-    spec = ModelSpec(ModelKind.IMAGE_TO_MODEL, views={"front": file_input(tmp_path / "a.png")})
+    spec = ModelRequest(Capability.IMAGE_TO_MODEL, views={"front": file_input(tmp_path / "a.png")})
     assert (await tripo.prepare(spec)).body["input"] == "file_3"
     assert route.call_count == 3
     assert picture_bytes() in route.calls.last.request.content
@@ -84,7 +85,7 @@ async def test_an_upload_is_repeated_with_its_whole_body(tripo: TripoModels, tmp
 async def test_an_upload_over_its_rate_waits_in_the_queue(tripo: TripoModels, tmp_path: Path) -> None:
     route = respx.post(FILES).respond(429, json={"code": 1007}, headers={"retry-after": "40"})
     with pytest.raises(Refused) as caught:
-        await tripo.prepare(ModelSpec(ModelKind.IMAGE_TO_MODEL, views={"front": file_input(tmp_path / "a.png")}))
+        await tripo.prepare(ModelRequest(Capability.IMAGE_TO_MODEL, views={"front": file_input(tmp_path / "a.png")}))
     assert route.call_count == 1
     assert (caught.value.advice, caught.value.retry_after) == (Advice.DEFER, 40)
     assert_no_secrets(caught.value)
@@ -104,7 +105,7 @@ async def test_large_models_go_by_signed_link_without_the_key(
     )
     put = respx.put(link).respond(200)
     call = await tripo.prepare(
-        ModelSpec(ModelKind.IMPORT_MODEL, model_file=FileInput(mesh, "model/gltf-binary", "mesh.glb"))
+        ModelRequest(Capability.IMPORT_MODEL, model_file=FileInput(mesh, "model/gltf-binary", "mesh.glb"))
     )
     assert call.body == {"input": "file_m"}
     assert json.loads(presign.calls.last.request.content) == {"format": "glb"}
@@ -137,7 +138,7 @@ async def test_an_upload_link_never_leads_inside(tripo: TripoModels, tmp_path: P
     anywhere = respx.put(url__regex=".*").respond(200)
     with pytest.raises(Refused):
         await tripo.prepare(
-            ModelSpec(ModelKind.IMPORT_MODEL, model_file=FileInput(mesh, "model/gltf-binary", "mesh.glb"))
+            ModelRequest(Capability.IMPORT_MODEL, model_file=FileInput(mesh, "model/gltf-binary", "mesh.glb"))
         )
     assert anywhere.call_count == 0
 
@@ -149,11 +150,11 @@ async def test_files_over_the_limit_or_gone_are_not_sent(tripo: TripoModels, tmp
     with huge.path.open("r+b") as file:
         file.truncate(20 * 1024 * 1024 + 1)
     with pytest.raises(Refused) as caught:
-        await tripo.prepare(ModelSpec(ModelKind.IMAGE_TO_MODEL, views={"front": huge}))
+        await tripo.prepare(ModelRequest(Capability.IMAGE_TO_MODEL, views={"front": huge}))
     assert caught.value.code is ErrorCode.PROVIDER_INPUT_REFUSED
     huge.path.unlink()
     with pytest.raises(Refused) as gone:
-        await tripo.prepare(ModelSpec(ModelKind.IMAGE_TO_MODEL, views={"front": huge}))
+        await tripo.prepare(ModelRequest(Capability.IMAGE_TO_MODEL, views={"front": huge}))
     assert gone.value.advice is Advice.RETRY
     assert route.call_count == 0
 
@@ -384,13 +385,13 @@ async def test_balance(tripo: TripoModels) -> None:
 
 
 def test_pool_and_estimate_follow_the_spec(tripo: TripoModels) -> None:
-    spec = ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x", options=ModelOptions(model_version="P1-20260311"))
+    spec = ModelRequest(Capability.TEXT_TO_MODEL, prompt="x", options=ModelOptions(model_version="P1-20260311"))
     assert tripo.pool(spec) == "tripo_p"
     assert tripo.estimate(spec).micros == 400_000
 
 
 @respx.mock
 async def test_a_prepared_call_survives_the_journal(tripo: TripoModels) -> None:
-    call = await tripo.prepare(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x"))
+    call = await tripo.prepare(ModelRequest(Capability.TEXT_TO_MODEL, prompt="x"))
     kept = json.loads(json.dumps({"body": dict(call.body), "fingerprint": dict(call.fingerprint)}))
-    assert PreparedCall(call.kind, call.path, kept["body"], kept["fingerprint"]) == call
+    assert PreparedCall(call.capability, call.path, kept["body"], kept["fingerprint"]) == call

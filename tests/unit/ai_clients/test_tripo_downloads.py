@@ -12,7 +12,7 @@ import httpx
 import pytest
 import respx
 from app.ai_clients.errors import Advice, Refused
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.tripo.client import TripoModels
 from app.errors import ErrorCode
 
 from tests.unit.ai_clients.support import assert_no_secrets, make_settings, picture_bytes

@@ -9,11 +9,12 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from app.ai_clients.base import ModelKind, PreparedCall, ProviderTaskState
+from app.ai_clients.base import Capability, PreparedCall, ProviderTaskState
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.tripo.client import TripoModels
 from app.errors import ErrorCode as E
 
+from tests.fake_providers import unwatched
 from tests.unit.ai_clients.support import TRIPO_BASE, TRIPO_KEY, assert_no_secrets
 
 PATH = "/generation/text-to-model"
@@ -21,7 +22,7 @@ CREATE = f"{TRIPO_BASE}{PATH}"
 SECRET_PROMPT = "a very private prompt"
 
 
-def call(kind: ModelKind = ModelKind.TEXT_TO_MODEL, model: str = "v3.1-20260211") -> PreparedCall:
+def call(kind: Capability = Capability.TEXT_TO_MODEL, model: str = "v3.1-20260211") -> PreparedCall:
     return PreparedCall(kind, PATH, {"prompt": SECRET_PROMPT, "model": model, "model_seed": 7}, {"model_seed": 7})
 
 
@@ -76,7 +77,7 @@ REFUSALS: list[tuple[int, int, E, Advice]] = [
 
 async def failure(tripo: TripoModels, prepared: PreparedCall | None = None) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        await tripo.submit(prepared or call())
+        await tripo.send(prepared or call(), before_first_byte=unwatched)
     assert_no_secrets(caught.value, SECRET_PROMPT)
     return caught.value
 
@@ -183,7 +184,7 @@ async def test_transport(tripo: TripoModels, broken: Exception, expected: type[P
 )
 async def test_drafts(tripo: TripoModels, code: int, error: E) -> None:
     respx.post(CREATE).respond(400, json=envelope(code))
-    refused = await failure(tripo, call(ModelKind.TEXTURE_MODEL, "v3.5-20260815"))
+    refused = await failure(tripo, call(Capability.TEXTURE_MODEL, "v3.5-20260815"))
     assert isinstance(refused, Refused)
     assert (refused.code, refused.advice) == (error, Advice.FINAL)
 
@@ -199,7 +200,7 @@ async def test_a_version_that_a_client_chose_is_not_our_configuration(tripo: Tri
 @respx.mock
 async def test_a_lost_import_may_be_repeated(tripo: TripoModels) -> None:
     respx.post(CREATE).mock(side_effect=httpx.ReadTimeout("slow"))
-    refused = await failure(tripo, call(ModelKind.IMPORT_MODEL))
+    refused = await failure(tripo, call(Capability.IMPORT_MODEL))
     assert isinstance(refused, Refused)
     assert refused.advice is Advice.RETRY
 

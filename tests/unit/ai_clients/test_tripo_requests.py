@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.ai_clients.base import FileInput, ModelKind, ModelSpec
+from app.ai_clients.base import Capability, FileInput, ModelRequest
 from app.ai_clients.errors import Refused
-from app.ai_clients.tripo_requests import Versions, build, check, estimate, pictures_of, pool_of
+from app.ai_clients.tripo.requests import Versions, build, check, estimate, pictures_of, pool_of
 from app.domain.operations import ModelOptions, View
 
 VERSIONS = Versions("v3.1-20260211", "v3.5-20260815")
@@ -21,7 +21,7 @@ NEVER = {"quad", "smart_low_poly", "generate_parts", "geometry_quality", "export
 
 
 def body_of(
-    spec: ModelSpec, tokens: Mapping[str, str] | None = None, seed: int = 1
+    spec: ModelRequest, tokens: Mapping[str, str] | None = None, seed: int = 1
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     check(spec, VERSIONS)
     call = build(spec, tokens or {}, VERSIONS, random.Random(seed))
@@ -38,7 +38,7 @@ def without_seed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def test_text_to_model_with_defaults() -> None:
-    body, fingerprint = body_of(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="a boat"))
+    body, fingerprint = body_of(ModelRequest(Capability.TEXT_TO_MODEL, prompt="a boat"))
     assert without_seed(body) == {"prompt": "a boat", "model": "v3.1-20260211"}
     assert fingerprint == {"kind": "text-to-model", "tokens": [], "model_seed": body["model_seed"]}
 
@@ -53,7 +53,9 @@ def test_image_to_model_with_all_options() -> None:
         texture_quality="detailed",
         orientation="align_image",
     )
-    body, fingerprint = body_of(ModelSpec(ModelKind.IMAGE_TO_MODEL, views=FRONT, options=options), {"front": "file_a"})
+    body, fingerprint = body_of(
+        ModelRequest(Capability.IMAGE_TO_MODEL, views=FRONT, options=options), {"front": "file_a"}
+    )
     assert without_seed(body) == {
         "input": "file_a",
         "model": "v3.0-20250812",
@@ -68,65 +70,65 @@ def test_image_to_model_with_all_options() -> None:
 
 def test_what_equals_a_default_is_not_sent() -> None:
     options = ModelOptions(texture=True, pbr=True, auto_size=False, texture_quality="standard", orientation="default")
-    body, _ = body_of(ModelSpec(ModelKind.IMAGE_TO_MODEL, views=FRONT, options=options), {"front": "file_a"})
+    body, _ = body_of(ModelRequest(Capability.IMAGE_TO_MODEL, views=FRONT, options=options), {"front": "file_a"})
     assert without_seed(body) == {"input": "file_a", "model": "v3.1-20260211"}
 
 
 @pytest.mark.parametrize("pbr", [None, True, False])
 def test_no_texture_means_no_pbr_either(pbr: bool | None) -> None:
     options = ModelOptions(texture=False, pbr=pbr, texture_quality="extreme")
-    body, _ = body_of(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x", options=options))
+    body, _ = body_of(ModelRequest(Capability.TEXT_TO_MODEL, prompt="x", options=options))
     assert without_seed(body) == {"prompt": "x", "model": "v3.1-20260211", "texture": False, "pbr": False}
 
 
 def test_orientation_is_for_pictures_only() -> None:
     options = ModelOptions(orientation="align_image")
-    body, _ = body_of(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x", options=options))
+    body, _ = body_of(ModelRequest(Capability.TEXT_TO_MODEL, prompt="x", options=options))
     assert "orientation" not in body
 
 
 def test_low_poly_models_get_nothing_they_do_not_know() -> None:
     options = ModelOptions(model_version="P1-20260311", face_limit=500)
-    body, _ = body_of(ModelSpec(ModelKind.IMAGE_TO_MODEL, views=FRONT, options=options), {"front": "file_a"})
+    body, _ = body_of(ModelRequest(Capability.IMAGE_TO_MODEL, views=FRONT, options=options), {"front": "file_a"})
     assert without_seed(body) == {"input": "file_a", "model": "P1-20260311", "face_limit": 500}
 
 
 def test_fast_texture_names_the_version_that_knows_it() -> None:
     options = ModelOptions(texture_quality="fast")
-    body, _ = body_of(ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x", options=options))
+    body, _ = body_of(ModelRequest(Capability.TEXT_TO_MODEL, prompt="x", options=options))
     assert body["texture_version"] == "v3.5-20260815"
 
 
 def test_views_are_in_order_and_gaps_are_left_out() -> None:
     views: dict[View, FileInput] = {"back": FILE, "front": FILE, "left": FILE}
     tokens = {"back": "file_c", "front": "file_a", "left": "file_b"}
-    body, fingerprint = body_of(ModelSpec(ModelKind.MULTIVIEW_TO_MODEL, views=views), tokens)
+    body, fingerprint = body_of(ModelRequest(Capability.MULTIVIEW_TO_MODEL, views=views), tokens)
     assert body["inputs"] == [{"front": "file_a"}, {"left": "file_b"}, {"back": "file_c"}]
     assert "input" not in body
     assert fingerprint["tokens"] == ["file_a", "file_b", "file_c"]
 
 
 def test_a_sketch_is_rendered() -> None:
-    spec = ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="render", views=FRONT)
+    spec = ModelRequest(Capability.SKETCH_TO_IMAGE, prompt="render", views=FRONT)
     body, fingerprint = body_of(spec, {"front": "file_s"})
     assert body == {"input": "file_s", "sketch_to_render": True, "prompt": "render", "output_format": "png"}
     assert fingerprint == {"kind": "sketch-to-image", "tokens": ["file_s"]}
 
 
 def test_a_chained_task_needs_no_upload() -> None:
-    spec = ModelSpec(ModelKind.IMAGE_TO_MODEL, source_task_id="0f1e", views=FRONT)
+    spec = ModelRequest(Capability.IMAGE_TO_MODEL, source_task_id="0f1e", views=FRONT)
     assert pictures_of(spec) == {}
     body, _ = body_of(spec)
     assert body["input"] == "0f1e"
 
 
 def test_an_import() -> None:
-    body, _ = body_of(ModelSpec(ModelKind.IMPORT_MODEL, model_file=FILE), {"model": "file_m"})
+    body, _ = body_of(ModelRequest(Capability.IMPORT_MODEL, model_file=FILE), {"model": "file_m"})
     assert body == {"input": "file_m"}
 
 
 def test_a_refinement_is_a_new_texture() -> None:
-    spec = ModelSpec(ModelKind.TEXTURE_MODEL, prompt="weathered oak", source_task_id="0f1e")
+    spec = ModelRequest(Capability.TEXTURE_MODEL, prompt="weathered oak", source_task_id="0f1e")
     body, fingerprint = body_of(spec)
     assert without_seed(body) == {
         "input": "0f1e",
@@ -141,7 +143,7 @@ def test_a_refinement_is_a_new_texture() -> None:
 
 def test_a_refinement_by_picture_and_with_options() -> None:
     options = ModelOptions(pbr=False, texture_quality="extreme", model_version="v3.1-20260211")
-    spec = ModelSpec(ModelKind.TEXTURE_MODEL, source_task_id="0f1e", views=FRONT, options=options)
+    spec = ModelRequest(Capability.TEXTURE_MODEL, source_task_id="0f1e", views=FRONT, options=options)
     assert pictures_of(spec) == FRONT
     body, _ = body_of(spec, {"front": "file_r"})
     assert without_seed(body) == {
@@ -156,7 +158,7 @@ def test_a_refinement_by_picture_and_with_options() -> None:
 
 def test_every_attempt_has_its_own_seed() -> None:
     chance = random.SystemRandom()
-    spec = ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x")
+    spec = ModelRequest(Capability.TEXT_TO_MODEL, prompt="x")
     seeds = {build(spec, {}, VERSIONS, chance).body["model_seed"] for _ in range(50)}
     assert len(seeds) == 50
 
@@ -164,23 +166,23 @@ def test_every_attempt_has_its_own_seed() -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        ModelSpec(ModelKind.TEXT_TO_MODEL),
-        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x" * 1025),
-        ModelSpec(ModelKind.SKETCH_TO_IMAGE, views=FRONT),
-        ModelSpec(ModelKind.SKETCH_TO_IMAGE, prompt="x" * 1801, views=FRONT),
-        ModelSpec(ModelKind.IMAGE_TO_MODEL),
-        ModelSpec(ModelKind.MULTIVIEW_TO_MODEL, views=FRONT),
-        ModelSpec(ModelKind.MULTIVIEW_TO_MODEL, views={"left": FILE, "back": FILE}),
-        ModelSpec(ModelKind.IMPORT_MODEL),
-        ModelSpec(ModelKind.TEXTURE_MODEL, prompt="oak"),
-        ModelSpec(
-            ModelKind.TEXT_TO_MODEL, prompt="x", options=ModelOptions(model_version="P1-20260311", face_limit=20_001)
+        ModelRequest(Capability.TEXT_TO_MODEL),
+        ModelRequest(Capability.TEXT_TO_MODEL, prompt="x" * 1025),
+        ModelRequest(Capability.SKETCH_TO_IMAGE, views=FRONT),
+        ModelRequest(Capability.SKETCH_TO_IMAGE, prompt="x" * 1801, views=FRONT),
+        ModelRequest(Capability.IMAGE_TO_MODEL),
+        ModelRequest(Capability.MULTIVIEW_TO_MODEL, views=FRONT),
+        ModelRequest(Capability.MULTIVIEW_TO_MODEL, views={"left": FILE, "back": FILE}),
+        ModelRequest(Capability.IMPORT_MODEL),
+        ModelRequest(Capability.TEXTURE_MODEL, prompt="oak"),
+        ModelRequest(
+            Capability.TEXT_TO_MODEL, prompt="x", options=ModelOptions(model_version="P1-20260311", face_limit=20_001)
         ),
-        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x", options=ModelOptions(face_limit=1_500_001)),
-        ModelSpec(ModelKind.TEXT_TO_MODEL, prompt="x", options=ModelOptions(face_limit=0)),
+        ModelRequest(Capability.TEXT_TO_MODEL, prompt="x", options=ModelOptions(face_limit=1_500_001)),
+        ModelRequest(Capability.TEXT_TO_MODEL, prompt="x", options=ModelOptions(face_limit=0)),
     ],
 )
-def test_what_tripo_would_refuse_is_refused_here(spec: ModelSpec) -> None:
+def test_what_tripo_would_refuse_is_refused_here(spec: ModelRequest) -> None:
     with pytest.raises(Refused):
         check(spec, VERSIONS)
 
@@ -188,34 +190,34 @@ def test_what_tripo_would_refuse_is_refused_here(spec: ModelSpec) -> None:
 @pytest.mark.parametrize(
     ("kind", "version", "pool"),
     [
-        (ModelKind.TEXT_TO_MODEL, None, "tripo_h"),
-        (ModelKind.MULTIVIEW_TO_MODEL, "v2.5-20250123", "tripo_h"),
-        (ModelKind.IMAGE_TO_MODEL, "P1-20260311", "tripo_p"),
-        (ModelKind.IMAGE_TO_MODEL, "P2-20260801", "tripo_p"),
-        (ModelKind.SKETCH_TO_IMAGE, None, "tripo_image"),
-        (ModelKind.TEXTURE_MODEL, None, "tripo_texture"),
-        (ModelKind.IMPORT_MODEL, None, "tripo_texture"),
+        (Capability.TEXT_TO_MODEL, None, "tripo_h"),
+        (Capability.MULTIVIEW_TO_MODEL, "v2.5-20250123", "tripo_h"),
+        (Capability.IMAGE_TO_MODEL, "P1-20260311", "tripo_p"),
+        (Capability.IMAGE_TO_MODEL, "P2-20260801", "tripo_p"),
+        (Capability.SKETCH_TO_IMAGE, None, "tripo_image"),
+        (Capability.TEXTURE_MODEL, None, "tripo_texture"),
+        (Capability.IMPORT_MODEL, None, "tripo_texture"),
     ],
 )
-def test_pools(kind: ModelKind, version: str | None, pool: str) -> None:
-    assert pool_of(ModelSpec(kind, options=ModelOptions(model_version=version)), VERSIONS) == pool
+def test_pools(kind: Capability, version: str | None, pool: str) -> None:
+    assert pool_of(ModelRequest(kind, options=ModelOptions(model_version=version)), VERSIONS) == pool
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "credits_"),
     [
-        (ModelKind.TEXT_TO_MODEL, ModelOptions(), 20),
-        (ModelKind.TEXT_TO_MODEL, ModelOptions(texture=False), 10),
-        (ModelKind.IMAGE_TO_MODEL, ModelOptions(), 30),
-        (ModelKind.MULTIVIEW_TO_MODEL, ModelOptions(texture_quality="detailed"), 40),
-        (ModelKind.IMAGE_TO_MODEL, ModelOptions(model_version="P1-20260311", texture_quality="extreme"), 70),
-        (ModelKind.TEXT_TO_MODEL, ModelOptions(model_version="P2-20260801", texture=False), 100),
-        (ModelKind.SKETCH_TO_IMAGE, ModelOptions(), 5),
-        (ModelKind.IMPORT_MODEL, ModelOptions(), 0),
-        (ModelKind.TEXTURE_MODEL, ModelOptions(), 20),
-        (ModelKind.TEXTURE_MODEL, ModelOptions(texture_quality="standard"), 10),
+        (Capability.TEXT_TO_MODEL, ModelOptions(), 20),
+        (Capability.TEXT_TO_MODEL, ModelOptions(texture=False), 10),
+        (Capability.IMAGE_TO_MODEL, ModelOptions(), 30),
+        (Capability.MULTIVIEW_TO_MODEL, ModelOptions(texture_quality="detailed"), 40),
+        (Capability.IMAGE_TO_MODEL, ModelOptions(model_version="P1-20260311", texture_quality="extreme"), 70),
+        (Capability.TEXT_TO_MODEL, ModelOptions(model_version="P2-20260801", texture=False), 100),
+        (Capability.SKETCH_TO_IMAGE, ModelOptions(), 5),
+        (Capability.IMPORT_MODEL, ModelOptions(), 0),
+        (Capability.TEXTURE_MODEL, ModelOptions(), 20),
+        (Capability.TEXTURE_MODEL, ModelOptions(texture_quality="standard"), 10),
     ],
 )
-def test_estimates(kind: ModelKind, options: ModelOptions, credits_: int) -> None:
-    seen = estimate(ModelSpec(kind, options=options), VERSIONS)
+def test_estimates(kind: Capability, options: ModelOptions, credits_: int) -> None:
+    seen = estimate(ModelRequest(kind, options=options), VERSIONS)
     assert (seen.micros, seen.price_version) == (credits_ * 10_000, "2026-11-21")

@@ -10,17 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 import respx
-from app.ai_clients.base import FileInput, ImageRequest, ModelKind, ModelSpec, PreparedCall, ProviderTaskState
+from app.ai_clients.base import Capability, FileInput, ImageRequest, ModelRequest, PreparedCall, ProviderTaskState
 from app.ai_clients.errors import Advice, OutcomeUnknown, ProviderError, Refused
-from app.ai_clients.openai_client import OpenAIImages
-from app.ai_clients.tripo_client import TripoModels
+from app.ai_clients.openai.client import OpenAIImages
+from app.ai_clients.tripo.client import TripoModels
 from app.errors import ErrorCode as E
 
+from tests.fake_providers import unwatched
 from tests.unit.ai_clients.support import OPENAI_BASE, TRIPO_BASE, file_input
 
 WIRE = Path(__file__).parents[2] / "fixtures" / "wire"
 TASK = "0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f9"
-CREATE = PreparedCall(ModelKind.TEXT_TO_MODEL, "/generation/text-to-model", {"prompt": "x"}, {})
+CREATE = PreparedCall(Capability.TEXT_TO_MODEL, "/generation/text-to-model", {"prompt": "x"}, {})
 
 
 def example(name: str) -> httpx.Response:
@@ -32,9 +33,9 @@ def example(name: str) -> httpx.Response:
 async def test_pictures(openai: OpenAIImages, tmp_path: Path) -> None:
     respx.post(f"{OPENAI_BASE}/images/generations").mock(return_value=example("openai/images"))
     request = ImageRequest("a red fox, plain background", n=2)
-    receipt = await openai.generate(request, reply=tmp_path / "reply")
+    receipt = await openai.send(request, reply=tmp_path / "reply", before_first_byte=unwatched)
     result = await openai.decode(receipt.path, request, directory=tmp_path / "out")
-    assert [image and (image.width, image.height) for image in result.images] == [(1, 1), (1, 1)]
+    assert [image and (image.width, image.height) for image in result.files] == [(1, 1), (1, 1)]
     assert result.cost_micros == 21 * 5 + 3512 * 30
     assert receipt.provider_request_id == "req_5f3c"
 
@@ -55,7 +56,7 @@ async def test_openai_errors(
 ) -> None:
     respx.post(f"{OPENAI_BASE}/images/generations").mock(return_value=example(f"openai/{name}"))
     with pytest.raises(kind) as caught:
-        await openai.generate(ImageRequest("x"), reply=tmp_path / "reply")
+        await openai.send(ImageRequest("x"), reply=tmp_path / "reply", before_first_byte=unwatched)
     assert caught.value.code is code
     assert getattr(caught.value, "advice", None) is advice
 
@@ -63,7 +64,7 @@ async def test_openai_errors(
 @respx.mock
 async def test_a_created_task(tripo: TripoModels) -> None:
     respx.post(f"{TRIPO_BASE}{CREATE.path}").mock(return_value=example("tripo/created"))
-    assert await tripo.submit(CREATE) == TASK
+    assert await tripo.send(CREATE, before_first_byte=unwatched) == TASK
 
 
 @respx.mock
@@ -102,14 +103,14 @@ async def test_balance_and_uploads(tripo: TripoModels, tmp_path: Path) -> None:
     balance = await tripo.balance()
     assert (balance.available, balance.frozen) == (Decimal("1234.5"), Decimal(30))
     respx.post(f"{TRIPO_BASE}/files").mock(return_value=example("tripo/uploaded"))
-    spec = ModelSpec(ModelKind.IMAGE_TO_MODEL, views={"front": file_input(tmp_path / "a.png")})
+    spec = ModelRequest(Capability.IMAGE_TO_MODEL, views={"front": file_input(tmp_path / "a.png")})
     assert (await tripo.prepare(spec)).body["input"] == "file_5b0c"
     respx.post(f"{TRIPO_BASE}/files/presign").mock(return_value=example("tripo/presigned"))
     respx.put(host="bucket.s3.us-west-2.amazonaws.com").respond(200)
     mesh = tmp_path / "mesh.glb"
     with mesh.open("wb") as file:
         file.truncate(51 * 1024 * 1024)
-    spec = ModelSpec(ModelKind.IMPORT_MODEL, model_file=FileInput(mesh, "model/gltf-binary", "mesh.glb"))
+    spec = ModelRequest(Capability.IMPORT_MODEL, model_file=FileInput(mesh, "model/gltf-binary", "mesh.glb"))
     assert (await tripo.prepare(spec)).body == {"input": "file_9d1a"}
 
 
@@ -128,6 +129,6 @@ async def test_balance_and_uploads(tripo: TripoModels, tmp_path: Path) -> None:
 async def test_tripo_errors(tripo: TripoModels, name: str, code: E, advice: Advice, seconds: float | None) -> None:
     respx.post(f"{TRIPO_BASE}{CREATE.path}").mock(return_value=example(f"tripo/{name}"))
     with pytest.raises(Refused) as caught:
-        await tripo.submit(CREATE)
+        await tripo.send(CREATE, before_first_byte=unwatched)
     assert (caught.value.code, caught.value.advice, caught.value.retry_after) == (code, advice, seconds)
     assert caught.value.provider_request_id == "req_71aa"

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from app.config import ClientSettings, EmbeddedSettings, SandboxSettings, Settings, child_environment
+from app.ai_clients.registry import build_registry, load_settings
+from app.config import ClientSettings, child_environment
 from app.container import user_limits
 from app.domain.user_limits import UserLimits
+from app.embedded.settings import EmbeddedSettings
 from app.errors import ConfigurationError
+from app.sandbox_settings import SandboxSettings
 from pydantic_core import PydanticUndefined
 
 from tests.unit.config.settings import COMPLETE
 
 EXAMPLE = Path(__file__).resolve().parents[3] / ".env.example"
+Settings = build_registry().settings
 KINDS = (Settings, ClientSettings, EmbeddedSettings, SandboxSettings)
 
 
@@ -53,7 +57,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
 
 def test_a_complete_environment_loads(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("INPUT_BUCKET_NAMES", "one, two")
-    settings = Settings.load()
+    settings = load_settings()
     assert settings.input_bucket_names == ("one", "two")
     assert "real" not in repr(settings)
 
@@ -62,7 +66,7 @@ def test_a_complete_environment_loads(environment: pytest.MonkeyPatch) -> None:
 def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.delenv(name)
     with pytest.raises(ConfigurationError, match=name):
-        Settings.load()
+        load_settings()
 
 
 @pytest.mark.parametrize(
@@ -79,9 +83,9 @@ def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str) 
 def test_production_refuses_the_sandbox_by_name(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
     environment.setenv(name, value)
     with pytest.raises(ConfigurationError, match=name):
-        Settings.load()
+        load_settings()
     environment.setenv("MAKEIT3D_ENVIRONMENT", "sandbox")
-    assert Settings.load().is_sandbox
+    assert load_settings().is_sandbox
 
 
 @pytest.mark.parametrize("name", ["SUPABASE_SERVICE_KEY", "OPENAI_API_KEY", "TRIPO_API_KEY"])
@@ -89,7 +93,7 @@ def test_production_refuses_the_sandbox_by_name(environment: pytest.MonkeyPatch,
 def test_a_key_that_can_not_be_sent_is_refused_by_name(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
     environment.setenv(name, value)
     with pytest.raises(ConfigurationError) as refused:
-        Settings.load()
+        load_settings()
     assert name in str(refused.value.detail)
     assert "hunter2" not in str(refused.value.detail)
 
@@ -101,10 +105,10 @@ def test_an_embedded_stack_is_found_only_when_nothing_else_is_configured(environ
     (home / "settings.env").write_text("".join(f"{k}='{v}'\n" for k, v in values.items()), encoding="utf-8")
     environment.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
-        Settings.load()
+        load_settings()
     for name in COMPLETE:
         environment.delenv(name, raising=False)
-    assert Settings.load().is_sandbox
+    assert load_settings().is_sandbox
 
 
 def test_variables_of_a_shell_are_not_ours(environment: pytest.MonkeyPatch) -> None:
@@ -113,19 +117,19 @@ def test_variables_of_a_shell_are_not_ours(environment: pytest.MonkeyPatch) -> N
         environment.setenv(name, "7")
     assert EmbeddedSettings().home == Path(".makeit3d")  # pyright: ignore[reportCallIssue]
     assert ClientSettings().token is None  # pyright: ignore[reportCallIssue]
-    assert Settings.load().home == Path(".makeit3d")
+    assert load_settings().home == Path(".makeit3d")
 
 
 def test_a_limit_without_a_value_is_none(environment: pytest.MonkeyPatch) -> None:
     for name in ("BFF_USER_MAX_IN_FLIGHT", "BFF_USER_MAX_UNFINISHED", "BFF_USER_DAILY_BUDGET_USD"):
         environment.setenv(name, "")
-    assert not user_limits(Settings.load()).any
+    assert not user_limits(load_settings()).any
     environment.setenv("BFF_USER_MAX_IN_FLIGHT", "3")
     environment.setenv("BFF_USER_DAILY_BUDGET_USD", "0.25")
-    assert user_limits(Settings.load()) == UserLimits(in_flight=3, daily_budget_micros=250_000)
+    assert user_limits(load_settings()) == UserLimits(in_flight=3, daily_budget_micros=250_000)
     environment.setenv("BFF_USER_DAILY_BUDGET_USD", "-1")
     with pytest.raises(ConfigurationError, match="BFF_USER_DAILY_BUDGET_USD"):
-        Settings.load()
+        load_settings()
 
 
 def test_children_have_the_settings_of_their_parent(environment: pytest.MonkeyPatch) -> None:
@@ -137,11 +141,11 @@ def test_children_have_the_settings_of_their_parent(environment: pytest.MonkeyPa
     assert {"BFF_OPENAI_REQUESTS_PER_MINUTE", "BFF_TRIPO_REQUESTS_PER_MINUTE", "SUPABASE_JWT_SECRET"} <= set(nothing)
     for name, value in nothing.items():
         environment.setenv(name, value)
-    parent = Settings.load()
-    assert parent.openai_requests_per_minute is None
+    parent = load_settings()
+    assert build_registry().requests_per_minute(parent) == {"openai": None, "tripo": None}
     childs = child_environment(parent)
     for name in nothing:
         environment.delenv(name)
     for name, value in childs.items():
         environment.setenv(name, value)
-    assert Settings.load() == parent
+    assert load_settings() == parent

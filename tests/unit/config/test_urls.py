@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from app.config import Settings
+from app.ai_clients.registry import build_registry, load_settings
 from app.errors import ConfigurationError
 from app.urls import broker_fault, database_fault, place, web_fault
 
@@ -80,7 +80,7 @@ def test_unreadable_addresses_are_refused_by_name(
     for variable, value in {**COMPLETE, name: url}.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError) as refusal:
-        Settings.load()
+        load_settings()
     said = str(refusal.value.detail)
     assert name in said
     assert word in said
@@ -89,7 +89,7 @@ def test_unreadable_addresses_are_refused_by_name(
 
 def test_a_listening_address_without_a_value_is_none() -> None:
     assert web_fault("https://ref.supabase.co") is None
-    settings = Settings.model_validate(
+    settings = build_registry().settings.model_validate(
         {
             "SUPABASE_URL": "https://ref.supabase.co",
             "SUPABASE_SERVICE_KEY": "sb_secret_real",

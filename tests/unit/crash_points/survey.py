@@ -16,17 +16,22 @@ import app
 import app.db
 
 ROOT = Path(next(iter(app.__path__))).parent
-ENGINE = ("app/services", "app/tasks", "app/job_types")
+ENGINE = ("app/services", "app/calls", "app/tasks", "app/job_types", "app/task_types")
+STATEMENTS = ("journal", "orphans")  # the modules of app.calls that hold SQL; their callers have the points
 
 # statements that change something: not "for update", "no key update" or "updated_at"
 _WRITING = re.compile(
     r"\binsert\s+into\b|(?<!for )(?<!key )(?<!do )\bupdate\s+\S+\s+(\w\s+)?set\b|\bdelete\s+from\b|pg_notify"
 )
 
+_PAYS = re.compile(r"(^self|calls|_executor)$")
+_SQL = ("app.db.", *(f"app.calls.{name}" for name in STATEMENTS))
+
 # what goes over a network, by whom it is asked of and how
 _TRANSFERS = {
-    "provider": {"generate", "submit", "prepare", "poll", "download", "find_submitted", "decode"},
+    "provider": {"send", "prepare", "poll", "download", "find_submitted", "decode"},
     "storage": {"upload", "remove"},
+    "queue": {"accept", "claim", "finish", "requeue", "cancel", "erase"},
 }
 
 
@@ -45,15 +50,16 @@ class Crossing:
 
 
 def writers() -> frozenset[str]:
-    """``module.function`` of everything in app.db that writes, itself or through what it calls."""
-    found: set[str] = set()
-    for info in pkgutil.iter_modules(app.db.__path__):
-        if info.ispkg:
-            continue  # the audit writes nothing: its snapshot is read-only
-        module = importlib.import_module(f"app.db.{info.name}")
+    """``module.function`` of everything in app.db and app.calls that writes, itself or through what it calls; of the
+    queue, all."""
+    found = {"maintenance.sweep", "maintenance.expire_stranded"}  # each through the queue
+    # the audit writes nothing: its snapshot is read-only
+    names = [f"app.db.{info.name}" for info in pkgutil.iter_modules(app.db.__path__) if not info.ispkg]
+    for full_name in (*names, *(f"app.calls.{name}" for name in STATEMENTS)):
+        module = importlib.import_module(full_name)
         for name, value in vars(module).items():
             if isinstance(value, FunctionType) and value.__module__ == module.__name__ and _writes(value, set()):
-                found.add(f"{info.name}.{name}")
+                found.add(f"{full_name.rpartition('.')[2]}.{name}")
     return frozenset(found)
 
 
@@ -65,9 +71,9 @@ def _writes(function: FunctionType, seen: set[FunctionType]) -> bool:
         value: Any = function.__globals__.get(name) if name is not None else constant
         if isinstance(value, str) and _WRITING.search(value):
             return True
-        if isinstance(value, FunctionType) and value.__module__.startswith("app.db") and _writes(value, seen):
+        if isinstance(value, FunctionType) and value.__module__.startswith(_SQL) and _writes(value, seen):
             return True
-    return any(_writes(helper, seen) for module, helper in _through_modules(function) if module.startswith("app.db"))
+    return any(_writes(helper, seen) for module, helper in _through_modules(function) if module.startswith(_SQL))
 
 
 def _mentioned(code: CodeType) -> Iterator[tuple[str | None, Any]]:
@@ -99,6 +105,7 @@ def crossings() -> list[Crossing]:
         crossing
         for folder in ENGINE
         for path in sorted((ROOT / folder).rglob("*.py"))
+        if not (folder == "app/calls" and path.stem in STATEMENTS)
         for crossing in crossings_in(path.read_text(), str(path.relative_to(ROOT)), known)
     ]
 
@@ -116,10 +123,12 @@ def _database_names(tree: ast.Module) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             for alias in node.names:
                 name = alias.asname or alias.name
-                if node.module == "app.db":
+                if node.module in ("app.db", "app.calls"):
                     names[name] = alias.name
-                elif node.module.startswith("app.db."):
-                    names[name] = f"{node.module.removeprefix('app.db.')}.{alias.name}"
+                elif node.module == "app.queue.maintenance":
+                    names[name] = f"maintenance.{alias.name}"
+                elif node.module.startswith(_SQL):
+                    names[name] = f"{node.module.rpartition('.')[2]}.{alias.name}"
     return names
 
 
@@ -152,6 +161,8 @@ def _crossing(node: ast.Call, names: dict[str, str], known: frozenset[str]) -> s
             return names[name]
         case ast.Attribute(value=ast.Name(module), attr=name) if f"{names.get(module)}.{name}" in known:
             return f"{names[module]}.{name}"
+        case ast.Attribute(value=asked, attr="execute") if _PAYS.search(ast.unparse(asked)):
+            return None  # PaidCalls and its executor, which have the points themselves
         case ast.Attribute(value=asked, attr="execute" | "transaction" | "in_transaction" as name):
             return f"{ast.unparse(asked)}.{name}"
         case ast.Attribute(attr="send_task"):

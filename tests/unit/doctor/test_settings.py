@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.services.doctor.examination import examine
 from app.services.doctor.findings import Finding
@@ -65,7 +66,6 @@ PLANTS: list[tuple[str, Make, dict[str, Any], tuple[str, ...]]] = [
     ("metrics_open", production, {"metrics_token": None}, ("BFF_METRICS_TOKEN",)),
     ("grace_short", sandbox, {"shutdown_grace_seconds": 599.0}, ("599", "600")),
     ("grace_short", sandbox, {"tripo_timeout_seconds": 900.0}, ("BFF_TRIPO_TIMEOUT_SECONDS", "900")),
-    ("time_limit_short", sandbox, {"generate_images_seconds": 600.0}, ("BFF_TIME_LIMIT_GENERATE_IMAGES_SECONDS",)),
     ("slots_above_account", sandbox, {"tripo_h_slots": 11}, ("BFF_TRIPO_H_SLOTS", "11", "10")),
     ("slots_above_account", sandbox, {"tripo_image_slots": 2}, ("BFF_TRIPO_IMAGE_SLOTS",)),
     ("polling_fast", production, {"tripo_poll_seconds": 0.5}, ("0.5",)),
@@ -103,7 +103,7 @@ async def test_each_is_found_alone(
     tmp_path: Path, code: str, make: Make, changes: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     findings = await found(make(tmp_path, **changes))
-    assert [finding.code.value.code for finding in findings] == [code]
+    assert [finding.entry.code for finding in findings] == [code]
     assert [word for word in words if word not in findings[0].seen] == []
     assert SECRET not in findings[0].seen
 
@@ -117,13 +117,13 @@ async def test_a_home_that_is_no_directory(tmp_path: Path) -> None:
     home = tmp_path / "file"
     home.write_text("")
     findings = await found(sandbox(home))
-    assert [finding.code.value.code for finding in findings] == ["spool_not_writable"]
+    assert [finding.entry.code for finding in findings] == ["spool_not_writable"]
     assert str(home) in findings[0].seen
 
 
 def test_settings_that_can_not_be_read_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for field in Settings.model_fields.values():
+    for field in build_registry().settings.model_fields.values():
         monkeypatch.delenv(str(field.alias), raising=False)
     monkeypatch.setenv("SUPABASE_URL", "https://ref.supabase.co")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{SECRET}#@db/postgres")
@@ -131,7 +131,7 @@ def test_settings_that_can_not_be_read_are_named(monkeypatch: pytest.MonkeyPatch
     seen = read_settings()
     assert not isinstance(seen, Settings)
     (finding,) = seen.findings
-    assert finding.code.value.code == "settings_invalid"
+    assert finding.entry.code == "settings_invalid"
     for name in ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "TRIPO_API_KEY", "SUPABASE_SERVICE_KEY"):
         assert name in finding.seen
     assert SECRET not in finding.seen

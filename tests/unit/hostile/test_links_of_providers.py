@@ -16,10 +16,10 @@ import httpx
 import pytest
 import respx
 from app.ai_clients.errors import Refused
-from app.ai_clients.http import free_client, guarded_client
-from app.ai_clients.tripo_client import TripoModels
-from app.ai_clients.tripo_downloads import Hosts
-from app.ai_clients.tripo_http import Pace, TripoApi
+from app.ai_clients.http.client import free_client, guarded_client
+from app.ai_clients.tripo.api import Pace, TripoApi
+from app.ai_clients.tripo.client import TripoModels
+from app.ai_clients.tripo.downloads import Hosts
 from app.domain.addresses import is_public, parse_address
 from app.errors import ErrorCode
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
-from app.domain.jobs import Claim, ClaimedJob, JobType
+from app.domain.jobs import Claim, ClaimedJob
 from app.services.job_run import ClaimLost, HandBack, JobRun
 
 
@@ -18,7 +18,7 @@ def claimed() -> JobRun:
         request_id=uuid4(),
         user_id=None,
         step=0,
-        type=JobType.GENERATE_IMAGES,
+        type="generate_images",
         provider="openai",
         pool="openai-images",
         lane="normal",

@@ -49,7 +49,8 @@ class Desk:
         )
 
     def known(self, bearer: str, user_id: str | None = None) -> Principal | None:
-        return self.verifier.known(authorization=f"Bearer {bearer}", apikey=None, user_id_header=user_id)
+        named = {} if user_id is None else {b"x-user-id": user_id.encode()}
+        return self.verifier.known({b"authorization": f"Bearer {bearer}".encode(), **named})
 
     async def verify(self, bearer: str) -> Principal:
         return await self.verifier.verify(authorization=f"Bearer {bearer}", apikey=None, user_id_header=None)
@@ -124,12 +125,12 @@ def test_the_service_is_always_known_where_it_says_for_whom(desk: Desk) -> None:
 def test_a_flood_of_tokens_takes_a_bounded_room() -> None:
     tokens = VerifiedTokens(most=50)
     often = VerifiedToken(Principal("user", UUID(int=1)), float("inf"), "k1", 1)
-    tokens.add("often", often)
+    tokens.add(b"often", often)
     for number in range(500):
-        tokens.add(f"flood-{number}", often)
-        assert tokens.find("often", generation=1) is often
+        tokens.add(b"flood-%d" % number, often)
+        assert tokens.find(b"often", generation=1) is often
         assert len(tokens) <= 50
-    assert tokens.find("often", generation=2) is None
+    assert tokens.find(b"often", generation=2) is None
 
 
 async def test_the_text_of_a_token_is_kept_nowhere(desk: Desk) -> None:

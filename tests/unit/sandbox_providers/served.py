@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
-from app.config import SandboxSettings, child_environment
+from app.config import child_environment
 from app.sandbox.providers.mount import mount_providers
+from app.sandbox_settings import SandboxSettings
 from fastapi import FastAPI
 from PIL import Image, ImageDraw
 

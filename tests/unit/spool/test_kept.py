@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from app.services.spool import Spool
+from app.calls.spool import Spool
 
 HOUR = 3600.0
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from app.services.spool import Spool
+from app.calls.spool import Spool
 
 HANG = 8.0  # seconds; a wait that is this long has no end
 ALL = 100

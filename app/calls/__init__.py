@@ -1,0 +1,1 @@
+"""Paid calls: journalled before they are sent, sent once, followed to their end."""

@@ -1,0 +1,292 @@
+-- What the statements of the queue have in common, spelled once.
+
+-- Counts by name: {"concept": 2} and {"concept": 1, "model": 1} make {"concept": 3, "model": 1}.
+create function makeit3d.add_counts(a jsonb, b jsonb) returns jsonb language sql immutable as $$
+  select coalesce(jsonb_object_agg(key, total), '{}') from (
+    select key, sum(value::bigint) as total from (
+      select * from jsonb_each_text(a) union all select * from jsonb_each_text(b)) as each group by key) as summed
+$$;
+
+-- Slots of a pool that are taken: by running jobs whose last call is not yet accepted, and by open calls, each once. A
+-- job that gave its slot back holds none; one that waits to have it again counts as well, so that no queued job passes
+-- it, unless the caller asks for those that hold one.
+create function makeit3d.slots_used(pool text, waiting_in_line boolean default true) returns bigint
+language sql stable as $$
+  select (
+    select count(*) from makeit3d.jobs r where r.pool = slots_used.pool and r.status = 'running' and not r.calls_done
+      and (r.slot = 'held' or (r.slot = 'wanted' and slots_used.waiting_in_line))
+      and not exists (select from makeit3d.provider_calls c where c.job_id = r.id and c.is_open)
+  ) + (
+    select count(*) from makeit3d.provider_calls c where c.pool = slots_used.pool and c.is_open
+  )
+$$;
+
+-- How much of a provider's new work may be claimed: all of it, one job as the probe, or nothing.
+create function makeit3d.admission(provider text) returns text language sql volatile as $$
+  select coalesce((
+    select case
+      when v.state = 'closed' then 'allow'
+      when v.state = 'open' and v.probe_at > clock_timestamp() then 'reject'
+      when v.state = 'half_open' and exists (select from makeit3d.jobs q
+        where q.id = v.probe_job and q.status = 'running' and q.attempt = v.probe_attempt) then 'reject'
+      else 'probe' end
+    from makeit3d.providers v where v.name = admission.provider), 'allow')
+$$;
+
+-- Which lanes, pools and job types have a claimable job: hops from head to head of the index, whatever waits behind.
+create function makeit3d.claimable_heads() returns table (lane text, pool text, type text)
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+  with recursive head as (
+    (select j.lane, j.pool, j.type from makeit3d.jobs j
+      where j.status = 'queued' and j.waiting_for is null and not j.resume
+      order by j.lane, j.pool, j.type, j.priority desc, j.fair_tag, j.id limit 1)
+    union all
+    select n.lane, n.pool, n.type from head h cross join lateral (
+      select j.lane, j.pool, j.type from makeit3d.jobs j
+      where j.status = 'queued' and j.waiting_for is null and not j.resume
+        and (j.lane, j.pool, j.type) > (h.lane, h.pool, h.type)
+      order by j.lane, j.pool, j.type, j.priority desc, j.fair_tag, j.id limit 1) as n
+  )
+  select * from head
+$$;
+
+-- How many jobs hold a permit of a class of a user, counted up to a limit. The order leaves the planner one index, where
+-- that of all jobs of the user would be read whole for a class that has none.
+create function makeit3d.jobs_with_permit(of_user uuid, of_permit text, most bigint) returns bigint
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+  select count(*) from (
+    select from makeit3d.jobs j
+    where j.user_id = of_user and j.permit = of_permit and j.status in ('queued', 'running')
+      and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
+    order by j.id limit most) as holding
+$$;
+
+-- How many unfinished jobs a user has, counted up to a limit, in the same way.
+create function makeit3d.unfinished_jobs(of_user uuid, most bigint) returns bigint
+language sql stable set enable_seqscan = off set enable_bitmapscan = off as $$
+  select count(*) from (
+    select from makeit3d.jobs j where j.user_id = of_user and j.status in ('queued', 'running') limit most) as unfinished
+$$;
+
+-- The lowest fair tag that waits in a lane and pool with a priority, by one hop for each job type.
+create function makeit3d.lowest_tag(of_lane text, of_pool text, of_priority smallint) returns bigint
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+  with recursive kind as (
+    (select j.type from makeit3d.jobs j
+      where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = of_lane and j.pool = of_pool
+      order by j.type, j.priority desc, j.fair_tag, j.id limit 1)
+    union all
+    select n.type from kind k cross join lateral (
+      select j.type from makeit3d.jobs j
+      where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = of_lane and j.pool = of_pool
+        and j.type > k.type
+      order by j.type, j.priority desc, j.fair_tag, j.id limit 1) as n
+  )
+  select min(head.fair_tag) from kind k cross join lateral (
+    select j.fair_tag from makeit3d.jobs j
+    where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = of_lane and j.pool = of_pool
+      and j.type = k.type and j.priority = of_priority
+    order by j.fair_tag, j.id limit 1) as head
+$$;
+
+-- Picks the jobs of one claim and locks them, with their tasks, until the transaction ends; it never waits for a job
+-- or a task, and takes what another transaction holds for absent. The pools are locked first, so that two claims never
+-- count the same free slot. It is a function because each of its statements must see what was committed before the
+-- locks that the one before it took.
+--   fresh    those that need a slot; the others go on with paid work
+--   probes   fresh ones that show whether their provider is well again
+--   waiting  there was something to claim; locked: some of it could not be locked; spare: how many more it had room for
+create function makeit3d.pick_jobs(lanes text[], types text[], host text, most integer,
+  out picked uuid[], out fresh uuid[], out probes uuid[], out waiting boolean, out locked boolean, out spare integer)
+language plpgsql volatile set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+declare
+  head_lanes text[];
+  head_pools text[];
+  resume_lanes text[];
+  resumed uuid[] := '{}';
+  resumed_pools text[] := '{}';
+  unpaid uuid[] := '{}';
+  pool_names text[];
+  pool_providers text[];
+  rooms bigint[];
+  admissions text[];
+  pair record;
+  job record;
+  i integer;
+  other integer;
+  wanted bigint;
+  seen integer;
+begin
+  picked := '{}';
+  fresh := '{}';
+  probes := '{}';
+  locked := false;
+  spare := greatest(most, 0);
+  select array_agg(h.lane), array_agg(h.pool) into head_lanes, head_pools
+  from makeit3d.claimable_heads() h join makeit3d.pools p on p.name = h.pool
+  where h.lane = any(lanes) and h.type = any(types) and makeit3d.admission(p.provider) <> 'reject';
+  resume_lanes := array(
+    select lane.name from unnest(lanes) with ordinality as lane(name, rank) cross join lateral (
+      select from makeit3d.jobs j
+      where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = lane.name and j.type = any(types)
+        and (j.kept_host is null or j.kept_host = host or j.kept_until < now())
+      order by j.priority desc, j.fair_tag, j.id limit 1) as head
+    order by lane.rank);
+  waiting := head_lanes is not null or resume_lanes <> '{}';
+  if not waiting or most <= 0 then
+    return;
+  end if;
+
+  for pair in select unnest(resume_lanes) as lane loop
+    for job in
+      select j.id, j.pool from makeit3d.jobs j join makeit3d.tasks t on t.id = j.task_id
+      where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = pair.lane and j.type = any(types)
+        and (j.kept_host is null or j.kept_host = host or j.kept_until < now())
+      order by j.priority desc, j.fair_tag, j.id
+      limit most - cardinality(resumed) for no key update of j, t skip locked
+    loop
+      resumed := resumed || job.id;
+      resumed_pools := resumed_pools || job.pool;
+    end loop;
+  end loop;
+
+  perform from makeit3d.pools p where p.name = any(head_pools || resumed_pools) order by p.name for no key update;
+  -- slots before admission: who sees the slot that a refusal gave back also sees the breaker that it opened before
+  select array_agg(p.name), array_agg(p.provider),
+    array_agg(coalesce(p.slots, 2147483647) - makeit3d.slots_used(p.name)) into pool_names, pool_providers, rooms
+  from makeit3d.pools p where p.name = any(head_pools || resumed_pools);
+  -- one that does not allow everything stays locked until the claim commits: one job is the probe
+  perform from makeit3d.providers v where v.name = any(pool_providers) and v.state <> 'closed'
+  order by v.name for no key update;
+  admissions := array(
+    select makeit3d.admission(one.name) from unnest(pool_providers) with ordinality as one(name, rank)
+    order by one.rank);
+
+  -- a call that was refused meanwhile gave its slot back, and its job needs a new one
+  if resumed <> '{}' then
+    unpaid := array(
+      select j.id from makeit3d.jobs j where j.id = any(resumed) and not j.calls_done and not exists (
+        select from makeit3d.provider_calls c where c.job_id = j.id and c.is_open));
+    if unpaid <> '{}' then
+      update makeit3d.jobs j set resume = false, seconds_left = null where j.id = any(unpaid);
+    end if;
+    for job in
+      select j.id, j.alone from unnest(resumed) with ordinality as one(id, rank) join makeit3d.jobs j on j.id = one.id
+      where j.id <> all(unpaid) order by one.rank
+    loop
+      continue when job.alone and picked <> '{}';
+      picked := picked || job.id;
+      spare := spare - 1;
+      if job.alone then
+        spare := 0;
+        exit;
+      end if;
+    end loop;
+  end if;
+  locked := resume_lanes <> '{}' and picked = '{}';
+
+  for pair in
+    -- in no order of pools, or a process with few slots of its own would serve the first one alone
+    select h.lane, h.pool, array_agg(h.type) as types
+    from makeit3d.claimable_heads() h join unnest(lanes) with ordinality as lane(name, rank) on lane.name = h.lane
+    where h.pool = any(pool_names) and h.type = any(types) group by h.lane, h.pool, lane.rank order by lane.rank, random()
+  loop
+    exit when spare <= 0;
+    i := array_position(pool_names, pair.pool);
+    continue when admissions[i] = 'reject';
+    wanted := least(rooms[i], spare, case admissions[i] when 'probe' then 1 else spare end);
+    continue when wanted <= 0;
+    seen := 0;
+    for job in
+      select one.id, one.alone from unnest(pair.types) as handled(type) cross join lateral (
+        select j.id, j.alone, j.priority, j.fair_tag from makeit3d.jobs j join makeit3d.tasks t on t.id = j.task_id
+        where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = pair.lane
+          and j.pool = pair.pool and j.type = handled.type and j.id <> all(unpaid)
+        order by j.priority desc, j.fair_tag, j.id limit wanted for no key update of j, t skip locked) as one
+      order by one.priority desc, one.fair_tag, one.id limit wanted
+    loop
+      seen := seen + 1;
+      -- who runs alone is claimed alone: it comes first and closes the batch, or waits for a claim of its own
+      continue when job.alone and picked <> '{}';
+      exit when spare <= 0;
+      picked := picked || job.id;
+      fresh := fresh || job.id;
+      rooms[i] := rooms[i] - 1;
+      spare := spare - 1;
+      if admissions[i] = 'probe' then
+        probes := probes || job.id;
+        for other in 1 .. cardinality(pool_names) loop
+          if pool_providers[other] = pool_providers[i] then
+            admissions[other] := 'reject';
+          end if;
+        end loop;
+      end if;
+      if job.alone then
+        spare := 0;
+      end if;
+    end loop;
+    locked := locked or seen = 0;
+  end loop;
+end $$;
+
+-- Requests and tasks of jobs that were just claimed are running.
+create function makeit3d.begin_work(request_ids uuid[], task_ids text[]) returns void language sql volatile as $$
+  update makeit3d.requests r set status = 'running' where r.id = any(request_ids) and r.status = 'queued';
+  with begun as (
+    update makeit3d.tasks t set status = 'running', updated_at = now()
+    where t.id = any(task_ids) and t.status = 'queued' returning t.id, t.user_id, t.status
+  )
+  insert into makeit3d.events (type, user_id, task_id, payload)
+  select 'task_update', b.user_id, b.id, jsonb_build_object('task_id', b.id, 'status', b.status) from begun b
+$$;
+
+-- Paid work of the job is under way or done: to go on with it needs no slot.
+create function makeit3d.holds_paid_work(job_id uuid, calls_done boolean) returns boolean language sql stable as $$
+  select holds_paid_work.calls_done or exists (
+    select from makeit3d.provider_calls c where c.job_id = holds_paid_work.job_id and c.is_open)
+$$;
+
+-- A job that a transition changed, for whoever has to do with it.
+create function makeit3d.changed(j makeit3d.jobs, old text) returns jsonb language sql stable as $$
+  select jsonb_build_object('job_id', j.id, 'task_id', j.task_id, 'request_id', j.request_id, 'user_id', j.user_id,
+    'type', j.type, 'old', old, 'new', j.status, 'attempt', j.attempt, 'started_at', j.started_at,
+    'finished_at', j.finished_at, 'error_code', j.error_code, 'error_message', j.error_message, 'usage', j.usage,
+    'price', j.price, 'participants', j.participants, 'step', j.step, 'has_next', j.has_next, 'lane', j.lane,
+    'pool', j.pool, 'waiting_for', j.waiting_for, 'trace_id', j.trace_id)
+$$;
+
+-- What readers are told of a job. While a job is free to run, or runs, errors of earlier attempts do not count.
+create function makeit3d.job_event(task_id text, job_id uuid, request_id uuid, type text, step smallint, status text,
+  progress smallint, waiting_for text, error_code text) returns jsonb language sql stable as $$
+  select jsonb_build_object('task_id', task_id, 'job_id', job_id, 'request_id', request_id, 'type', type,
+    'step', step, 'status', status, 'progress', progress, 'waiting_for', waiting_for, 'error_code',
+    case when status = 'running' or (status = 'queued' and waiting_for is null) then null else error_code end)
+$$;
+
+-- What readers are told of a row of assets.
+create function makeit3d.asset_event(task_id text, asset_id uuid, table_name text, status text, asset_url text,
+  error_code text) returns jsonb language sql stable as $$
+  select jsonb_build_object('task_id', task_id, 'asset_id', asset_id, 'table', table_name, 'status', status,
+    'asset_url', asset_url, 'error_code', error_code)
+$$;
+
+-- What readers are told of an item of a job.
+create function makeit3d.item_event(task_id text, job_id uuid, key text, status text, error_code text, output jsonb)
+returns jsonb language sql stable as $$
+  select jsonb_build_object('task_id', task_id, 'job_id', job_id, 'key', key, 'status', status,
+    'error_code', error_code, 'output', output)
+$$;
+
+-- Whatever changes a job that readers see tells them of it, in the same statement: no path can forget to.
+create function makeit3d.tell_of_jobs() returns trigger language plpgsql as $$
+begin
+  insert into makeit3d.events (type, user_id, task_id, payload)
+  select 'job_update', n.user_id, n.task_id, makeit3d.job_event(n.task_id, n.id, n.request_id, n.type, n.step,
+    n.status, n.progress, n.waiting_for, n.error_code)
+  from after n join before o on o.id = n.id
+  where (n.status, n.waiting_for, n.progress) is distinct from (o.status, o.waiting_for, o.progress);
+  return null;
+end $$;
+create trigger jobs_are_told after update on makeit3d.jobs referencing old table as before new table as after
+  for each statement execute function makeit3d.tell_of_jobs();

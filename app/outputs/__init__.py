@@ -1,0 +1,1 @@
+"""What jobs make: kinds of assets and the keys of their files."""

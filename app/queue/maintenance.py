@@ -1,0 +1,134 @@
+"""Rounds of maintenance that end or requeue jobs. Safe to repeat at any moment, by any process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+import structlog
+from prometheus_client import Counter
+
+from app.db import workers
+from app.db.pool import UNREACHABLE
+from app.domain.jobs import JobTrail
+from app.domain.statuses import JobStatus
+from app.queue.contracts import Changed, Committed, Transition, Tx
+from app.queue.transitions import Queue
+
+log = structlog.get_logger(__name__)
+
+STUCK = Counter("makeit3d_finish_stuck_total", "Ends of jobs that could not be written; maintenance tries again")
+
+_ROUND_LOCK = 0x73776565  # one round at a time in the whole installation
+_AT_A_TIME = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """What one round found. ``dead_workers`` are names."""
+
+    dead_workers: tuple[str, ...]
+    rescued: tuple[JobTrail, ...]
+    dead_lettered: tuple[JobTrail, ...]
+    overdue: tuple[JobTrail, ...]
+    committed: Committed
+
+
+async def sweep(
+    queue: Queue, *, ttl_seconds: float, max_crashes: int, may_expire_leases: Callable[[], bool] = lambda: True
+) -> SweepResult | None:
+    """One round of housekeeping; None when another process is at it.
+
+    ``may_expire_leases`` says whether workers that were not seen for ``ttl_seconds`` are dead.
+    """
+    async with queue.transaction() as tx:
+        its_turn = await tx.connection.fetchval("select pg_try_advisory_xact_lock($1)", _ROUND_LOCK)
+        expire = may_expire_leases()  # not before: the database may have been silent until this very answer
+        if not its_turn:
+            return None
+        dead = await workers.remove_dead(tx.connection, ttl_seconds=ttl_seconds) if expire else []
+        tx.committed.tasks |= await workers.promote_due_within(tx.connection)
+        tx.committed.lanes |= await workers.claimable_lanes(tx.connection)
+    committed = tx.committed
+
+    async def lost_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
+        return await tx.connection.fetch(queue.statements.lost_jobs, most=_AT_A_TIME)
+
+    async def overdue_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
+        return await tx.connection.fetch(queue.statements.overdue_jobs, patience_seconds=ttl_seconds, most=_AT_A_TIME)
+
+    taken = await _expire(
+        queue, committed, lost_jobs, lambda tx, ids: queue.expire_leases(tx, ids, max_crashes=max_crashes)
+    )
+    # a process that lives may still end its own
+    overdue = await _expire(
+        queue, committed, overdue_jobs, lambda tx, ids: queue.expire_deadlines(tx, ids, patience_seconds=ttl_seconds)
+    )
+    return SweepResult(
+        dead_workers=tuple(dead),
+        rescued=tuple(_trail(job) for job in taken if job.new is JobStatus.QUEUED),
+        dead_lettered=tuple(_trail(job) for job in taken if job.new is JobStatus.FAILED),
+        overdue=tuple(_trail(job) for job in overdue),
+        committed=committed,
+    )
+
+
+async def expire_stranded(queue: Queue, *, max_wait_seconds: float) -> tuple[list[Changed], Committed]:
+    """Fail jobs that an open breaker has kept waiting for longer than that; a batch of them."""
+    committed = Committed()
+
+    async def stranded_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
+        return await tx.connection.fetch(
+            queue.statements.stranded_jobs, max_wait_seconds=max_wait_seconds, most=_AT_A_TIME
+        )
+
+    return await _expire(queue, committed, stranded_jobs, queue.expire_stranded), committed
+
+
+async def _expire(
+    queue: Queue,
+    committed: Committed,
+    find: Callable[[Tx], Awaitable[Sequence[asyncpg.Record]]],
+    expire: Callable[[Tx, Sequence[UUID]], Awaitable[list[Changed]]],
+) -> list[Changed]:
+    """Expire what is found, in one transaction. Where something in it can not be written, each job on its own. Only
+    what expired is told, not the steps that waited for it and failed with it."""
+    async with queue.transaction() as tx:
+        found = await find(tx)
+    if not found:
+        return []
+    try:
+        return await _expire_batch(queue, committed, found, expire)
+    except UNREACHABLE:
+        raise
+    except Exception:
+        log.exception("expire_batch_failed", jobs=len(found))
+    changed: list[Changed] = []
+    for row in found:
+        try:
+            changed += await _expire_batch(queue, committed, [row], expire)
+        except UNREACHABLE:
+            raise
+        except Exception:
+            STUCK.inc()
+            log.exception("expire_failed", job_id=str(row["id"]))
+    return changed
+
+
+async def _expire_batch(
+    queue: Queue,
+    committed: Committed,
+    found: Sequence[asyncpg.Record],
+    expire: Callable[[Tx, Sequence[UUID]], Awaitable[list[Changed]]],
+) -> list[Changed]:
+    async with queue.transaction() as tx:
+        await queue.lock_tasks(tx, [row["task_id"] for row in found])
+        changed = await expire(tx, [row["id"] for row in found])
+    committed.add(tx.committed)
+    return [job for job in changed if job.by is Transition.EXPIRE]
+
+
+def _trail(job: Changed) -> JobTrail:
+    return JobTrail(job.job_id, job.task_id, job.request_id, job.trace_id)

@@ -1,0 +1,138 @@
+"""What accepting a request writes, and how it is handed to the statement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from app.domain.jobs import AssetPlan, JobPlan
+from app.queue.contracts import AcceptedJob, AcceptedRequest, StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedInput:
+    """An ``input_assets`` row whose object was seen and checked."""
+
+    id: UUID
+    width: int | None
+    height: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPlan:
+    """Everything one accepted POST writes."""
+
+    id: UUID
+    task_id: str
+    user_id: UUID
+    operation: str
+    scope: str
+    idempotency_key: str
+    explicit_key: bool
+    body_hash: str
+    job_id: UUID
+    jobs: Sequence[JobPlan]
+    assets: Sequence[AssetPlan]
+    inputs: Sequence[CheckedInput] = ()
+    retry_of: UUID | None = None
+    trace_id: str | None = None  # of the HTTP request, W3C: 32 hex digits
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what was set, in the task type's own words
+    steps: Sequence[StepPlan] = ()  # beyond those that ``jobs`` has rows for, where there are more
+
+    @property
+    def participants(self) -> frozenset[str]:
+        return frozenset(name for job in self.jobs for name in job.participants)
+
+    def as_accepted(self) -> AcceptedRequest:
+        return AcceptedRequest(self.id, self.task_id, self.user_id, self.operation, self.retry_of)
+
+    def accepted_jobs(self, participant: str) -> list[AcceptedJob]:
+        return [
+            AcceptedJob(job.id, job.type, job.step, job.estimate_micros, job.price)
+            for job in self.jobs
+            if participant in job.participants
+        ]
+
+    def arguments(self, permits: Mapping[str, int] | None) -> Mapping[str, Any]:
+        """Of the statement ``accept``; ``permits`` is how many jobs of each class may start now,
+        None: all that can."""
+        first = min(job.step for job in self.jobs)
+        last = max([job.step for job in self.jobs] + [step.step for step in self.steps])
+        return {
+            "task_id": self.task_id,
+            "user_id": self.user_id,
+            "reserved": dict(Counter(str(asset.kind) for asset in self.assets)),
+            "request_id": self.id,
+            "operation": self.operation,
+            "scope": self.scope,
+            "idempotency_key": self.idempotency_key,
+            "explicit_key": self.explicit_key,
+            "body_hash": self.body_hash,
+            "job_id": self.job_id,
+            "retry_of": self.retry_of,
+            "params": dict(self.params),
+            "steps": [step.as_json() for step in self.steps],
+            "jobs": [_job(job, later=job.step > first, has_next=job.step < last) for job in self.jobs],
+            "assets": [_asset(asset, position) for position, asset in enumerate(self.assets)],
+            "inputs": [{"id": str(item.id), "width": item.width, "height": item.height} for item in self.inputs],
+            "permits": permits,
+            "trace_id": self.trace_id,
+            "sources": _sources(self.assets) or None,
+        }
+
+
+def _job(job: JobPlan, *, later: bool, has_next: bool) -> dict[str, Any]:
+    """``later`` says that another job of the request comes first."""
+    return {
+        "id": str(job.id),
+        "step": job.step,
+        "chunk": job.chunk,
+        "type": job.type,
+        "permit": job.permit,
+        "provider": job.provider,
+        "pool": job.pool,
+        "lane": job.lane,
+        "priority": job.priority,
+        "estimate_micros": job.estimate_micros,
+        "params": dict(job.params),
+        "later": later,
+        "has_next": has_next,
+        "retry_of": None if job.retry_of is None else str(job.retry_of),
+        "paid": job.keeps_paid_work,
+        "participants": list(job.participants),
+        "items": list(job.items) or None,
+        "price": None if job.price is None else dict(job.price),
+    } | ({} if job.kept is None else job.kept.as_json())
+
+
+def _sources(assets: Sequence[AssetPlan]) -> list[UUID]:
+    """The rows outside the plan that its assets are made from."""
+    own = {asset.id for asset in assets}
+    named = {
+        source
+        for asset in assets
+        for source in (asset.source_input_asset_id, asset.source_concept_image_id, asset.source_model_id)
+        if source is not None
+    }
+    return sorted(named - own)
+
+
+def _asset(asset: AssetPlan, position: int) -> dict[str, Any]:
+    def text(value: UUID | None) -> str | None:
+        return None if value is None else str(value)
+
+    return {
+        "id": str(asset.id),
+        "kind": str(asset.kind),
+        "position": position,
+        "job_id": str(asset.job_id),
+        "prompt": asset.prompt,
+        "style": asset.style,
+        "source_input_asset_id": text(asset.source_input_asset_id),
+        "source_concept_image_id": text(asset.source_concept_image_id),
+        "source_model_id": text(asset.source_model_id),
+        "metadata": dict(asset.metadata),
+    }

@@ -1,0 +1,115 @@
+"""How a run ended, as columns of its job and rows of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.domain.jobs import Completed, Deferred, Failed, HandedBack, ItemEnd, KeptResult, Outcome, Retry, Settlement
+from app.domain.statuses import WaitingFor
+from app.errors import ErrorCode
+
+
+def run_columns(run: Settlement) -> dict[str, Any]:
+    """A row of ``finish_jobs``."""
+    lease = run.job.claim
+    return {
+        "id": str(lease.job_id),
+        "worker_id": str(lease.worker_id),
+        "attempt": lease.attempt,
+        "delay": 0.0,
+        "waiting_for": WaitingFor.RETRY.value,
+        "failed": 0,
+        "deferred": 0,
+        "start_over": False,
+        "error_code": None,
+        "error_message": None,
+        "output": None,
+        "usage": None,
+        "items": 0,
+        "drops_kept": False,
+    } | _outcome_columns(run.outcome)
+
+
+def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
+    match outcome:
+        case Completed(files=files, provider_task_id=task, kept=kept, output=own, usage=usage, items=items):
+            output = {**own, "files": [file.as_json() for file in files], "provider_task_id": task}
+            usage = None if usage is None else dict(usage)
+            columns = {"status": "completed", "output": output, "usage": usage, "items": len(items)}
+            return columns | {"drops_kept": True} | _kept(kept)
+        case Failed(error=error, message=message, kept=kept):
+            # whatever else ends the job, what is kept for it stays for the next one
+            gone = error is ErrorCode.PAID_RESULT_GONE
+            columns = {"status": "failed", "failed": 1, "error_code": error.code, "error_message": message}
+            return columns | {"drops_kept": gone} | _kept(kept)
+        case Retry(error=error, message=message, delay=delay, start_over=start_over):
+            return {
+                "status": "queued",
+                "failed": 1,
+                "delay": delay,
+                "start_over": start_over,
+                "error_code": error.code,
+                "error_message": message,
+            }
+        case Deferred(error=error, message=message, delay=delay, waiting_for=waiting_for):
+            return {
+                "status": "queued",
+                "deferred": 1,
+                "delay": delay,
+                "waiting_for": waiting_for.value,
+                "error_code": None if error is None else error.code,
+                "error_message": message,
+            }
+        case HandedBack():
+            return {"status": "queued"}
+
+
+def _kept(kept: KeptResult | None) -> dict[str, Any]:
+    return {} if kept is None else kept.as_json()
+
+
+def stored_files(run: Settlement) -> list[dict[str, Any]]:
+    """Rows of ``finish_outputs``: the outputs that have a file."""
+    if not isinstance(run.outcome, Completed):
+        return []
+    task = run.outcome.provider_task_id
+    return [file.as_json() | {"provider_task_id": task} for file in run.outcome.files]
+
+
+def item_rows(items: Sequence[ItemEnd]) -> list[dict[str, Any]]:
+    """Of ``record_items``; with the job's id, of ``finish_outputs``."""
+    return [
+        {
+            "key": item.key,
+            "position": position,
+            "status": item.status,
+            "error_code": None if item.error is None else item.error.code,
+            "error_message": item.message,
+            "output": dict(item.output),
+        }
+        for position, item in enumerate(items, 1)
+    ]
+
+
+def ended_items(run: Settlement) -> list[dict[str, Any]]:
+    """Rows of ``finish_outputs``: the items of a completed job."""
+    if not isinstance(run.outcome, Completed):
+        return []
+    return [row | {"job_id": str(run.job.claim.job_id)} for row in item_rows(run.outcome.items)]
+
+
+def missing_outputs(run: Settlement) -> list[dict[str, Any]]:
+    """Rows of ``finish_outputs``: the outputs of a completed job that have none."""
+    if not isinstance(run.outcome, Completed):
+        return []
+    return [
+        {
+            "job_id": str(run.job.claim.job_id),
+            "asset_id": str(asset_id),
+            "status": "failed",
+            "error_code": missing.error.code,
+            "error_message": missing.message,
+        }
+        for asset_id, missing in run.outcome.missing.items()
+    ]

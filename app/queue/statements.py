@@ -1,0 +1,166 @@
+# ruff: noqa: S608 - names that were checked, and columns of a fixed set
+"""The statements of the queue, composed once from the registered kinds of assets.
+
+Names of tables, checked to be plain identifiers, and columns that the kinds declare are all that is put into a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.db.fair_tags import tagging
+from app.db.pool import AssetTables
+from app.db.sql import Statement, parse
+from app.queue.contracts import AssetKinds
+
+_UNFINISHED = "('pending', 'processing')"
+_SOURCES = {"source_concept_image_id": "concept_images", "source_model_id": "models"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One table of assets: ``name`` is what events call it, ``actual`` what it is called here, ``n`` its number."""
+
+    n: int
+    name: str
+    actual: str
+    kinds: tuple[str, ...]
+    columns: frozenset[str]
+
+    @property
+    def kind(self) -> str:
+        """An expression of the kind of a row ``a``."""
+        return "a.kind" if "kind" in self.columns else f"'{self.kinds[0]}'::text"
+
+    @property
+    def of_kind(self) -> str:
+        return ", ".join(f"'{kind}'" for kind in self.kinds)
+
+
+def actual_names(tables: AssetTables) -> Mapping[str, str]:
+    """The tables that an operator may call otherwise."""
+    return {"concept_images": tables.concepts, "models": tables.models}
+
+
+class Statements:
+    def __init__(self, kinds: AssetKinds, tables: AssetTables) -> None:
+        actual = actual_names(tables)
+        every = [
+            _Table(n, name, actual.get(name, name), tuple(k.name for k in of_table), of_table[0].columns)
+            for n, name in enumerate(kinds.tables)
+            if (of_table := kinds.of_table(name))
+        ]
+        fragments = {
+            "tagged": tagging("ready"),
+            "inputs": tables.inputs,
+            "begin_outputs": _begin(every),
+            "end_outputs": _end(every),
+            "insert_outputs": _insert(every),
+            "sources": _sources(tables),
+        }
+        found: dict[str, Statement] = {}
+        for name in ("transitions.sql", "accept.sql", "claim.sql", "outputs.sql", "items.sql"):
+            text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+            for fragment, value in fragments.items():
+                text = text.replace(f"{{{fragment}}}", value)
+            found |= parse(text)
+        self.accept = found["accept_request"]
+        self.look_up = found["look_up"]
+        self.claim = found["claim_jobs"]
+        self.lock_tasks = found["lock_tasks"]
+        self.lock_own_task = found["lock_own_task"]
+        self.finish_jobs = found["finish_jobs"]
+        self.finish_outputs = found["finish_outputs"]
+        self.record_items = found["record_items"]
+        self.record_progress = found["record_job_progress"]
+        self.add_items = found["add_items"]
+        self.pending_items = found["pending_items"]
+        self.advance_steps = found["advance_steps"]
+        self.roll_up = found["roll_up"]
+        self.requeue_jobs = found["requeue_jobs"]
+        self.cancel_jobs = found["cancel_jobs"]
+        self.unfinished_tasks_of = found["unfinished_tasks_of"]
+        self.tasks_of = found["tasks_of"]
+        self.overdue_jobs = found["overdue_jobs"]
+        self.expire_deadlines = found["expire_deadlines"]
+        self.lost_jobs = found["lost_jobs"]
+        self.expire_leases = found["expire_leases"]
+        self.stranded_jobs = found["stranded_jobs"]
+        self.expire_stranded = found["expire_stranded"]
+
+
+def _union(tables: list[_Table], select: str) -> str:
+    return "output as (\n  " + "\n  union all ".join(select.format(n=t.n, name=t.name) for t in tables) + "\n)"
+
+
+def _begin(tables: list[_Table]) -> str:
+    """The unfinished outputs of ``taken``, locked, as ``output``; those that are pending become processing."""
+    parts = [
+        f"output_{t.n} as materialized (\n"
+        f"  select a.id, a.job_id, a.task_id, a.user_id, a.status, {t.kind} as kind, a.number, a.prompt\n"
+        f"  from {t.actual} a join taken on taken.id = a.job_id where a.status in {_UNFINISHED}\n"
+        "  for no key update of a\n"
+        f"), begun_{t.n} as (\n"
+        f"  update {t.actual} a set status = 'processing', updated_at = now() from output_{t.n} o\n"
+        "  where a.id = o.id and o.status = 'pending'\n"
+        ")"
+        for t in tables
+    ]
+    return ", ".join([*parts, _union(tables, "select *, '{name}'::text as table_name from output_{n}")])
+
+
+def _end(tables: list[_Table]) -> str:
+    """Rows of ``file`` become complete, those of ``missed`` what they say; both are ``output``."""
+    told = "a.id, a.task_id, a.user_id, a.status, a.asset_url, a.error_code"
+    parts: list[str] = []
+    for t in tables:
+        sizes = "".join(f", {column} = x.{column}" for column in ("width", "height") if column in t.columns)
+        parts.append(
+            f"complete_{t.n} as (\n"
+            f"  update {t.actual} a set status = 'complete', asset_url = x.url, file_id = x.file_id,\n"
+            "    ai_service_task_id = x.provider_task_id, preview_url = x.preview_url, updated_at = now(),\n"
+            f"    error_code = null, error_message = null{sizes}\n"
+            f"  from file x where x.kind in ({t.of_kind}) and a.id = x.asset_id and a.status in {_UNFINISHED}\n"
+            f"  returning {told}\n"
+            f"), missed_{t.n} as (\n"
+            f"  update {t.actual} a set status = x.status, error_code = x.error_code,\n"
+            "    error_message = x.error_message, updated_at = now()\n"
+            "  from missed x where a.job_id = x.job_id and (x.asset_id is null or a.id = x.asset_id)\n"
+            f"    and a.status in {_UNFINISHED}\n"
+            f"  returning {told}\n"
+            ")"
+        )
+    both = "select *, '{name}'::text as table_name from complete_{n}\n  union all select *, '{name}' from missed_{n}"
+    return ", ".join([*parts, _union(tables, both)])
+
+
+def _insert(tables: list[_Table]) -> str:
+    """Rows of ``plan``, pending; all of them are ``output``."""
+    parts: list[str] = []
+    for t in tables:
+        own = sorted(t.columns - {"kind", "width", "height"})
+        columns = "".join(f", {column}" for column in (*own, *(["kind"] if "kind" in t.columns else [])))
+        values = "".join(f", (select kept.id from kept where kept.id = p.{column})" for column in own)
+        values += ", p.kind" if "kind" in t.columns else ""
+        parts.append(
+            f"output_{t.n} as (\n"
+            f"  insert into {t.actual} (id, task_id, user_id, prompt, style, metadata, request_id, job_id,"
+            f" number{columns})\n"
+            "  select p.id, task.id, request.user_id, p.prompt, p.style, p.metadata, request.id, p.job_id,"
+            f" p.number{values}\n"
+            f"  from plan p, task, request where p.kind in ({t.of_kind})\n"
+            "  returning id, status\n"
+            ")"
+        )
+    return ", ".join([*parts, _union(tables, "select *, '{name}'::text as table_name from output_{n}")])
+
+
+def _sources(tables: AssetTables) -> str:
+    """Rows that outputs are made from and that still exist, locked against their deletion."""
+    actual = (tables.inputs, *(actual_names(tables)[name] for name in _SOURCES.values()))
+    return "\n  union all ".join(
+        f"select id from (select id from {table} where id = any(:sources::uuid[]) for key share) as source_{n}"
+        for n, table in enumerate(actual)
+    )

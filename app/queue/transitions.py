@@ -1,0 +1,399 @@
+"""The only place where the status of a job changes.
+
+Lock order, for everybody: a user's advisory lock, pools by name, providers by name, tasks by id, jobs, outputs and
+files, then what participants lock. A claim skips locked tasks and jobs and never waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from app.db import user_limits
+from app.db.assets import UnknownUser
+from app.db.pool import Connection, Database
+from app.db.sql import Statement
+from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Item, ItemEnd, KeptResult, Lane, Retry, Settlement
+from app.domain.statuses import JobStatus
+from app.domain.user_limits import NO_LIMITS, UserLimits
+from app.errors import AppError, ErrorCode
+from app.queue.apply import Follower
+from app.queue.contracts import AssetKinds, Changed, Committed, Participants, Refused, Transition, Tx
+from app.queue.plans import RequestPlan
+from app.queue.runs import ended_items, item_rows, missing_outputs, run_columns, stored_files
+from app.queue.statements import Statements
+
+OVERDUE_MESSAGE = "The job took longer than it may. What it paid for is followed to its end."
+_CRASHED_MESSAGE = "Worker processes died repeatedly while they ran this job."
+_OUTAGE_MESSAGE = "The provider took no work for too long. Nothing was sent for this job since, and nothing paid."
+_AT_A_TIME = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    """A request that was accepted before under the same key."""
+
+    id: UUID
+    task_id: str
+    job_id: UUID
+    body_hash: str
+    status: str
+
+
+class TaskOwnedByAnother(Exception):
+    """The task id belongs to another user; nothing was written."""
+
+
+class DuplicateRequest(Exception):
+    """The idempotency key is taken; nothing was written. ``existing`` has it; it is None where the other request was
+    accepted in this very moment."""
+
+    def __init__(self, existing: StoredRequest | None = None) -> None:
+        super().__init__("the key is taken")
+        self.existing = existing
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """What is known before a request is accepted."""
+
+    task_is_foreign: bool
+    existing: StoredRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """``waits``: a job of it waits for a permit of the user."""
+
+    waits: bool
+    committed: Committed
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """``more`` is true when claimable work was left that this claim had room for but could not take."""
+
+    jobs: tuple[ClaimedJob, ...]
+    more: bool
+    full: bool  # work is left that only the caller's own limit kept back
+    outputs: Mapping[UUID, Sequence[AssetSlot]]  # of each job, unfinished, by number
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """``pools`` of the jobs that ended."""
+
+    pools: tuple[str, ...]
+    committed: Committed
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a batch of finished runs changed. A job that is not in ``jobs`` had lost its lease: nothing was written
+    for it."""
+
+    jobs: frozenset[UUID]
+    committed: Committed
+
+
+class Queue:
+    """Every way in which a job changes. What follows a change is the same for all of them."""
+
+    def __init__(self, database: Database, kinds: AssetKinds, participants: Participants) -> None:
+        self.database = database
+        self.kinds = kinds
+        self.participants = participants
+        self.statements = Statements(kinds, database.tables)
+        self._follower = Follower(self.statements, participants)
+
+    # --- accept ---------------------------------------------------------------------------------------------
+
+    async def accept(self, plan: RequestPlan, limits: UserLimits = NO_LIMITS) -> Accepted:
+        """Write the request, or nothing; in one round trip where neither limits nor participants have a say.
+
+        Raises TaskOwnedByAnother, DuplicateRequest, UnknownUser, and AppError: USER_LIMIT, USER_BUDGET_EXCEEDED and
+        what participants refuse with.
+        """
+        try:
+            if limits.any or plan.participants:
+                return await self.database.in_transaction(
+                    lambda connection: self._accept_within(connection, plan, limits)
+                )
+            row = await self.database.fetchrow(self.statements.accept, **plan.arguments(None))
+            return self._accepted(row, plan, Committed())
+        except Refused as refused:
+            raise AppError(refused.code, refused.detail, refused.retry_after, refused.extra) from refused
+        except asyncpg.UniqueViolationError as error:
+            if _constraint(error) in ("requests_idempotency", "requests_retry"):
+                raise DuplicateRequest from None
+            raise
+        except asyncpg.ForeignKeyViolationError as error:
+            if _constraint(error).endswith("user_id_fkey"):
+                raise UnknownUser from None
+            raise
+
+    async def _accept_within(self, connection: Connection, plan: RequestPlan, limits: UserLimits) -> Accepted:
+        tx = Tx(connection, Committed())
+        permits = None
+        if limits.any:
+            # one after the other for each user: what the last one took is seen by the next
+            await user_limits.lock(connection, plan.user_id)
+            load = await user_limits.load(connection, plan.user_id, limits)
+            estimate = sum(job.estimate_micros for job in plan.jobs)
+            permits = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
+        row = await connection.fetchrow(self.statements.accept, **plan.arguments(permits))
+        accepted = self._accepted(row, plan, tx.committed)
+        for participant in self.participants:
+            jobs = plan.accepted_jobs(participant.name)
+            if jobs and Transition.ACCEPT in participant.wants:
+                await participant.accepted(tx, plan.as_accepted(), jobs)
+        return accepted
+
+    @staticmethod
+    def _accepted(row: asyncpg.Record | None, plan: RequestPlan, committed: Committed) -> Accepted:
+        assert row is not None  # noqa: S101 - the statement has one row
+        if row["existing_id"] is not None:
+            raise DuplicateRequest(
+                StoredRequest(row["existing_id"], row["task_id"], row["job_id"], row["body_hash"], row["status"])
+            )
+        if not row["accepted"]:
+            raise TaskOwnedByAnother
+        committed.tasks.add((plan.task_id, plan.user_id))
+        committed.lanes |= {job.lane for job in plan.jobs}
+        if row["waits"]:  # a permit may have come free while this was written, and nobody saw that it was wanted
+            committed.users.add(plan.user_id)
+        return Accepted(row["waits"], committed)
+
+    async def look_up(self, *, task_id: str, user_id: UUID, scope: str, idempotency_key: str) -> LookUp:
+        """Whether the task belongs to somebody else, and the live request under the key, if there is one."""
+        row = await self.database.fetchrow(
+            self.statements.look_up, task_id=task_id, user_id=user_id, scope=scope, idempotency_key=idempotency_key
+        )
+        assert row is not None  # noqa: S101 - the statement has one row
+        existing = None
+        if row["id"] is not None:
+            existing = StoredRequest(row["id"], row["task_id"], row["job_id"], row["body_hash"], row["status"])
+        return LookUp(row["task_is_foreign"], existing)
+
+    # --- claim ----------------------------------------------------------------------------------------------
+
+    async def claim(
+        self,
+        *,
+        worker_id: UUID,
+        lanes: Sequence[Lane],
+        limit: int,
+        types: Collection[str],
+        host: str = "",
+        time_limits: Mapping[str, float] | None = None,
+    ) -> ClaimResult:
+        """Claim up to ``limit`` jobs of the lanes, in order of the lanes, for a worker that handles ``types``; one that
+        runs alone is claimed alone. ``host`` is the worker's: what is kept on its disk runs there. ``time_limits`` are
+        in seconds, by job type; a type without one has none. One round trip."""
+        rows = await self.database.fetch(
+            self.statements.claim,
+            worker_id=worker_id,
+            lanes=list(lanes),
+            types=list(types),
+            most=limit,
+            host=host,
+            time_limits=dict(time_limits or {}),
+        )
+        taken = [row for row in rows if row["id"] is not None]
+        first = rows[0]
+        # what was picked and is not here was accepted in this very moment
+        missed = len(taken) < len(first["picked"])
+        full = first["waiting"] and first["spare"] <= 0 and not missed
+        more = (first["locked"] or missed) and not full
+        outputs = {row["id"]: tuple(_output(value) for value in row["outputs"] or ()) for row in taken}
+        return ClaimResult(tuple(_claimed(row) for row in taken), more=more, full=full, outputs=outputs)
+
+    # --- finish and requeue -----------------------------------------------------------------------------------
+
+    async def finish(self, runs: Sequence[Settlement]) -> Finished:
+        """Write how the runs ended, all in one transaction. Stale leases change nothing."""
+        async with self.transaction() as tx:
+            await self.lock_tasks(tx, {run.job.task_id for run in runs})
+            finished = await self.finish_within(tx, runs)
+        return Finished(finished, tx.committed)
+
+    async def finish_within(self, tx: Tx, runs: Sequence[Settlement]) -> frozenset[UUID]:
+        """The jobs that were finished or requeued. The caller holds the locks of their tasks."""
+        by_job = {run.job.claim.job_id: run for run in runs}
+        rows = await tx.connection.fetch(
+            self.statements.finish_jobs, runs=[run_columns(run) for run in by_job.values()]
+        )
+        changed = [_finished(row) for row in rows]
+        live = [by_job[job.job_id] for job in changed]
+        await self._follower.apply(
+            tx,
+            changed,
+            files=[file for run in live for file in stored_files(run)],
+            missing=[missing for run in live for missing in missing_outputs(run)],
+            items=[item for run in live for item in ended_items(run)],
+        )
+        # the next attempt waits, and its slot does not
+        tx.committed.capacity |= {run.job.pool for run in live if isinstance(run.outcome, Retry)}
+        return frozenset(job.job_id for job in changed)
+
+    # --- progress and items ---------------------------------------------------------------------------------
+
+    async def record_progress(self, lease: Claim, *, percent: int, done: int, total: int) -> Committed | None:
+        """What the handler says of its progress; None when the lease is lost."""
+        statement = self.statements.record_progress
+        return await self._by_lease(statement, lease, percent=percent, done=done, total=total)
+
+    async def add_items(self, lease: Claim, keys: Sequence[str]) -> Committed | None:
+        """What the job works through, in order; None when the lease is lost."""
+        return await self._by_lease(self.statements.add_items, lease, keys=list(keys))
+
+    async def pending_items(self, job_id: UUID, *, after: int, most: int) -> list[Item]:
+        """Those behind a position that no run of the job has ended."""
+        rows = await self.database.fetch(self.statements.pending_items, job_id=job_id, after=after, most=most)
+        return [Item(row["key"], row["position"]) for row in rows]
+
+    async def record_items(self, lease: Claim, items: Sequence[ItemEnd]) -> Committed | None:
+        """Items of a running job that ended, with their events and the job's progress; None when the lease is lost."""
+        return await self._by_lease(self.statements.record_items, lease, items=item_rows(items))
+
+    async def _by_lease(self, statement: Statement, lease: Claim, **values: object) -> Committed | None:
+        row = await self.database.fetchrow(
+            statement, job_id=lease.job_id, worker_id=lease.worker_id, attempt=lease.attempt, **values
+        )
+        return None if row is None else Committed(tasks={(row["task_id"], row["user_id"])})
+
+    async def requeue(self, worker_id: UUID, leases: Sequence[tuple[UUID, int]]) -> Committed:
+        """Queue jobs again that the worker holds without knowing: the claim's answer never reached it. By job id and
+        attempt."""
+        async with self.transaction() as tx:
+            ids = [job_id for job_id, _ in leases]
+            tasks = await tx.connection.fetch(self.statements.tasks_of, job_ids=ids)
+            await self.lock_tasks(tx, [row["task_id"] for row in tasks])
+            rows = await tx.connection.fetch(
+                self.statements.requeue_jobs,
+                worker_id=worker_id,
+                job_ids=ids,
+                attempts=[attempt for _, attempt in leases],
+            )
+            await self._follower.apply(tx, _changed(rows, Transition.REQUEUE))
+        return tx.committed
+
+    # --- cancel and erase -------------------------------------------------------------------------------------
+
+    async def cancel(self, task_id: str, user_id: UUID) -> Canceled | None:
+        """End all unfinished jobs and outputs of the task at once. Open provider calls stay open: they are polled on
+        and their cost is recorded. None when the task is not the user's."""
+        async with self.transaction() as tx:
+            if await tx.connection.fetchval(self.statements.lock_own_task, task_id=task_id, user_id=user_id) is None:
+                return None
+            jobs = await self._end(tx, [task_id], Transition.CANCEL)
+        return Canceled(tuple(sorted({job.pool for job in jobs})), tx.committed)
+
+    async def erase(self, user_id: UUID) -> Committed:
+        """End everything unfinished of a user whose rows are about to be erased."""
+        committed = Committed()
+        while True:
+            async with self.transaction() as tx:
+                rows = await tx.connection.fetch(self.statements.unfinished_tasks_of, user_id=user_id, most=_AT_A_TIME)
+                tasks = [row["id"] for row in rows]
+                await self.lock_tasks(tx, tasks)
+                await self._end(tx, tasks, Transition.ERASE)
+            committed.add(tx.committed)
+            if len(tasks) < _AT_A_TIME:
+                return committed
+
+    async def _end(self, tx: Tx, task_ids: Sequence[str], by: Transition) -> list[Changed]:
+        rows = await tx.connection.fetch(
+            self.statements.cancel_jobs, task_ids=list(task_ids), error_code=ErrorCode.CANCELED.code
+        )
+        return await self._follower.apply(tx, _changed(rows, by))
+
+    # --- expire -----------------------------------------------------------------------------------------------
+
+    async def expire_leases(self, tx: Tx, lost: Sequence[UUID], *, max_crashes: int) -> list[Changed]:
+        """Take running jobs back from workers that are gone: those that were there at too many crashes fail. The caller
+        holds the locks of their tasks."""
+        rows = await tx.connection.fetch(
+            self.statements.expire_leases,
+            job_ids=list(lost),
+            max_crashes=max_crashes,
+            error_code=ErrorCode.WORKER_CRASHED.code,
+            error_message=_CRASHED_MESSAGE,
+        )
+        return await self._follower.apply(tx, _changed(rows, Transition.EXPIRE))
+
+    async def expire_deadlines(self, tx: Tx, overdue: Sequence[UUID], *, patience_seconds: float) -> list[Changed]:
+        """Fail running jobs whose deadline passed that long ago. Open calls stay open: they are polled on and their
+        cost is recorded. The caller holds the locks of their tasks."""
+        rows = await tx.connection.fetch(
+            self.statements.expire_deadlines,
+            job_ids=list(overdue),
+            patience_seconds=patience_seconds,
+            error_code=ErrorCode.DEADLINE_EXCEEDED.code,
+            error_message=OVERDUE_MESSAGE,
+        )
+        return await self._follower.apply(tx, _changed(rows, Transition.EXPIRE))
+
+    async def expire_stranded(self, tx: Tx, stranded: Sequence[UUID]) -> list[Changed]:
+        """Fail jobs that an open breaker has kept waiting for too long, with its reason. The caller holds the locks of
+        their tasks."""
+        rows = await tx.connection.fetch(
+            self.statements.expire_stranded, job_ids=list(stranded), error_message=_OUTAGE_MESSAGE
+        )
+        return await self._follower.apply(tx, _changed(rows, Transition.EXPIRE))
+
+    # --- shared -----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Tx]:
+        async with self.database.transaction() as connection:
+            yield Tx(connection, Committed())
+
+    async def lock_tasks(self, tx: Tx, task_ids: Collection[str]) -> None:
+        await tx.connection.execute(self.statements.lock_tasks, task_ids=sorted(set(task_ids)))
+
+
+def _changed(rows: Sequence[asyncpg.Record], by: Transition) -> list[Changed]:
+    return [Changed.from_json(row["changed"], by) for row in rows]
+
+
+def _finished(row: asyncpg.Record) -> Changed:
+    again = row["changed"]["new"] == JobStatus.QUEUED
+    return Changed.from_json(row["changed"], Transition.REQUEUE if again else Transition.FINISH)
+
+
+def _constraint(error: asyncpg.IntegrityConstraintViolationError) -> str:
+    return str(getattr(error, "constraint_name", None) or "")  # set by asyncpg from the server's message
+
+
+def _output(value: Mapping[str, Any]) -> AssetSlot:
+    return AssetSlot(UUID(value["id"]), value["kind"], value["number"], value["prompt"])
+
+
+def _claimed(row: asyncpg.Record) -> ClaimedJob:
+    return ClaimedJob(
+        claim=Claim(job_id=row["id"], worker_id=row["worker_id"], attempt=row["attempt"]),
+        task_id=row["task_id"],
+        request_id=row["request_id"],
+        user_id=row["user_id"],
+        step=row["step"],
+        type=row["type"],
+        provider=row["provider"],
+        pool=row["pool"],
+        lane=row["lane"],
+        params=row["params"],
+        failures=row["failures"],
+        deferrals=row["deferrals"],
+        crashes=row["crashes"],
+        alone=row["alone"],
+        age_seconds=row["age_seconds"],
+        time_left_seconds=row["time_left_seconds"],
+        retry_of=row["retry_of"],
+        trace_id=row["trace_id"],
+        kept=KeptResult.of_row(dict(row)),
+    )

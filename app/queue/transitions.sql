@@ -1,0 +1,186 @@
+-- The only statements that change jobs.status. Each returns makeit3d.changed(…) of the jobs that it changed, and each
+-- but accept and claim is executed while their tasks are locked. Who is told of a job is said by a trigger.
+
+-- name: lock_tasks
+-- By id, before anything else of the tasks.
+select t.id from makeit3d.tasks t where t.id = any(:task_ids) order by t.id for no key update;
+
+-- name: lock_own_task
+-- None where the task is not the user's.
+select t.id from makeit3d.tasks t where t.id = :task_id and t.user_id = :user_id for no key update;
+
+-- name: unfinished_tasks_of
+-- Tasks of a user that have something to end.
+select t.id from makeit3d.tasks t where t.user_id = :user_id
+  and exists (select from makeit3d.jobs j where j.task_id = t.id and j.status in ('queued', 'running'))
+order by t.id limit :most;
+
+-- name: finish_jobs
+-- How runs ended, also those that want another; a stale lease changes nothing.
+update makeit3d.jobs j set
+  status = o.status,
+  worker_id = null,
+  waiting_for = case when o.status = 'queued' and o.delay > 0 then o.waiting_for end,
+  run_after = case when o.status = 'queued' and o.delay > 0 then now() + make_interval(secs => o.delay) end,
+  calls_done = j.calls_done and not o.start_over,
+  resume = o.status = 'queued' and not o.start_over and makeit3d.holds_paid_work(j.id, j.calls_done),
+  -- work that was paid goes on with the time that is left; without, the next attempt has all of it
+  seconds_left = case when o.status = 'queued' and not o.start_over and makeit3d.holds_paid_work(j.id, j.calls_done)
+    then greatest(0, extract(epoch from j.deadline - now())) end,
+  failures = j.failures + o.failed,
+  deferrals = j.deferrals + o.deferred,
+  error_code = o.error_code,
+  error_message = o.error_message,
+  output = coalesce(o.output, j.output),
+  usage = coalesce(o.usage, j.usage),
+  kept_call = coalesce(o.kept_call, case when not o.drops_kept then j.kept_call end),
+  kept_host = coalesce(o.kept_host, case when not o.drops_kept then j.kept_host end),
+  kept_until = coalesce(o.kept_until, case when not o.drops_kept then j.kept_until end),
+  kept_pictures = coalesce(o.kept_pictures, case when not o.drops_kept then j.kept_pictures end),
+  items_done = case when o.status = 'completed' then coalesce(j.items_total, o.items) else j.items_done end,
+  items_total = case when o.status = 'completed' then coalesce(j.items_total, nullif(o.items, 0)) else j.items_total end,
+  progress = case when o.status = 'completed' then 100 when o.start_over then 0 else j.progress end,
+  finished_at = case when o.status = 'queued' then null else now() end
+from jsonb_to_recordset(:runs::jsonb) as o(id uuid, worker_id uuid, attempt integer, status text, delay float8,
+  waiting_for text, failed integer, deferred integer, start_over boolean, error_code text, error_message text,
+  output jsonb, usage jsonb, items integer, kept_call uuid, kept_host text, kept_until timestamptz, kept_pictures smallint[],
+  drops_kept boolean)
+where j.id = o.id and j.worker_id = o.worker_id and j.attempt = o.attempt and j.status = 'running'
+returning makeit3d.changed(j, 'running') as changed;
+
+-- name: tasks_of
+-- Tasks of jobs that a worker is said to hold.
+select distinct j.task_id from makeit3d.jobs j where j.id = any(:job_ids::uuid[]);
+
+-- name: requeue_jobs
+-- Leases that a worker holds without knowing: the claim's answer never reached it.
+update makeit3d.jobs j set status = 'queued', worker_id = null,
+  resume = makeit3d.holds_paid_work(j.id, j.calls_done)
+from unnest(:job_ids::uuid[], :attempts::integer[]) as lease(id, attempt)
+where j.id = lease.id and j.attempt = lease.attempt and j.worker_id = :worker_id and j.status = 'running'
+returning makeit3d.changed(j, 'running') as changed;
+
+-- name: cancel_jobs
+-- Everything unfinished of the tasks, whatever it is doing.
+update makeit3d.jobs j set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
+  error_code = :error_code, finished_at = now()
+from makeit3d.jobs before
+where before.id = j.id and j.task_id = any(:task_ids) and j.status in ('queued', 'running')
+returning makeit3d.changed(j, before.status) as changed;
+
+-- name: overdue_jobs
+-- Running jobs whose deadline passed that long ago.
+select j.id, j.task_id from makeit3d.jobs j
+where j.status = 'running' and j.deadline < now() - make_interval(secs => :patience_seconds::float8)
+order by j.deadline limit :most;
+
+-- name: expire_deadlines
+-- Open calls stay open: they are polled on and their cost is recorded.
+update makeit3d.jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null,
+  error_code = :error_code, error_message = :error_message, finished_at = now(), failures = j.failures + 1
+where j.id = any(:job_ids::uuid[]) and j.status = 'running'
+  and j.deadline < now() - make_interval(secs => :patience_seconds::float8)
+returning makeit3d.changed(j, 'running') as changed;
+
+-- name: lost_jobs
+-- Leases of workers that are gone, one way or another.
+select j.id, j.task_id from makeit3d.jobs j
+where j.status = 'running' and not exists (select from makeit3d.workers w where w.id = j.worker_id)
+  and j.started_at < now() - interval '1 second'
+order by j.task_id, j.id limit :most;
+
+-- name: expire_leases
+-- An intent that another process may still answer parks the job until the call's deadline. Of the runs that crashes
+-- leave to a job, the last two are alone, not more: whoever is alone keeps a whole process busy.
+update makeit3d.jobs j set
+  status = case when j.crashes + 1 >= :max_crashes then 'failed' else 'queued' end,
+  worker_id = null,
+  crashes = j.crashes + 1,
+  alone = j.crashes + 1 >= greatest(2, :max_crashes - 2),
+  resume = j.crashes + 1 < :max_crashes and (j.calls_done or c.id is not null),
+  waiting_for = case when j.crashes + 1 < :max_crashes and c.state = 'intent' and c.deadline > now() then 'retry' end,
+  run_after = case when j.crashes + 1 < :max_crashes and c.state = 'intent' and c.deadline > now() then c.deadline end,
+  error_code = case when j.crashes + 1 >= :max_crashes then :error_code else j.error_code end,
+  error_message = case when j.crashes + 1 >= :max_crashes then :error_message else j.error_message end,
+  finished_at = case when j.crashes + 1 >= :max_crashes then now() end
+from makeit3d.jobs k left join makeit3d.provider_calls c on c.job_id = k.id and c.is_open
+where k.id = j.id and j.id = any(:job_ids::uuid[]) and j.status = 'running'
+  and not exists (select from makeit3d.workers w where w.id = j.worker_id)
+returning makeit3d.changed(j, 'running') as changed;
+
+-- name: stranded_jobs
+-- Queued for longer than an outage may keep them, and not paid for.
+select j.id, j.task_id from makeit3d.providers v join makeit3d.pools p on p.provider = v.name
+join makeit3d.jobs j on j.pool = p.name and j.status = 'queued' and not j.resume
+  and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
+where v.state <> 'closed' and v.opened_at < now() - make_interval(secs => :max_wait_seconds::float8)
+  and j.created_at < now() - make_interval(secs => :max_wait_seconds::float8)
+limit :most;
+
+-- name: expire_stranded
+-- With the reason of the provider whose breaker is open.
+update makeit3d.jobs j set status = 'failed', waiting_for = null, run_after = null,
+  error_code = coalesce(v.error_code, j.error_code), error_message = :error_message, finished_at = now()
+from makeit3d.pools p join makeit3d.providers v on v.name = p.provider
+where p.name = j.pool and j.id = any(:job_ids::uuid[]) and j.status = 'queued' and not j.resume
+  and v.state <> 'closed'
+returning makeit3d.changed(j, 'queued') as changed;
+
+-- name: advance_steps
+-- Within a request: a step starts when every earlier one is completed, and takes the permit that one held. When a job
+-- failed, the steps that waited for it fail for the same reason.
+with ready as (
+  select n.id, n.user_id, n.lane, n.pool, n.priority, n.step as position from makeit3d.jobs n
+  where n.request_id = any(:completed::uuid[]) and n.status = 'queued' and n.waiting_for = 'step'
+    and not exists (
+      select from makeit3d.jobs o where o.request_id = n.request_id and o.step < n.step and o.status <> 'completed')
+  for no key update of n
+), {tagged}, woken as (
+  update makeit3d.jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
+  returning j.lane
+), ended as (
+  update makeit3d.jobs n set status = 'failed', waiting_for = null,
+    error_code = x.error_code, error_message = x.error_message, finished_at = now()
+  from jsonb_to_recordset(:failed::jsonb) as x(request_id uuid, error_code text, error_message text)
+  where n.request_id = x.request_id and n.status = 'queued' and n.waiting_for = 'step'
+  returning makeit3d.changed(n, 'queued') as changed
+)
+select lane, null::jsonb as changed from woken union all select null, changed from ended;
+
+-- name: roll_up
+-- Brings requests and tasks up to date with their jobs, and tells of each task that changed.
+with state as (
+  select request_id,
+    bool_or(status = 'running') or (bool_or(status = 'queued') and bool_or(status = 'completed')) as running,
+    bool_or(status = 'queued') as queued,
+    bool_or(status = 'failed') as failed,
+    bool_or(status = 'canceled') as canceled,
+    (array_agg(error_code order by step, chunk) filter (where status = 'failed'))[1] as error_code
+  from makeit3d.jobs where request_id = any(:request_ids::uuid[]) group by request_id
+), word as (
+  select request_id, error_code, case when running then 'running' when queued then 'queued' when failed then 'failed'
+    when canceled then 'canceled' else 'completed' end as status
+  from state
+), request as (
+  update makeit3d.requests r set
+    status = word.status,
+    error_code = word.error_code,
+    finished_at = case when word.status in ('queued', 'running') then null else now() end,
+    matches = r.matches and (r.explicit_key or word.status not in ('failed', 'canceled'))
+  from word where r.id = word.request_id and r.status <> word.status
+), each as (
+  select r.task_id, r.number, coalesce(word.status, r.status) as status
+  from makeit3d.requests r left join word on word.request_id = r.id where r.task_id = any(:task_ids)
+), outcome as (
+  -- active while any request is, else as its newest one ended
+  select task_id, coalesce(max(status) filter (where status in ('queued', 'running')),
+    (array_agg(status order by number desc))[1]) as status
+  from each group by task_id
+), changed as (
+  update makeit3d.tasks t set status = outcome.status, updated_at = now(),
+    finished_at = case when outcome.status in ('queued', 'running') then null else now() end
+  from outcome where t.id = outcome.task_id and t.status <> outcome.status
+  returning t.id, t.user_id, t.status
+)
+insert into makeit3d.events (type, user_id, task_id, payload)
+select 'task_update', c.user_id, c.id, jsonb_build_object('task_id', c.id, 'status', c.status) from changed c;

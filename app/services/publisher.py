@@ -1,0 +1,88 @@
+"""What others are told after a commit: readers of tasks, workers of lanes, jobs that wait for what came free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from uuid import UUID
+
+import structlog
+
+from app.db import user_limits, waits
+from app.db.pool import UNREACHABLE, Database
+from app.db.user_limits import Released
+from app.domain.crash_points import Boundary, boundary
+from app.domain.user_limits import UserLimits
+from app.queue.contracts import Committed
+from app.services.bells import Bells
+from app.services.notifier import Notifier
+from app.tracing import detached
+
+log = structlog.get_logger(__name__)
+
+
+class Publisher:
+    """One per process. What is lost costs one round of maintenance."""
+
+    def __init__(self, database: Database, bells: Bells, notifier: Notifier, limits: UserLimits) -> None:
+        self._database = database
+        self._bells = bells
+        self._notifier = notifier
+        self._in_flight = limits.in_flight
+        self._freed = Committed()
+        self._giving: asyncio.Task[None] | None = None
+
+    def publish(self, committed: Committed) -> None:
+        """Tell of a transaction that was committed. Nobody waits for it: permits and slots that came free are given to
+        who waits for them in the background, those of one moment together."""
+        self._notifier.changed(committed.tasks)
+        if committed.lanes:
+            self._bells.ring(committed.lanes)
+        if committed.capacity or committed.users:
+            self._freed.capacity |= committed.capacity
+            self._freed.users |= committed.users
+            if self._giving is None or self._giving.done():
+                self._giving = detached(self._give())
+
+    async def _give(self) -> None:
+        while self._freed:
+            freed, self._freed = self._freed, Committed()
+            try:
+                lanes = await self._release_permits(freed.users)
+                if freed.capacity:
+                    lanes.lanes |= await waits.lanes_with_room(self._database, sorted(freed.capacity))
+            except UNREACHABLE as error:
+                log.warning("capacity_not_published", error=type(error).__name__)  # maintenance does
+            except Exception:
+                log.exception("publish_failed", unexpected=True)
+            else:
+                self.publish(lanes)
+
+    async def repair(self) -> None:
+        """Give out every permit that is free, also those that a crash or a changed setting left. Raises what the
+        database raises."""
+        released = await self._release(await user_limits.all_waiting(self._database))
+        with boundary(Boundary.FREE):
+            _add(released, await user_limits.release_ownerless(self._database))
+        self.publish(released)
+
+    async def _release_permits(self, users: set[UUID]) -> Committed:
+        if self._in_flight is None or not users:
+            return Committed()
+        return await self._release(await user_limits.waiting(self._database, sorted(users)))
+
+    async def _release(self, users: Iterable[UUID]) -> Committed:
+        released = Committed()
+        for user_id in users:
+            with boundary(Boundary.FREE):
+                _add(released, await user_limits.release(self._database, user_id, in_flight=self._in_flight))
+        return released
+
+    async def aclose(self) -> None:
+        if self._giving is not None:
+            await self._giving
+
+
+def _add(committed: Committed, released: Released) -> None:
+    committed.lanes |= released.lanes
+    committed.tasks |= released.tasks

@@ -1,0 +1,97 @@
+"""From a task type's steps to the jobs and rows of a request."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from app.ai_clients.registry import Providers
+from app.config import Settings
+from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane, Permit
+from app.task_types.registry import P, TaskType
+from app.task_types.steps import Inputs, Planning, Step
+
+_GENERATE_PRIORITY = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    jobs: tuple[JobPlan, ...]
+    assets: tuple[AssetPlan, ...]
+
+    @property
+    def main_job_id(self) -> UUID:
+        """The job that makes what was asked for: the last one."""
+        return self.jobs[-1].id
+
+    @property
+    def providers(self) -> frozenset[str]:
+        return frozenset(job.provider for job in self.jobs if job.provider is not None)
+
+
+class Planner:
+    """``permits`` is what jobs take of their user, by job type: of no other type a job is planned."""
+
+    def __init__(self, providers: Providers, settings: Settings, permits: Mapping[str, Permit]) -> None:
+        self._providers = providers
+        self._permits = permits
+        self._threshold = settings.priority_threshold
+
+    def plan(self, task_type: TaskType[P], params: P, inputs: Inputs, user_id: UUID) -> Plan:
+        """Raises AppError: PROVIDER_NOT_AVAILABLE, VALIDATION_ERROR."""
+        steps = self.steps(task_type, params, inputs, user_id)
+        jobs = tuple(self._job(step, number) for number, step in enumerate(steps, start=1))
+        return Plan(jobs, _assets(task_type.name, steps, jobs, inputs))
+
+    def steps(self, task_type: TaskType[P], params: P, inputs: Inputs, user_id: UUID | None = None) -> Sequence[Step]:
+        """What a request would be; without a user it is only asked what it would cost. Raises what ``plan`` does."""
+        stands_for = None if user_id is None else hashlib.sha256(f"makeit3d:{user_id}".encode()).hexdigest()[:32]
+        words = getattr(params, "words", "")
+        return task_type.plan(params, inputs, Planning(self._providers, task_type.name, words, stands_for))
+
+    @property
+    def providers(self) -> Sequence[str]:
+        """The names that a client may try."""
+        return sorted(self._providers.names)
+
+    def _job(self, step: Step, number: int) -> JobPlan:
+        return JobPlan(
+            id=uuid4(),
+            step=number,
+            type=step.type,
+            permit=self._permits[step.type],
+            provider=step.provider,
+            pool=step.pool,
+            lane=self._lane(),
+            priority=_GENERATE_PRIORITY,
+            params=step.params,
+            estimate_micros=step.estimate_micros,
+        )
+
+    def _lane(self) -> Lane:
+        return "priority" if self._threshold <= _GENERATE_PRIORITY else "normal"
+
+
+def _assets(operation: str, steps: Sequence[Step], jobs: Sequence[JobPlan], inputs: Inputs) -> tuple[AssetPlan, ...]:
+    first_concepts: dict[int, UUID] = {}  # by step
+    planned: list[AssetPlan] = []
+    for job, step in zip(jobs, steps, strict=True):
+        for output in step.outputs:
+            made_from = None if output.from_step is None else first_concepts[output.from_step]
+            asset = AssetPlan(
+                id=uuid4(),
+                kind=output.kind,
+                job_id=job.id,
+                prompt=output.prompt,
+                style=output.style,
+                source_input_asset_id=inputs.sources.input_asset_id,
+                source_concept_image_id=made_from or inputs.sources.concept_image_id,
+                source_model_id=None if output.kind is AssetKind.CONCEPT else inputs.sources.model_id,
+                metadata={"operation": operation},
+            )
+            planned.append(asset)
+            if output.kind is AssetKind.CONCEPT:
+                first_concepts.setdefault(job.step, asset.id)
+    return tuple(planned)

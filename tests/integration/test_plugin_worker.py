@@ -1,0 +1,115 @@
+"""A worker process with plugins, started from a module of the tests, runs their jobs to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from app.config import Settings, child_environment
+from app.db.pool import Database
+from app.domain.jobs import JobPlan
+from app.embedded.process import Child
+from app.embedded.valkey import EmbeddedValkey
+from app.queue.plans import RequestPlan
+from app.services.audit import audit_rows
+from app.services.doctor.examination import examine
+from pydantic import SecretStr
+
+from tests import kernel
+from tests.e2e.gateway import REPOSITORY
+from tests.integration.factories import image_plan, make_user, settings_for
+from tests.unit.extension.pebble_checks import PebblesOfUsers
+from tests.unit.extension.registry import build_registry
+
+PATIENCE = 60.0
+REGISTRY = build_registry()
+
+
+@pytest.fixture
+def settings(database: str, valkey: EmbeddedValkey, tmp_path: Path) -> Settings:
+    return settings_for(database, tmp_path, redis_url=SecretStr(valkey.url()), sweep_seconds=0.5)
+
+
+@contextlib.contextmanager
+def worker_with_plugins(settings: Settings, log: Path) -> Generator[None]:
+    child = Child(
+        name="worker",
+        command=[sys.executable, "-m", "tests.unit.extension.worker"],
+        log=log,
+        environment=child_environment(settings),
+        cwd=str(REPOSITORY),
+    )
+    child.launch()
+    try:
+        yield
+    finally:
+        child.stop()
+
+
+def pebbles(user: UUID, *keys: str) -> RequestPlan:
+    plan = image_plan(user, "task-of-pebbles")
+    job = JobPlan(uuid4(), 1, "polish_pebbles", None, "local", "normal", 50, {"pebbles": list(keys)}, permit="none")
+    return replace(plan, jobs=[job], job_id=job.id, assets=[])
+
+
+async def test_a_local_job_runs_in_a_process_of_its_own(db: Database, settings: Settings, tmp_path: Path) -> None:
+    user = await make_user(db)
+    await kernel.accept(db, pebbles(user, "grey", "dull-1", "red"))
+    with worker_with_plugins(settings, tmp_path / "worker.log"):
+        async with asyncio.timeout(PATIENCE):
+            while await db.fetchval("select status from makeit3d.jobs") in ("queued", "running"):
+                await asyncio.sleep(0.1)
+    row = await db.fetchrow("select status, progress, items_done, items_total, output, usage from makeit3d.jobs")
+    assert row is not None
+    assert dict(row) | {"output": row["output"]["polished"]} == {
+        "status": "completed",
+        "progress": 100,
+        "items_done": 3,
+        "items_total": 3,
+        "output": 2,
+        "usage": {"pebbles": 2},
+    }
+    told = await db.fetch("select payload from makeit3d.events where type = 'item_update' order by id")
+    assert [(event["payload"]["key"], event["payload"]["status"]) for event in told] == [
+        ("grey", "done"),
+        ("dull-1", "skipped"),
+        ("red", "done"),
+    ]
+    found = await audit_rows(db, settings, more=REGISTRY.audit_checks)
+    assert found.differences == []
+    assert "pebbles_end" in [invariant.name for invariant in found.checks]
+
+
+async def test_the_checks_of_a_plugin_find_what_they_look_for(db: Database, settings: Settings) -> None:
+    user = await make_user(db)
+    await kernel.accept(db, pebbles(user, "grey"))
+    await db.execute("insert into makeit3d.job_items (job_id, key, position) select id, 'grey', 1 from makeit3d.jobs")
+    (group,) = REGISTRY.doctor_checks
+    seen = [item async for item in examine(settings, [group], patience_seconds=PATIENCE)]
+    assert [(finding.entry.code, finding.seen) for item in seen for finding in item.findings] == [
+        ("pebbles_rough", "1 pebbles")
+    ]
+    await db.execute("update makeit3d.jobs set status = 'completed', attempt = 1, started_at = now()")
+    found = await audit_rows(db, settings, more=REGISTRY.audit_checks)
+    assert [item.ids["item"] for item in found.differences if item.invariant.name == "pebbles_end"] == ["grey"]
+
+
+async def test_personal_data_has_a_seat(db: Database) -> None:
+    user, other = await make_user(db), await make_user(db)
+    await kernel.accept(db, pebbles(user, "grey"))
+    await db.execute("insert into makeit3d.job_items (job_id, key, position) select id, 'grey', 1 from makeit3d.jobs")
+    (seat,) = REGISTRY.personal_data
+    assert isinstance(seat, PebblesOfUsers)
+    async with db.transaction() as connection:
+        assert await seat.export(connection, other) == {"pebbles": []}
+        assert await seat.export(connection, user) == {"pebbles": ["grey"]}
+        await seat.erase(connection, other)
+        assert await seat.export(connection, user) == {"pebbles": ["grey"]}
+        await seat.erase(connection, user)
+        assert await seat.export(connection, user) == {"pebbles": []}

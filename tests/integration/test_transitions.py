@@ -1,0 +1,403 @@
+"""Every way in which a job changes: each participant sees each job that ended once, or nothing happened at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from app.db.pool import Database
+from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, HandedBack, ItemEnd, Outcome, Retry, Settlement
+from app.domain.statuses import JobStatus
+from app.domain.user_limits import NO_LIMITS
+from app.errors import AppError, ErrorCode
+from app.outputs.kinds import KINDS
+from app.queue.contracts import AcceptedJob, AcceptedRequest, AssetKinds, Changed, Participants, Refused, Tx
+from app.queue.maintenance import expire_stranded, sweep
+from app.queue.plans import RequestPlan
+from app.queue.states import TRANSITIONS, Transition
+from app.queue.transitions import Queue, TaskOwnedByAnother
+from app.services.notifier import Notifier
+from app.services.publisher import Publisher
+from app.services.settler import Settler
+
+from tests.integration.factories import image_plan, make_user, make_worker, model_plan, sketch_plan
+from tests.integration.http_gateway import DeafBells
+
+TYPES = ("generate_images", "generate_model")
+
+LEDGER = """
+create table ledger (job_id uuid primary key, accepted_at timestamptz, ended_at timestamptz, by text, old text,
+  new text, times integer not null default 0)
+"""
+
+
+class Ledger:
+    """Writes down what it is told, each time."""
+
+    name = "ledger"
+    wants = frozenset(Transition)
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self.fails_on: set[UUID] = set()
+
+    async def accepted(self, tx: Tx, request: AcceptedRequest, jobs: Sequence[AcceptedJob]) -> None:  # noqa: ARG002
+        if self.refuses:
+            raise Refused(ErrorCode.USER_BUDGET_EXCEEDED, "Not enough.", extra={"missing": 5})
+        await tx.connection.execute(
+            "insert into ledger (job_id, accepted_at) select id, now() from unnest($1::uuid[]) as id",
+            [job.job_id for job in jobs],
+        )
+
+    async def ended(self, tx: Tx, jobs: Sequence[Changed]) -> None:
+        if any(job.job_id in self.fails_on and job.new is JobStatus.COMPLETED for job in jobs):
+            raise ValueError("the ledger cannot")
+        await tx.connection.execute(
+            "update ledger l set ended_at = now(), by = e.by, old = e.old, new = e.new, times = times + 1"
+            " from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as e(id, by, old, new) where l.job_id = e.id",
+            [job.job_id for job in jobs],
+            [job.by.value for job in jobs],
+            [None if job.old is None else job.old.value for job in jobs],
+            [job.new.value for job in jobs],
+        )
+
+
+class Harness:
+    def __init__(self, db: Database, ledger: Ledger, queue: Queue, user: UUID) -> None:
+        self.db = db
+        self.ledger = ledger
+        self.queue = queue
+        self.user = user
+
+    async def accept(self, plan: RequestPlan) -> RequestPlan:
+        plan = replace(plan, jobs=[replace(job, participants=("ledger",)) for job in plan.jobs])
+        await self.queue.accept(plan)
+        return plan
+
+    async def claim(self, *, limit: int = 100) -> tuple[ClaimedJob, ...]:
+        worker = await make_worker(self.db)
+        return (await self.queue.claim(worker_id=worker.id, lanes=worker.lanes, limit=limit, types=TYPES)).jobs
+
+    async def accept_and_claim(self, plan: RequestPlan) -> ClaimedJob:
+        await self.accept(plan)
+        (job,) = await self.claim()
+        return job
+
+    async def finish(self, job: ClaimedJob, outcome: Outcome) -> bool:
+        return job.claim.job_id in (await self.queue.finish([Settlement(job, outcome)])).jobs
+
+    async def lose_workers(self) -> None:
+        await self.db.execute("delete from makeit3d.workers")
+        await self.db.execute("update makeit3d.jobs set started_at = started_at - interval '1 hour'")
+
+    async def assert_books_agree(self) -> None:
+        """Jobs that ended are in the ledger once, with how they ended; no other job is."""
+        wrong = await self.db.fetch(
+            "select j.id, j.status, l.new, l.times from makeit3d.jobs j left join ledger l on l.job_id = j.id"
+            " where (l.times, l.new) is distinct from (case when j.status in ('completed', 'failed', 'canceled')"
+            "   then (1, j.status) else (0, null::text) end)"
+        )
+        assert [dict(row) for row in wrong] == []
+
+    async def changes(self) -> set[tuple[str, str, str]]:
+        rows = await self.db.fetch("select old, new, by from ledger where ended_at is not null")
+        return {(row["old"], row["new"], row["by"]) for row in rows}
+
+    async def status(self, job_id: UUID) -> str:
+        return await self.db.fetchval("select status from makeit3d.jobs where id = $1", job_id)
+
+
+@pytest.fixture
+async def harness(db: Database) -> Harness:
+    await db.execute(LEDGER)
+    ledger = Ledger()
+    queue = Queue(db, AssetKinds(KINDS), Participants([ledger]))
+    return Harness(db, ledger, queue, await make_user(db))
+
+
+# --- every path ------------------------------------------------------------------------------------------------------
+
+
+async def finish_completed(h: Harness) -> None:
+    job = await h.accept_and_claim(image_plan(h.user, "task-completed"))
+    assert await h.finish(job, Completed())
+    assert not await h.finish(job, Completed())
+
+
+async def finish_failed_with_steps(h: Harness) -> None:
+    job = await h.accept_and_claim(sketch_plan(h.user, "task-failed-01"))
+    assert await h.finish(job, Failed(ErrorCode.INTERNAL_ERROR, "broken"))
+
+
+async def cancel(h: Harness) -> None:
+    await h.accept_and_claim(sketch_plan(h.user, "task-cancel-01"))
+    for _ in range(2):
+        await h.queue.cancel("task-cancel-01", h.user)
+
+
+async def erase(h: Harness) -> None:
+    await h.accept_and_claim(sketch_plan(h.user, "task-erased-01"))
+    for _ in range(2):
+        await h.queue.erase(h.user)
+
+
+async def expire_lease(h: Harness) -> None:
+    job = await h.accept_and_claim(image_plan(h.user, "task-crashes-1"))
+    for expected in ("queued", "failed"):
+        await h.lose_workers()
+        await sweep(h.queue, ttl_seconds=60, max_crashes=2)
+        assert await h.status(job.claim.job_id) == expected
+        await h.claim()
+
+
+async def expire_deadline(h: Harness) -> None:
+    job = await h.accept_and_claim(sketch_plan(h.user, "task-overdue-1"))
+    await h.db.execute("update makeit3d.jobs set deadline = now() - interval '1 hour' where id = $1", job.claim.job_id)
+    for _ in range(2):
+        await sweep(h.queue, ttl_seconds=60, max_crashes=3)
+
+
+async def expire_stranded_jobs(h: Harness) -> None:
+    await h.accept(model_plan(h.user, "task-stranded"))
+    await h.db.execute("update makeit3d.jobs set created_at = created_at - interval '1 day'")
+    await h.db.execute(
+        "update makeit3d.providers set state = 'open', opened_at = now() - interval '1 day', tripped_at = now(),"
+        " probe_at = now() + interval '1 hour', error_code = 'provider_unavailable' where name = 'tripo'"
+    )
+    for _ in range(2):
+        await expire_stranded(h.queue, max_wait_seconds=60)
+
+
+async def requeue(h: Harness) -> None:
+    """Nobody ended: retry, snooze, a process that stops, and a lease that its worker does not know."""
+    job = await h.accept_and_claim(image_plan(h.user, "task-requeue-1"))
+    for outcome in (
+        Retry(ErrorCode.INTERNAL_ERROR, "again", 0),
+        Deferred(None, None, 0),
+        HandedBack(),
+    ):
+        assert await h.finish(job, outcome)
+        (job,) = await h.claim()
+    committed = await h.queue.requeue(job.claim.worker_id, [(job.claim.job_id, job.claim.attempt)])
+    assert committed.lanes == {"normal"}
+    assert await h.status(job.claim.job_id) == "queued"
+
+
+PATHS: dict[Callable[[Harness], Awaitable[None]], set[tuple[str, str, str]]] = {
+    finish_completed: {("running", "completed", "finish")},
+    finish_failed_with_steps: {("running", "failed", "finish"), ("queued", "failed", "fail_dependents")},
+    cancel: {("running", "canceled", "cancel"), ("queued", "canceled", "cancel")},
+    erase: {("running", "canceled", "erase"), ("queued", "canceled", "erase")},
+    expire_lease: {("running", "failed", "expire")},
+    expire_deadline: {("running", "failed", "expire"), ("queued", "failed", "fail_dependents")},
+    expire_stranded_jobs: {("queued", "failed", "expire")},
+    requeue: set(),
+}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+async def test_each_participant_sees_each_ended_job_once(
+    harness: Harness, path: Callable[[Harness], Awaitable[None]]
+) -> None:
+    await path(harness)
+    await harness.assert_books_agree()
+    assert await harness.changes() == PATHS[path]
+
+
+def test_every_end_in_the_table_has_a_path() -> None:
+    ends = {
+        (old.value, new.value, by.value)
+        for (old, new), who in TRANSITIONS.items()
+        for by in who
+        if old is not None and new.is_final
+    }
+    assert set().union(*PATHS.values()) == ends
+
+
+# --- all or nothing --------------------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_leaves_nothing_and_becomes_the_problem(harness: Harness) -> None:
+    harness.ledger.refuses = True
+    with pytest.raises(AppError) as refused:
+        await harness.accept(image_plan(harness.user, "task-refused-1"))
+    assert (refused.value.error, refused.value.extra) == (ErrorCode.USER_BUDGET_EXCEEDED, {"missing": 5})
+    for table in ("makeit3d.tasks", "makeit3d.jobs", "concept_images", "makeit3d.events", "ledger"):
+        assert await harness.db.fetchval(f"select count(*) from {table}") == 0  # noqa: S608 - constants
+
+
+async def test_nobody_takes_part_in_what_is_not_accepted(harness: Harness) -> None:
+    await harness.accept(image_plan(harness.user, "task-owned-001"))
+    with pytest.raises(TaskOwnedByAnother):
+        await harness.accept(image_plan(await make_user(harness.db), "task-owned-001"))
+    assert await harness.db.fetchval("select count(*) from ledger") == 1
+
+
+async def test_an_end_that_a_participant_cannot_write_is_no_end(harness: Harness) -> None:
+    job = await harness.accept_and_claim(image_plan(harness.user, "task-unwritten"))
+    harness.ledger.fails_on = {job.claim.job_id}
+    with pytest.raises(ValueError, match="cannot"):
+        await harness.finish(job, Completed())
+    assert await harness.status(job.claim.job_id) == "running"
+    await harness.assert_books_agree()
+    assert await harness.finish(job, Failed(ErrorCode.INTERNAL_ERROR, "not recorded"))
+    await harness.assert_books_agree()
+
+
+async def test_one_job_that_cannot_be_finished_holds_back_no_other(harness: Harness) -> None:
+    await harness.accept(image_plan(harness.user, "task-poisoned"))
+    await harness.accept(image_plan(harness.user, "task-healthy-1"))
+    jobs = await harness.claim()
+    poisoned = next(job for job in jobs if job.task_id == "task-poisoned")
+    harness.ledger.fails_on = {poisoned.claim.job_id}
+    notifier = Notifier(harness.db)
+    publisher = Publisher(harness.db, DeafBells(), notifier, NO_LIMITS)
+    settler = Settler(harness.queue, publisher, window_seconds=0.05)
+    assert await asyncio.gather(*(settler.settle(Settlement(job, Completed())) for job in jobs)) == [True, True]
+    await settler.aclose()
+    await publisher.aclose()
+    await notifier.aclose()
+    ends = await harness.db.fetch("select task_id, status, error_code from makeit3d.jobs order by task_id")
+    assert [tuple(end) for end in ends] == [
+        ("task-healthy-1", "completed", None),
+        ("task-poisoned", "failed", "internal_error"),
+    ]
+    await harness.assert_books_agree()
+
+
+async def test_a_connection_that_dies_before_the_commit_leaves_neither_side(harness: Harness) -> None:
+    job = await harness.accept_and_claim(image_plan(harness.user, "task-cut-off-1"))
+
+    async def cut_off() -> None:
+        async with harness.queue.transaction() as tx:
+            await harness.queue.lock_tasks(tx, [job.task_id])
+            await harness.queue.finish_within(tx, [Settlement(job, Completed())])
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await cut_off()
+    assert await harness.status(job.claim.job_id) == "running"
+    await harness.assert_books_agree()
+
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_of_finish_cancel_and_expire_at_once_one_wins(harness: Harness, turn: int) -> None:
+    job = await harness.accept_and_claim(sketch_plan(harness.user, "task-at-once-1"))
+    await harness.db.execute("update makeit3d.jobs set deadline = now() - interval '1 hour' where status = 'running'")
+    ways: list[Callable[[], Awaitable[Any]]] = [
+        lambda: harness.finish(job, Failed(ErrorCode.INTERNAL_ERROR, "broken")),
+        lambda: harness.queue.cancel(job.task_id, harness.user),
+        lambda: sweep(harness.queue, ttl_seconds=60, max_crashes=3),
+    ]
+    await asyncio.gather(*(way() for way in (*ways[turn % 3 :], *ways[: turn % 3])))
+    await harness.assert_books_agree()
+    ends = await harness.db.fetch("select distinct new from ledger")
+    assert len(ends) == 1
+    statuses = await harness.db.fetchrow(
+        "select (select status from makeit3d.tasks), (select status from makeit3d.requests),"
+        " (select string_agg(distinct status, ',') from makeit3d.jobs)"
+    )
+    assert statuses is not None
+    assert set(statuses) == {ends[0]["new"]}
+
+
+# --- the cost --------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Counts the round trips of one connection."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+
+    def __call__(self, query: Any) -> None:  # noqa: ANN401 - the driver's record
+        self.statements.append(query.query)
+
+
+@pytest.fixture
+async def counted(harness: Harness) -> Counted:
+    """Of everything that goes over the pool's connections, which are prepared by then."""
+    counted = Counted()
+    users = [await make_user(harness.db) for _ in range(3)]
+    await harness.accept(sketch_plan(users[0], "task-warm-0001"))
+    await harness.queue.accept(sketch_plan(users[1], "task-warm-0002"))
+    await harness.queue.finish([Settlement(job, Completed()) for job in await harness.claim()])
+    await harness.queue.finish([Settlement(j, Failed(ErrorCode.CANCELED, "")) for j in await harness.claim()])
+    async with harness.db.transaction() as connection:
+        connection.driver.add_query_logger(counted)
+    counted.statements.clear()
+    return counted
+
+
+def statements(counted: Counted) -> int:
+    found, counted.statements = counted.statements, []
+    return len(found)
+
+
+@pytest.mark.parametrize("participants", [(), ("ledger",)])
+async def test_a_batch_takes_few_round_trips(harness: Harness, counted: Counted, participants: tuple[str, ...]) -> None:
+    """Completed and failed runs of one and of two steps, with outputs, in one batch."""
+    most = 9 if participants else 8
+    for number in range(6):
+        plan = (sketch_plan if number % 2 else image_plan)(harness.user, f"task-batch-00{number}")
+        plan = replace(plan, jobs=[replace(job, participants=participants) for job in plan.jobs])
+        await harness.queue.accept(plan)
+        assert statements(counted) == (4 if participants else 1)
+    worker = await make_worker(harness.db)
+    statements(counted)
+    claimed = await harness.queue.claim(worker_id=worker.id, lanes=worker.lanes, limit=100, types=TYPES)
+    assert statements(counted) == 1
+    assert len(claimed.jobs) == 6
+    outcomes = [Completed(), Completed(), Failed(ErrorCode.INTERNAL_ERROR, "broken")]
+    runs = [Settlement(job, outcomes[number % 3]) for number, job in enumerate(claimed.jobs)]
+    assert len((await harness.queue.finish(runs)).jobs) == 6
+    assert statements(counted) <= most
+    await harness.queue.cancel(claimed.jobs[1].task_id, harness.user)
+    assert statements(counted) <= most
+
+
+async def test_a_batch_of_single_steps_takes_one_round_trip_less(harness: Harness, counted: Counted) -> None:
+    await harness.queue.accept(image_plan(harness.user, f"task-{uuid4()}"))
+    claimed = await harness.claim()
+    statements(counted)
+    await harness.queue.finish([Settlement(job, Completed()) for job in claimed])
+    assert statements(counted) <= 6
+
+
+# --- what a job works through ----------------------------------------------------------------------------------------
+
+
+async def test_items_are_told_as_they_end_and_fail_no_job(harness: Harness) -> None:
+    plan = image_plan(harness.user, "task-items-001")
+    await harness.accept(replace(plan, jobs=[replace(job, items=("a", "b", "c")) for job in plan.jobs]))
+    (job,) = await harness.claim()
+    recorded = await harness.queue.record_items(job.claim, [ItemEnd("a", "done", output={"width": 3})])
+    assert recorded is not None
+    assert recorded.tasks == {(job.task_id, harness.user)}
+    row = await harness.db.fetchrow("select items_total, items_done, progress from makeit3d.jobs")
+    assert row is not None
+    assert tuple(row) == (3, 1, 33)
+    stale = replace(job.claim, attempt=job.claim.attempt + 1)
+    assert await harness.queue.record_items(stale, [ItemEnd("b", "done")]) is None
+    ends = (ItemEnd("a", "done", output={"width": 3}), ItemEnd("b", "skipped"))
+    broken = ItemEnd("c", "failed", ErrorCode.INPUT_NOT_IMAGE, "not an image")
+    assert await harness.finish(job, Completed(items=(*ends, broken)))
+    items = await harness.db.fetch("select key, status, error_code from makeit3d.job_items order by position")
+    assert [tuple(item) for item in items] == [
+        ("a", "done", None),
+        ("b", "skipped", None),
+        ("c", "failed", "input_not_image"),
+    ]
+    told = await harness.db.fetch("select payload from makeit3d.events where type = 'item_update' order by id")
+    assert [(event["payload"]["key"], event["payload"]["status"]) for event in told] == [
+        ("a", "done"),
+        ("b", "skipped"),
+        ("c", "failed"),
+    ]
+    row = await harness.db.fetchrow("select status, items_total, items_done, progress from makeit3d.jobs")
+    assert row is not None
+    assert tuple(row) == ("completed", 3, 3, 100)
