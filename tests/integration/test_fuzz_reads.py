@@ -12,6 +12,7 @@ async def test_reads_and_uploads(fuzz: Fuzz) -> None:
     cases = await fuzz.run(
         *("--exclude-path-regex", "^/generate/", "--exclude-path", "/events", "--exclude-path", "/health/ready"),
         phases=_PHASES,
+        stopping=True,
     )
     assert cases > 300
 
