@@ -26,7 +26,9 @@ def job_types_group(job_types: JobTypes, providers: ProviderRegistry) -> Group[S
         name, longest = slowest.variable("timeout_seconds"), slowest.timeout_seconds
         paid = [job_type.name for job_type in job_types if job_type.permit == "paid"]
         short = [f"BFF_TIME_LIMITS gives {kind} {limits[kind]:.0f}" for kind in paid if limits[kind] <= longest]
-        return [Finding(Code.TIME_LIMIT_SHORT, f"{', '.join(short)}; {name} is {longest:.0f}")] if short else []
+        if short:
+            return [Finding(Code.TIME_LIMIT_SHORT, f"{', '.join(short)}; {name} is {longest:.0f}")]
+        return [f"{len(limits)} registered"]
 
     return Group("job types", _open, (time_limits,))
 

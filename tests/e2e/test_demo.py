@@ -98,4 +98,4 @@ def test_the_doctor_finds_a_running_stack_healthy(gateway: Gateway) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "doctor: 0 errors, 0 warnings" in done.stdout
-    assert done.stdout.count("✓") == 9  # groups of checks
+    assert done.stdout.count("✓") == 10  # groups of checks

@@ -164,7 +164,7 @@ def dies_again(operation: Operation, point: CrashPoint) -> bool:
 
 def at_work(point: CrashPoint) -> Operation:
     """What is under way while processes die at a point of theirs, in turn; one that comes to it."""
-    # a healthy job is promoted for its reply on disk only, and models leave none
+    # the fault that has a job wait for its promotion is one of the image provider
     able = IMAGES if point.boundary == Boundary.PROMOTE else tuple(Operation)
     return able[all_points(PROCESS).index(point) % len(able)]
 
