@@ -17,6 +17,7 @@ from app.domain.sniff import GLB, HEAD_BYTES, extension_of, sniff
 from app.errors import AppError, ErrorCode
 from app.job_types.polled import FinishedCall
 from app.job_types.toolbox import Toolbox
+from app.services.beside import beside
 from app.services.job_run import JobRun
 from app.services.outputs import ResultRefused
 
@@ -77,15 +78,19 @@ class ModelWork:
 
     async def _store(self, run: JobRun, provider: PolledProvider, call: FinishedCall, directory: Path) -> Outcome:
         most = self._max_model_bytes
-        model = await self.polled.download(run, provider, call.task, directory / "result", max_bytes=most)
+        async with beside(self._preview(run, provider, call, directory)) as preview:
+            model = await self.polled.download(run, provider, call.task, directory / "result", max_bytes=most)
         if not isinstance(model, DownloadedFile):
             return model
         if model.content_type != GLB:
             return Failed(ErrorCode.PROVIDER_RESULT_INVALID, "The provider's result is not a GLB model.")
-        preview = await self.polled.preview(provider, call.task, directory / "preview", max_bytes=self._max_image_bytes)
-        if preview is not None:
-            preview = await self.inputs.make_preview(preview, directory / "preview.webp", run.job.user_id)
-        return await self.upload(run, call.id, call.task.id, model.path, content_type=GLB, preview=preview)
+        return await self.upload(run, call.id, call.task.id, model.path, content_type=GLB, preview=preview.result())
+
+    async def _preview(self, run: JobRun, provider: PolledProvider, call: FinishedCall, directory: Path) -> Path | None:
+        found = await self.polled.preview(provider, call.task, directory / "preview", max_bytes=self._max_image_bytes)
+        if found is None:
+            return None
+        return await self.inputs.make_preview(found, directory / "preview.webp", run.job.user_id)
 
     async def store_kept(self, run: JobRun) -> Outcome | None:
         """Store what storage refused when the job whose place this one takes had paid it; None where it is not here:

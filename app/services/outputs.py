@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from asyncio import CancelledError, to_thread
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -20,6 +21,7 @@ from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import AssetKind, AssetSlot, StoredFile
 from app.domain.storage_keys import output_key, preview_key
 from app.errors import AppError, ErrorCode
+from app.services.beside import beside
 from app.services.job_run import ClaimLost, JobRun
 from app.services.storage_refusals import lasting_refusal
 from app.storage.base import ObjectStorage, StorageError, StorageUnavailable
@@ -30,6 +32,16 @@ log = structlog.get_logger(__name__)
 
 class ResultRefused(AppError):
     """Storage will not take the result, however often it is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """A file that lies in the bucket, with its lasting URL."""
+
+    id: UUID
+    url: str
+    size: int
+    sha256: str
 
 
 class Outputs:
@@ -57,37 +69,38 @@ class Outputs:
         """
         key = output_key(slot.kind, run.job.task_id, slot.number, extension)
         kind = "concept" if slot.kind == AssetKind.CONCEPT else "model"
-        file_id, url = await self._put(run, key, path, kind=kind, content_type=content_type)
-        preview_id, preview_url, preview_size, preview_sha256 = None, None, None, None
-        if preview is not None:
-            try:
-                preview_id, preview_url = await self._put(
-                    run, preview_key(key), preview, kind="preview", content_type="image/webp"
-                )
-                preview_size, preview_sha256 = await to_thread(_measure, preview)
-            except ResultRefused as error:
-                log.warning("preview_refused", code=error.error.code)
-        size, sha256 = await to_thread(_measure, path)
+        async with beside(self._put_preview(run, preview_key(key), preview)) as stored_preview:
+            file = await self._put(run, key, path, kind=kind, content_type=content_type)
+        small = stored_preview.result()
         return StoredFile(
-            file_id=file_id,
+            file_id=file.id,
             asset_id=slot.id,
             kind=slot.kind,
             bucket=self._bucket,
             key=key,
-            url=url,
+            url=file.url,
             content_type=content_type,
-            size=size,
-            sha256=sha256,
+            size=file.size,
+            sha256=file.sha256,
             width=width,
             height=height,
-            preview_url=preview_url,
-            preview_file_id=preview_id,
-            preview_size=preview_size,
-            preview_sha256=preview_sha256,
+            preview_url=None if small is None else small.url,
+            preview_file_id=None if small is None else small.id,
+            preview_size=None if small is None else small.size,
+            preview_sha256=None if small is None else small.sha256,
         )
 
-    async def _put(self, run: JobRun, key: str, path: Path, *, kind: str, content_type: str) -> tuple[UUID, str]:
-        """Announce, upload; the file's id and its lasting URL."""
+    async def _put_preview(self, run: JobRun, key: str, path: Path | None) -> _Put | None:
+        if path is None:
+            return None
+        try:
+            return await self._put(run, key, path, kind="preview", content_type="image/webp")
+        except ResultRefused as error:
+            log.warning("preview_refused", code=error.error.code)
+            return None
+
+    async def _put(self, run: JobRun, key: str, path: Path, *, kind: str, content_type: str) -> _Put:
+        """Announce, upload, measure."""
         announced = await files.announce(
             self._database,
             run.claim,
@@ -103,8 +116,10 @@ class Outputs:
             raise ResultRefused(ErrorCode.STORAGE_CONFLICT, f"{key} belongs to another file.")
         file_id, content_key = announced
         try:
-            await self._upload(key, path, content_type)
-            return file_id, await self._url(key, file_id, content_key)
+            async with beside(to_thread(_measure, path)) as measured:
+                await self._upload(key, path, content_type)
+                url = await self._url(key, file_id, content_key)
+            return _Put(file_id, url, *measured.result())
         except (CancelledError, StorageUnavailable):
             run.upload_cut = True
             raise

@@ -13,6 +13,7 @@ from app.errors import ErrorCode
 from prometheus_client import REGISTRY
 
 from tests import kernel
+from tests.chaos.gates import GatedStorage
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop, workshop
 
 __all__ = ["Workshop", "workshop"]
@@ -36,6 +37,21 @@ async def test_a_model_is_polled_and_stored_with_its_preview(workshop: Workshop)
     assert [asset["status"] for asset in status.assets] == ["complete"]
     assert await workshop.keys() == [f"models/{task}/model.glb", f"models/{task}/model.preview.webp"]
     assert await workshop.calls() == [("settled", None, 200_000)]
+
+
+async def test_a_model_and_its_preview_are_stored_at_once(db: Database, database: str, tmp_path: Path) -> None:
+    async with open_workshop(db, database, tmp_path, storage=GatedStorage) as shop:
+        assert isinstance(shop.storage, GatedStorage)
+        shop.storage.only = ".glb"
+        shop.storage.before.hold()
+        task = await shop.ask(Operation.TEXT_TO_MODEL, "task-engine-18")
+        await shop.storage.before.until_reached()
+        async with asyncio.timeout(PATIENCE):
+            while await shop.keys() != [f"models/{task}/model.preview.webp"]:
+                await asyncio.sleep(0.02)
+        shop.storage.before.release()
+        assert (await shop.finished(task)).jobs[0]["status"] == "completed"
+        assert await shop.keys() == [f"models/{task}/model.glb", f"models/{task}/model.preview.webp"]
 
 
 async def test_a_job_of_an_unknown_type_keeps_no_other_job_back(workshop: Workshop) -> None:
