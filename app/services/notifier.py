@@ -1,4 +1,4 @@
-"""Tells readers that events were written: one coalesced NOTIFY per process and moment, after the commit."""
+"""Tells readers that events were written, after the commit: the first at once, then those of a moment together."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class Notifier:
 
     async def _send(self) -> None:
         while self._keys:
-            await asyncio.sleep(_WINDOW_SECONDS)
             keys, self._keys = sorted(self._keys), set()
             payloads = [" ".join(keys[i : i + _KEYS_PER_PAYLOAD]) for i in range(0, len(keys), _KEYS_PER_PAYLOAD)]
             try:
@@ -47,6 +46,7 @@ class Notifier:
                 log.warning("notify_failed", error=type(error).__name__)  # readers poll slowly anyway
             except Exception:
                 log.exception("notify_broke")
+            await asyncio.sleep(_WINDOW_SECONDS)
 
     async def aclose(self) -> None:
         if self._flush is not None:
