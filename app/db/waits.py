@@ -38,11 +38,10 @@ WAIT = f"""
 """
 
 _LANES_WITH_ROOM = """
-select distinct h.lane from makeit3d.claimable_heads() h join makeit3d.pools p on p.name = h.pool
-where h.pool = any($1) and makeit3d.admission(p.provider) <> 'reject'
+select distinct h.lane from makeit3d.claimable_heads() h where h.pool = any($1) and makeit3d.has_room(h.pool)
 """
 
 
 async def lanes_with_room(database: Database, pools: Sequence[str]) -> set[Lane]:
-    """Lanes that hold claimable work of these pools: those to wake when one of their slots came free."""
+    """Lanes that hold work of these pools that could be claimed now."""
     return {row["lane"] for row in await database.fetch(_LANES_WITH_ROOM, list(pools))}

@@ -33,6 +33,14 @@ create function makeit3d.admission(provider text) returns text language sql vola
     from makeit3d.providers v where v.name = admission.provider), 'allow')
 $$;
 
+-- Whether a new job of a pool could run now: a slot is free, and the provider takes work.
+create function makeit3d.has_room(of_pool text) returns boolean language plpgsql volatile as $$
+begin
+  return exists (
+    select from makeit3d.pools p
+    where p.name = of_pool and makeit3d.slots_used(p.name) < p.slots and makeit3d.admission(p.provider) <> 'reject');
+end $$;
+
 -- Which lanes, pools and job types have a claimable job: hops from head to head of the index, whatever waits behind.
 create function makeit3d.claimable_heads() returns table (lane text, pool text, type text)
 language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
@@ -95,7 +103,8 @@ $$;
 -- locks that the one before it took.
 --   fresh    those that need a slot; the others go on with paid work
 --   probes   fresh ones that show whether their provider is well again
---   waiting  there was something to claim; locked: some of it could not be locked; spare: how many more it had room for
+--   waiting  there was something to claim; spare: how many more it had room for
+--   locked   something is left that this claim had room for: another transaction holds it, or it is to run alone
 create function makeit3d.pick_jobs(lanes text[], types text[], host text, most integer,
   out picked uuid[], out fresh uuid[], out probes uuid[], out waiting boolean, out locked boolean, out spare integer)
 language plpgsql volatile set enable_seqscan = off set enable_bitmapscan = off as $$
@@ -184,7 +193,13 @@ begin
       end if;
     end loop;
   end if;
-  locked := resume_lanes <> '{}' and picked = '{}';
+  if resume_lanes <> '{}' and spare > 0 then
+    locked := unpaid <> '{}' or exists (
+      select from makeit3d.jobs j
+      where j.status = 'queued' and j.waiting_for is null and j.resume and j.lane = any(resume_lanes)
+        and j.type = any(types) and (j.kept_host is null or j.kept_host = host or j.kept_until < now())
+        and j.id <> all(picked));
+  end if;
 
   for pair in
     -- in no order of pools, or a process with few slots of its own would serve the first one alone
@@ -226,7 +241,14 @@ begin
         spare := 0;
       end if;
     end loop;
-    locked := locked or seen = 0;
+    if seen < wanted and not locked then
+      locked := exists (
+        select from unnest(pair.types) as handled(type) cross join lateral (
+          select from makeit3d.jobs j
+          where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = pair.lane
+            and j.pool = pair.pool and j.type = handled.type and j.id <> all(picked)
+          order by j.priority desc, j.fair_tag, j.id limit 1) as left_over);
+    end if;
   end loop;
 end $$;
 

@@ -44,7 +44,8 @@ with existing as (
     coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params, p.has_next, p.retry_of, p.paid,
     p.paid, coalesce(p.participants, '{}'), p.price, cardinality(p.items), :trace_id, p.kept_call, p.kept_host, p.kept_until, p.kept_pictures
   from task, request, planned p left join tagged on tagged.id = p.id
-  returning id, task_id, request_id, user_id, type, step, status, progress, waiting_for, error_code
+  returning id, task_id, request_id, user_id, type, step, status, progress, waiting_for, error_code, pool,
+    resume
 ), item as (
   insert into makeit3d.job_items (job_id, key, position)
   select p.id, i.key, i.position from request, planned p, unnest(p.items) with ordinality as i(key, position)
@@ -80,7 +81,8 @@ with existing as (
 )
 select existing.id as existing_id, existing.task_id, existing.job_id, existing.body_hash, existing.status,
   request.id is not null as accepted,
-  exists (select from job where job.waiting_for = 'user_limit') as waits
+  exists (select from job where job.waiting_for = 'user_limit') as waits,
+  exists (select from job where job.waiting_for is null and (job.resume or makeit3d.has_room(job.pool))) as has_room
 from (select) as one left join existing on true left join request on true;
 
 -- name: look_up

@@ -164,7 +164,10 @@ class Queue:
         if not row["accepted"]:
             raise TaskOwnedByAnother
         committed.tasks.add((plan.task_id, plan.user_id))
-        committed.lanes |= {job.lane for job in plan.jobs}
+        if row["has_room"]:
+            committed.lanes |= {job.lane for job in plan.jobs}
+        else:  # a slot may have come free while this was written, and nobody saw that it was wanted
+            committed.capacity |= {job.pool for job in plan.jobs}
         if row["waits"]:  # a permit may have come free while this was written, and nobody saw that it was wanted
             committed.users.add(plan.user_id)
         return Accepted(row["waits"], committed)

@@ -72,7 +72,9 @@ class Engine:
         }
         # by job and attempt: a job that was taken away may be claimed here again before its earlier run has noticed
         self._runs: dict[tuple[UUID, int], JobRun] = {}
-        self._wake = asyncio.Event()
+        self._finishing = 0  # of these, whose handler has returned: their ends are being written
+        self._wanted = False  # there may be work that was not claimed
+        self._wake = asyncio.Event()  # that, or a slot came free
         self._claiming = asyncio.Lock()
         self._in_shift = False
         self._stopping = False
@@ -97,7 +99,7 @@ class Engine:
     def wake(self) -> None:
         """There may be work: begin a shift, or wake the one under way. Call it on the loop."""
         if self._in_shift or self._stopping:
-            self._wake.set()
+            self._look_again()
         elif self._local_shift is None or self._local_shift.done():
             self._local_shift = detached(self.run_shift())
 
@@ -105,19 +107,20 @@ class Engine:
 
     async def run_shift(self) -> None:
         """Answer a bell: work until nothing is claimable and nothing runs. One shift per process at a time; a bell
-        during a shift only wakes it."""
-        self._wake.set()
+        during a shift only wakes it. Work is claimed while the ends of earlier runs are written."""
+        self._look_again()
         if self._in_shift or self._stopping:
             return
         self._in_shift = True
         try:
             # between the last look at the flag and the end of the shift there is no await
-            while self._wake.is_set() or self._runs:
+            while self._wanted or self._runs:
                 await self._wake.wait()
                 if self._stopping:
                     return
                 self._wake.clear()
-                if self._free_slots() > 0:  # else the end of a run wakes it
+                if self._wanted and self._free_slots() > 0:  # without one, the end of a handler wakes it
+                    self._wanted = False
                     async with self._claiming:
                         await self._claim_and_start()
         finally:
@@ -138,27 +141,37 @@ class Engine:
                 crossing.met(job.task_id for job in result.jobs)
         except UNREACHABLE as error:
             log.warning("claim_failed", error=type(error).__name__)
-            await asyncio.sleep(random.uniform(0.5, 1.0))
+            await self._pause_claims()
             return  # what was claimed without our knowing is found when claims are compared
         except Exception:
             log.exception("claim_broke")
-            await asyncio.sleep(random.uniform(0.5, 1.0))
+            await self._pause_claims()
             return
         self._publisher.publish(Committed(tasks={(job.task_id, job.user_id) for job in result.jobs}))
         for job in result.jobs:
             self._start(JobRun(job, result.outputs[job.claim.job_id]))
         if result.full:
+            self._look_again()
             self._forward()
-        elif result.jobs:
-            self._wake.set()
         elif result.more:
             await asyncio.sleep(_LOCKED_SECONDS * random.uniform(0.5, 1.5))
-            self._wake.set()
+            self._look_again()
+
+    async def _pause_claims(self) -> None:
+        await asyncio.sleep(random.uniform(0.5, 1.0))
+        self._wanted = self._wanted or bool(self._runs)  # the end of one looks again; without, maintenance wakes
+
+    def _look_again(self) -> None:
+        """As soon as a slot is free."""
+        self._wanted = True
+        self._wake.set()
 
     def _free_slots(self) -> int:
+        """A run whose end is being written needs no slot; of those there are no more than slots."""
         if any(run.job.alone for run in self._runs.values()):
             return 0
-        return self.identity.slots - len(self._runs)
+        slots = self.identity.slots
+        return min(slots - len(self._runs) + self._finishing, 2 * slots - len(self._runs))
 
     def _forward(self) -> None:
         """Work is left that this process has no slot for: others may."""
@@ -190,8 +203,13 @@ class Engine:
         ):
             left = job.time_left_seconds
             timer = None if left is None else asyncio.get_running_loop().call_later(max(0.0, left), self._overdue, run)
+            finishing = False
             try:
-                await self._end(run, await self._outcome(run), current)
+                outcome = await self._outcome(run)
+                finishing = True
+                self._finishing += 1
+                self._wake.set()
+                await self._end(run, outcome, current)
             except asyncio.CancelledError:
                 if not run.stopping:
                     raise
@@ -200,6 +218,7 @@ class Engine:
             finally:
                 if timer is not None:
                     timer.cancel()
+                self._finishing -= finishing
                 self._runs.pop(_key(run), None)
                 RUNNING.set(len(self._runs))
                 self._wake.set()

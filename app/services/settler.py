@@ -1,4 +1,4 @@
-"""Collects the ends of runs for a few milliseconds and settles them in one transaction."""
+"""Writes the ends of runs, those that come together in one transaction."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Settler:
         self._publisher = publisher
         self._window = window_seconds
         self._waiting: list[tuple[Settlement, asyncio.Future[bool]]] = []
+        self._several = False  # in the last batch
         self._flusher: asyncio.Task[None] | None = None
 
     async def settle(self, settlement: Settlement) -> bool:
@@ -52,9 +53,11 @@ class Settler:
 
     async def _flush(self) -> None:
         while self._waiting:
-            if len(self._waiting) < _BATCH:
+            # one that comes alone waits for nobody; what comes while it is written makes the next batch
+            if self._several and len(self._waiting) < _BATCH:
                 await asyncio.sleep(self._window)
             batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            self._several = len(batch) > 1
             try:
                 settled = await self._write([settlement for settlement, _ in batch])
             except Exception:
