@@ -45,10 +45,11 @@ async def remove(database: Database, worker_id: UUID) -> None:
     await database.execute(_SQL["remove_worker"], id=worker_id)
 
 
-async def running_claims(database: Database, worker_id: UUID) -> set[tuple[UUID, int]]:
-    """(job id, attempt) of every job whose claim is the worker's."""
+async def running_claims(database: Database, worker_id: UUID) -> dict[tuple[UUID, int], bool]:
+    """(job id, attempt) of every job whose claim is the worker's, and whether its run has ended: maintenance writes
+    that end."""
     rows = await database.fetch(_SQL["running_claims"], worker_id=worker_id)
-    return {(row["id"], row["attempt"]) for row in rows}
+    return {(row["id"], row["attempt"]): row["ended"] for row in rows}
 
 
 async def promote_due(database: Database) -> frozenset[tuple[str, UUID | None]]:

@@ -9,8 +9,8 @@ on conflict (id) do update set seen_at = now(), stopping = excluded.stopping
 delete from makeit3d.workers where id = :id
 
 -- name: running_claims
--- What the database says that a worker runs.
-select id, attempt from makeit3d.jobs where worker_id = :worker_id and status = 'running'
+-- What the database says that a worker runs, and whether the run has ended and only its end is not written.
+select id, attempt, stuck is not null as ended from makeit3d.jobs where worker_id = :worker_id and status = 'running'
 
 -- name: bury_workers
 -- Workers that were not seen for too long are gone.

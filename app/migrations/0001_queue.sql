@@ -140,6 +140,8 @@ create table makeit3d.jobs (
   items_done integer not null default 0,
   -- later steps of its request wait for it
   has_next boolean not null default false,
+  -- how its run ended, where that could not be written: the lease stays, nobody runs it again, and maintenance tries on
+  stuck jsonb,
   progress smallint not null default 0 check (progress between 0 and 100),
   -- what the paid calls of the job may cost, said when it was accepted
   estimate_micros bigint not null default 0,
@@ -179,6 +181,7 @@ create index jobs_due on makeit3d.jobs (run_after) where status = 'queued' and r
 create index jobs_running_pool on makeit3d.jobs (pool) where status = 'running';
 create index jobs_running_worker on makeit3d.jobs (worker_id) where status = 'running';
 create index jobs_deadline on makeit3d.jobs (deadline) where status = 'running';
+create index jobs_stuck on makeit3d.jobs (id) where status = 'running' and stuck is not null;
 create index jobs_request on makeit3d.jobs (request_id, step);
 create index jobs_user_open on makeit3d.jobs (user_id) where status in ('queued', 'running');
 -- jobs that hold one of their user's permits; a retry keeps it

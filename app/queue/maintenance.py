@@ -15,6 +15,7 @@ from app.db.pool import UNREACHABLE
 from app.domain.jobs import JobTrail
 from app.domain.statuses import JobStatus
 from app.queue.contracts import Changed, Committed, Transition, Tx
+from app.queue.runs import RunEnd
 from app.queue.transitions import Queue
 
 log = structlog.get_logger(__name__)
@@ -33,6 +34,7 @@ class SweepResult:
     rescued: tuple[JobTrail, ...]
     dead_lettered: tuple[JobTrail, ...]
     overdue: tuple[JobTrail, ...]
+    unstuck: int  # jobs whose end could not be written before
     committed: Committed
 
 
@@ -71,6 +73,7 @@ async def sweep(
         rescued=tuple(_trail(job) for job in taken if job.new is JobStatus.QUEUED),
         dead_lettered=tuple(_trail(job) for job in taken if job.new is JobStatus.FAILED),
         overdue=tuple(_trail(job) for job in overdue),
+        unstuck=await _end_stuck(queue, committed),
         committed=committed,
     )
 
@@ -107,14 +110,24 @@ async def _expire(
         log.exception("expire_batch_failed", jobs=len(found))
     changed: list[Changed] = []
     for row in found:
-        try:
-            changed += await _expire_batch(queue, committed, [row], expire)
-        except UNREACHABLE:
-            raise
-        except Exception:
-            STUCK.inc()
-            log.exception("expire_failed", job_id=str(row["id"]))
+        changed += await _expire_alone(queue, committed, row, expire)
     return changed
+
+
+async def _expire_alone(
+    queue: Queue,
+    committed: Committed,
+    row: asyncpg.Record,
+    expire: Callable[[Tx, Sequence[UUID]], Awaitable[list[Changed]]],
+) -> list[Changed]:
+    try:
+        return await _expire_batch(queue, committed, [row], expire)
+    except UNREACHABLE:
+        raise
+    except Exception:
+        STUCK.inc()
+        log.exception("expire_failed", job_id=str(row["id"]))
+        return []
 
 
 async def _expire_batch(
@@ -128,6 +141,26 @@ async def _expire_batch(
         changed = await expire(tx, [row["id"] for row in found])
     committed.add(tx.committed)
     return [job for job in changed if job.by is Transition.EXPIRE]
+
+
+async def _end_stuck(queue: Queue, committed: Committed) -> int:
+    """Write the ends that are kept, as they were, or else as failures; how many could be."""
+    async with queue.transaction() as tx:
+        found = await tx.connection.fetch(queue.statements.stuck_jobs, most=_AT_A_TIME)
+    ended = 0
+    for row in found:
+        kept = RunEnd.from_json(row["stuck"])
+        try:
+            async with queue.transaction() as tx:
+                await queue.lock_tasks(tx, [row["task_id"]])
+                ended += len(await queue.finish_within(tx, [kept]))
+            committed.add(tx.committed)
+        except UNREACHABLE:
+            raise
+        except Exception:
+            log.exception("finish_failed_again", job_id=str(row["id"]))
+            ended += len(await _expire_alone(queue, committed, row, queue.expire_stuck))
+    return ended
 
 
 def _trail(job: Changed) -> JobTrail:

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import UUID
 
 from app.domain.jobs import Completed, Deferred, Failed, HandedBack, ItemEnd, KeptResult, Outcome, Retry, Settlement
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended, as rows of the statements that write it."""
+
+    columns: dict[str, Any]
+    files: list[dict[str, Any]]
+    missing: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, run: Settlement) -> RunEnd:
+        return cls(run_columns(run), stored_files(run), missing_outputs(run), ended_items(run))
+
+    @property
+    def job_id(self) -> UUID:
+        return UUID(self.columns["id"])
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunEnd:
+        return cls(**value)
 
 
 def run_columns(run: Settlement) -> dict[str, Any]:

@@ -18,17 +18,18 @@ from app.db import user_limits
 from app.db.assets import UnknownUser
 from app.db.pool import Connection, Database
 from app.db.sql import Statement
-from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Item, ItemEnd, KeptResult, Lane, Retry, Settlement
+from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Item, ItemEnd, KeptResult, Lane, Settlement
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
 from app.queue.apply import Follower
 from app.queue.contracts import AssetKinds, Changed, Committed, Participants, Refused, Transition, Tx
 from app.queue.plans import RequestPlan
-from app.queue.runs import ended_items, item_rows, missing_outputs, run_columns, stored_files
+from app.queue.runs import RunEnd, item_rows
 from app.queue.statements import Statements
 
 OVERDUE_MESSAGE = "The job took longer than it may. What it paid for is followed to its end."
+NOT_RECORDED_MESSAGE = "The result could not be recorded."
 _CRASHED_MESSAGE = "Worker processes died repeatedly while they ran this job."
 _OUTAGE_MESSAGE = "The provider took no work for too long. Nothing was sent for this job since, and nothing paid."
 _AT_A_TIME = 500
@@ -222,27 +223,37 @@ class Queue:
         """Write how the runs ended, all in one transaction. Stale leases change nothing."""
         async with self.transaction() as tx:
             await self.lock_tasks(tx, {run.job.task_id for run in runs})
-            finished = await self.finish_within(tx, runs)
+            finished = await self.finish_within(tx, [RunEnd.of(run) for run in runs])
         return Finished(finished, tx.committed)
 
-    async def finish_within(self, tx: Tx, runs: Sequence[Settlement]) -> frozenset[UUID]:
+    async def finish_within(self, tx: Tx, ends: Sequence[RunEnd]) -> frozenset[UUID]:
         """The jobs that were finished or requeued. The caller holds the locks of their tasks."""
-        by_job = {run.job.claim.job_id: run for run in runs}
-        rows = await tx.connection.fetch(
-            self.statements.finish_jobs, runs=[run_columns(run) for run in by_job.values()]
-        )
+        by_job = {end.job_id: end for end in ends}
+        rows = await tx.connection.fetch(self.statements.finish_jobs, runs=[end.columns for end in by_job.values()])
         changed = [_finished(row) for row in rows]
         live = [by_job[job.job_id] for job in changed]
         await self._follower.apply(
             tx,
             changed,
-            files=[file for run in live for file in stored_files(run)],
-            missing=[missing for run in live for missing in missing_outputs(run)],
-            items=[item for run in live for item in ended_items(run)],
+            files=[file for end in live for file in end.files],
+            missing=[missing for end in live for missing in end.missing],
+            items=[item for end in live for item in end.items],
         )
         # the next attempt waits, and its slot does not
-        tx.committed.capacity |= {run.job.pool for run in live if isinstance(run.outcome, Retry)}
+        retries = {end.job_id for end in live if end.columns["status"] == "queued" and end.columns["failed"]}
+        tx.committed.capacity |= {job.pool for job in changed if job.job_id in retries}
         return frozenset(job.job_id for job in changed)
+
+    async def keep_end(self, run: Settlement) -> None:
+        """Keep how a run ended that cannot be written: the lease stays, and maintenance tries again."""
+        lease = run.job.claim
+        await self.database.execute(
+            self.statements.keep_end,
+            job_id=lease.job_id,
+            worker_id=lease.worker_id,
+            attempt=lease.attempt,
+            stuck=RunEnd.of(run).as_json(),
+        )
 
     # --- progress and items ---------------------------------------------------------------------------------
 
@@ -339,6 +350,16 @@ class Queue:
             patience_seconds=patience_seconds,
             error_code=ErrorCode.DEADLINE_EXCEEDED.code,
             error_message=OVERDUE_MESSAGE,
+        )
+        return await self._follower.apply(tx, _changed(rows, Transition.EXPIRE))
+
+    async def expire_stuck(self, tx: Tx, stuck: Sequence[UUID]) -> list[Changed]:
+        """Fail running jobs whose kept end cannot be written. The caller holds the locks of their tasks."""
+        rows = await tx.connection.fetch(
+            self.statements.expire_stuck,
+            job_ids=list(stuck),
+            error_code=ErrorCode.INTERNAL_ERROR.code,
+            error_message=NOT_RECORDED_MESSAGE,
         )
         return await self._follower.apply(tx, _changed(rows, Transition.EXPIRE))
 

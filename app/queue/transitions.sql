@@ -20,6 +20,7 @@ order by t.id limit :most;
 update makeit3d.jobs j set
   status = o.status,
   worker_id = null,
+  stuck = null,
   waiting_for = case when o.status = 'queued' and o.delay > 0 then o.waiting_for end,
   run_after = case when o.status = 'queued' and o.delay > 0 then now() + make_interval(secs => o.delay) end,
   calls_done = j.calls_done and not o.start_over,
@@ -48,6 +49,23 @@ from jsonb_to_recordset(:runs::jsonb) as o(id uuid, worker_id uuid, attempt inte
 where j.id = o.id and j.worker_id = o.worker_id and j.attempt = o.attempt and j.status = 'running'
 returning makeit3d.changed(j, 'running') as changed;
 
+-- name: keep_end
+-- How a run ended that could not be written. The lease stays, also when its worker leaves: nobody runs the job again.
+update makeit3d.jobs j set stuck = :stuck::jsonb
+where j.id = :job_id and j.worker_id = :worker_id and j.attempt = :attempt and j.status = 'running';
+
+-- name: stuck_jobs
+-- Running jobs whose end is kept. It is written as it was, or else they fail.
+select j.id, j.task_id, j.stuck from makeit3d.jobs j
+where j.status = 'running' and j.stuck is not null order by j.id limit :most;
+
+-- name: expire_stuck
+-- The end that was kept cannot be written either: one that says so can.
+update makeit3d.jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null, stuck = null,
+  error_code = :error_code, error_message = :error_message, finished_at = now(), failures = j.failures + 1
+where j.id = any(:job_ids::uuid[]) and j.status = 'running' and j.stuck is not null
+returning makeit3d.changed(j, 'running') as changed;
+
 -- name: tasks_of
 -- Tasks of jobs that a worker is said to hold.
 select distinct j.task_id from makeit3d.jobs j where j.id = any(:job_ids::uuid[]);
@@ -58,12 +76,13 @@ update makeit3d.jobs j set status = 'queued', worker_id = null,
   resume = makeit3d.holds_paid_work(j.id, j.calls_done)
 from unnest(:job_ids::uuid[], :attempts::integer[]) as lease(id, attempt)
 where j.id = lease.id and j.attempt = lease.attempt and j.worker_id = :worker_id and j.status = 'running'
+  and j.stuck is null
 returning makeit3d.changed(j, 'running') as changed;
 
 -- name: cancel_jobs
 -- Everything unfinished of the tasks, whatever it is doing.
 update makeit3d.jobs j set status = 'canceled', worker_id = null, waiting_for = null, run_after = null, resume = false,
-  error_code = :error_code, finished_at = now()
+  stuck = null, error_code = :error_code, finished_at = now()
 from makeit3d.jobs before
 where before.id = j.id and j.task_id = any(:task_ids) and j.status in ('queued', 'running')
 returning makeit3d.changed(j, before.status) as changed;
@@ -71,22 +90,23 @@ returning makeit3d.changed(j, before.status) as changed;
 -- name: overdue_jobs
 -- Running jobs whose deadline passed that long ago.
 select j.id, j.task_id from makeit3d.jobs j
-where j.status = 'running' and j.deadline < now() - make_interval(secs => :patience_seconds::float8)
+where j.status = 'running' and j.stuck is null
+  and j.deadline < now() - make_interval(secs => :patience_seconds::float8)
 order by j.deadline limit :most;
 
 -- name: expire_deadlines
 -- Open calls stay open: they are polled on and their cost is recorded.
 update makeit3d.jobs j set status = 'failed', worker_id = null, resume = false, seconds_left = null,
   error_code = :error_code, error_message = :error_message, finished_at = now(), failures = j.failures + 1
-where j.id = any(:job_ids::uuid[]) and j.status = 'running'
+where j.id = any(:job_ids::uuid[]) and j.status = 'running' and j.stuck is null
   and j.deadline < now() - make_interval(secs => :patience_seconds::float8)
 returning makeit3d.changed(j, 'running') as changed;
 
 -- name: lost_jobs
 -- Leases of workers that are gone, one way or another.
 select j.id, j.task_id from makeit3d.jobs j
-where j.status = 'running' and not exists (select from makeit3d.workers w where w.id = j.worker_id)
-  and j.started_at < now() - interval '1 second'
+where j.status = 'running' and j.stuck is null
+  and not exists (select from makeit3d.workers w where w.id = j.worker_id) and j.started_at < now() - interval '1 second'
 order by j.task_id, j.id limit :most;
 
 -- name: expire_leases
@@ -104,7 +124,7 @@ update makeit3d.jobs j set
   error_message = case when j.crashes + 1 >= :max_crashes then :error_message else j.error_message end,
   finished_at = case when j.crashes + 1 >= :max_crashes then now() end
 from makeit3d.jobs k left join makeit3d.provider_calls c on c.job_id = k.id and c.is_open
-where k.id = j.id and j.id = any(:job_ids::uuid[]) and j.status = 'running'
+where k.id = j.id and j.id = any(:job_ids::uuid[]) and j.status = 'running' and j.stuck is null
   and not exists (select from makeit3d.workers w where w.id = j.worker_id)
 returning makeit3d.changed(j, 'running') as changed;
 

@@ -26,7 +26,7 @@ from app.services.job_run import ClaimLost, HandBack, JobEnded, JobRun, Runnable
 from app.services.leftovers import Leftovers
 from app.services.open_calls import OpenCalls
 from app.services.publisher import Publisher
-from app.services.settler import Settler, code, word
+from app.services.settler import Settler, Written, code, word
 from app.tracing import Place, detached, span, span_id_of
 
 log = structlog.get_logger(__name__)
@@ -233,18 +233,21 @@ class Engine:
             committed = Committed()
             committed.free(run.job.pool, run.job.user_id)
             self._publisher.publish(committed)
-        settled = outcome is not None and await self._settle(Settlement(run.job, outcome))
-        if outcome is not None and not settled:
+        written = Written.LEASE_LOST if outcome is None else await self._settle(Settlement(run.job, outcome))
+        if outcome is not None and written is Written.LEASE_LOST:
             CLAIMS_LOST.inc()
             log.info("claim_was_lost")
-        if not settled or isinstance(outcome, Failed):
+        # one that is stuck may still be completed with what it stored
+        if written is Written.LEASE_LOST or (written is Written.DONE and isinstance(outcome, Failed)):
             await self._leftovers.discard(run)
-        ended = "lost" if outcome is None or not settled else word(outcome)
+        ended = "lost" if outcome is None or written is Written.LEASE_LOST else word(outcome)
+        if written is Written.STUCK:
+            ended = "stuck"
         reason = None if outcome is None else code(outcome) or None
         current.set(outcome=ended, code=reason)
         log.info("run_ended", job_type=run.job.type, attempt=run.claim.attempt, outcome=ended, code=reason)
 
-    async def _settle(self, settlement: Settlement) -> bool:
+    async def _settle(self, settlement: Settlement) -> Written:
         with span("settle"):
             return await self._settler.settle(settlement)
 
@@ -305,12 +308,12 @@ class Engine:
         """Stop what was canceled or taken away meanwhile; give back what the database says is ours and is not here."""
         here = set(self._runs)
         ours = await workers.running_claims(self._database, self.identity.id)
-        for key in here - ours:
+        for key in here - ours.keys():
             run = self._runs.get(key)
             if run is not None and not run.lost:
                 log.info("claim_lost", job_id=str(run.claim.job_id))
                 run.lose()
-        strangers = ours - here - set(self._runs)
+        strangers = _unended(ours) - here - set(self._runs)
         lasting = strangers & self._strangers  # a claim whose answer is only just on its way is no stranger
         if lasting:
             await self._release(lasting)
@@ -356,10 +359,15 @@ class Engine:
 
     async def _leave(self) -> None:
         """Give back claims whose answer never arrived, and take the process's row away: nobody died here."""
-        unknown = await workers.running_claims(self._database, self.identity.id) - set(self._runs)
+        unknown = _unended(await workers.running_claims(self._database, self.identity.id)) - set(self._runs)
         if unknown:
             await self._release(unknown)
         await workers.remove(self._database, self.identity.id)
+
+
+def _unended(claims: Mapping[tuple[UUID, int], bool]) -> set[tuple[UUID, int]]:
+    """Without those whose end is kept, which nobody runs again."""
+    return {key for key, ended in claims.items() if not ended}
 
 
 def _key(run: JobRun) -> tuple[UUID, int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from enum import StrEnum
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -16,7 +18,7 @@ from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Deferred, Failed, Outcome, Retry, Settlement
 from app.errors import ErrorCode
 from app.queue.maintenance import STUCK
-from app.queue.transitions import Queue
+from app.queue.transitions import NOT_RECORDED_MESSAGE, Finished, Queue
 from app.services.publisher import Publisher
 from app.tracing import detached
 
@@ -30,8 +32,18 @@ SETTLE_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120),
 )
 
+
+class Written(StrEnum):
+    """What became of the end of a run."""
+
+    DONE = "done"
+    LEASE_LOST = "lease_lost"  # nothing was written
+    STUCK = "stuck"  # it cannot be written now: the lease stays, and maintenance tries again
+
+
 _BATCH = 200
 _LONGEST_PAUSE = 5.0
+T = TypeVar("T")
 
 
 class Settler:
@@ -39,13 +51,13 @@ class Settler:
         self._queue = queue
         self._publisher = publisher
         self._window = window_seconds
-        self._waiting: list[tuple[Settlement, asyncio.Future[bool]]] = []
+        self._waiting: list[tuple[Settlement, asyncio.Future[Written]]] = []
         self._several = False  # in the last batch
         self._flusher: asyncio.Task[None] | None = None
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Write how a run ended; waits until the database has it. False when the claim had been lost."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    async def settle(self, settlement: Settlement) -> Written:
+        """Write how a run ended; waits until the database has it."""
+        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         self._waiting.append((settlement, future))
         if self._flusher is None or self._flusher.done():
             self._flusher = detached(self._flush())
@@ -58,44 +70,57 @@ class Settler:
                 await asyncio.sleep(self._window)
             batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
             self._several = len(batch) > 1
+            stuck: set[UUID] = set()
             try:
                 settled = await self._write([settlement for settlement, _ in batch])
             except Exception:
                 log.exception("settle_batch_failed", jobs=len(batch))
-                settled = await self._each_alone([settlement for settlement, _ in batch])
+                settled, stuck = await self._each_alone([settlement for settlement, _ in batch])
             for settlement, future in batch:
+                job_id = settlement.job.claim.job_id
                 if not future.done():
-                    future.set_result(settlement.job.claim.job_id in settled)
+                    done = Written.DONE if job_id in settled else Written.LEASE_LOST
+                    future.set_result(Written.STUCK if job_id in stuck else done)
 
-    async def _each_alone(self, settlements: Sequence[Settlement]) -> frozenset[UUID]:
-        """One poisoned settlement must not hold back the others: it fails its own job and nothing else."""
+    async def _each_alone(self, settlements: Sequence[Settlement]) -> tuple[frozenset[UUID], set[UUID]]:
+        """One poisoned settlement must not hold back the others: it fails its own job and nothing else. The jobs that
+        ended, and those that are stuck."""
         done: set[UUID] = set()
+        stuck: set[UUID] = set()
         for settlement in settlements:
+            job_id = settlement.job.claim.job_id
             try:
                 done |= await self._write([settlement])
             except Exception:
-                log.exception("settle_failed", job_id=str(settlement.job.claim.job_id))
-                failed = Failed(ErrorCode.INTERNAL_ERROR, "The result could not be recorded.")
+                log.exception("settle_failed", job_id=str(job_id))
+                failed = Settlement(settlement.job, Failed(ErrorCode.INTERNAL_ERROR, NOT_RECORDED_MESSAGE))
                 try:
-                    done |= await self._write([Settlement(settlement.job, failed)])
+                    done |= await self._write([failed])
                 except Exception:
-                    # the lease stays ours until its deadline or the process ends; maintenance tries again then
                     STUCK.inc()
-                    log.exception("finish_stuck", job_id=str(settlement.job.claim.job_id))
-        return frozenset(done)
+                    log.exception("finish_stuck", job_id=str(job_id))
+                    await self._keep(settlement, failed)
+                    stuck.add(job_id)
+        return frozenset(done), stuck
+
+    async def _keep(self, *ends: Settlement) -> None:
+        """The first end that the database takes."""
+        for end in ends:
+            try:
+                await _when_reachable(lambda end=end: self._queue.keep_end(end), jobs=1)
+            except Exception:
+                log.exception("end_not_kept", job_id=str(end.job.claim.job_id))
+            else:
+                return
 
     async def _write(self, settlements: Sequence[Settlement]) -> frozenset[UUID]:
-        pause = 0.1
         begun = time.perf_counter()
-        while True:
-            try:
-                with boundary(Boundary.SETTLE, (item.job.task_id for item in settlements)):
-                    finished = await self._queue.finish(settlements)
-                break
-            except UNREACHABLE as error:
-                log.warning("settle_waits_for_database", error=type(error).__name__, jobs=len(settlements))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+
+        async def finish() -> Finished:
+            with boundary(Boundary.SETTLE, (item.job.task_id for item in settlements)):
+                return await self._queue.finish(settlements)
+
+        finished = await _when_reachable(finish, jobs=len(settlements))
         SETTLE_SECONDS.observe(time.perf_counter() - begun)
         BATCH_JOBS.observe(len(settlements))
         for item in settlements:
@@ -109,6 +134,18 @@ class Settler:
     async def aclose(self) -> None:
         if self._flusher is not None:
             await self._flusher
+
+
+async def _when_reachable(write: Callable[[], Awaitable[T]], *, jobs: int) -> T:
+    """Nobody but us knows how the runs ended: wait for the database, however long it is away."""
+    pause = 0.1
+    while True:
+        try:
+            return await write()
+        except UNREACHABLE as error:
+            log.warning("settle_waits_for_database", error=type(error).__name__, jobs=jobs)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def word(outcome: Outcome) -> str:

@@ -251,7 +251,7 @@ async def test_what_a_worker_holds_without_knowing_can_be_released(db: Database)
     await accept(db, image_plan(user, "task-lostreply"))
     (job,) = await claim_all(db, worker)
     pair = (job.claim.job_id, job.claim.attempt)
-    assert await workers.running_claims(db, worker.id) == {pair}
+    assert await workers.running_claims(db, worker.id) == {pair: False}
     await kernel.requeue(db, worker.id, [pair])
     assert len(await claim_all(db, worker)) == 1
 

@@ -18,11 +18,12 @@ from app.outputs.kinds import KINDS
 from app.queue.contracts import AcceptedJob, AcceptedRequest, AssetKinds, Changed, Participants, Refused, Tx
 from app.queue.maintenance import expire_stranded, sweep
 from app.queue.plans import RequestPlan
+from app.queue.runs import RunEnd
 from app.queue.states import TRANSITIONS, Transition
 from app.queue.transitions import Queue, TaskOwnedByAnother
 from app.services.notifier import Notifier
 from app.services.publisher import Publisher
-from app.services.settler import Settler
+from app.services.settler import Settler, Written
 
 from tests.integration.factories import image_plan, make_user, make_worker, model_plan, sketch_plan
 from tests.integration.http_gateway import DeafBells
@@ -257,7 +258,7 @@ async def test_one_job_that_cannot_be_finished_holds_back_no_other(harness: Harn
     notifier = Notifier(harness.db)
     publisher = Publisher(harness.db, DeafBells(), notifier, NO_LIMITS)
     settler = Settler(harness.queue, publisher, window_seconds=0.05)
-    assert await asyncio.gather(*(settler.settle(Settlement(job, Completed())) for job in jobs)) == [True, True]
+    assert await asyncio.gather(*(settler.settle(Settlement(job, Completed())) for job in jobs)) == [Written.DONE] * 2
     await settler.aclose()
     await publisher.aclose()
     await notifier.aclose()
@@ -275,7 +276,7 @@ async def test_a_connection_that_dies_before_the_commit_leaves_neither_side(harn
     async def cut_off() -> None:
         async with harness.queue.transaction() as tx:
             await harness.queue.lock_tasks(tx, [job.task_id])
-            await harness.queue.finish_within(tx, [Settlement(job, Completed())])
+            await harness.queue.finish_within(tx, [RunEnd.of(Settlement(job, Completed()))])
             raise ConnectionError
 
     with pytest.raises(ConnectionError):

@@ -24,6 +24,7 @@ from app.domain.jobs import Lane
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
 from app.queue.plans import RequestPlan
+from app.registry import Registry
 from app.services.retries import Retries
 from app.storage.memory import MemoryStorage
 from app.task_types.planner import Planner
@@ -60,6 +61,7 @@ class Workshop:
     storage: MemoryStorage
     user: UUID
     workers: list[WorkerContainer]
+    registry: Registry = kernel.REGISTRY
 
     async def start(self, *, home: Path | None = None, slots: int = 20) -> WorkerContainer:
         """One more worker; with a ``home`` of its own it is one on another machine."""
@@ -70,6 +72,7 @@ class Workshop:
             self.settings if home is None else self.settings.model_copy(update={"home": home}),
             identity,
             RoomBells(self.workers),
+            registry=self.registry,
             storage=self.storage,
             providers=providers,
         )
@@ -148,6 +151,7 @@ async def open_workshop(
     models: FakeModels | None = None,
     storage: type[MemoryStorage] = MemoryStorage,
     workers: int = 1,
+    registry: Registry = kernel.REGISTRY,
     **changes: Any,  # noqa: ANN401 - settings by field name
 ) -> AsyncGenerator[Workshop]:
     """A workshop with so many workers at first; ``db`` is the same database, open already."""
@@ -174,6 +178,7 @@ async def open_workshop(
         storage(objects, {BUCKET: True, INPUTS: False}),
         await make_user(db),
         [],
+        registry,
     )
     try:
         for _ in range(workers):

@@ -39,6 +39,8 @@ WITHOUT_CASE = {
     "requeue_jobs": _END,
     "expire_deadlines": _END,
     "expire_leases": _END,
+    "expire_stuck": _END,
+    "keep_end": "only after a defect; without it the lease is released, as when an answer was lost",
     "expire_stranded": _END,
     "cancel_jobs": "one commit ends it all; tests/chaos/test_cancel.py",
     "record_items": "what is lost is told when the job ends",
