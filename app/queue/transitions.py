@@ -240,8 +240,7 @@ class Queue:
             items=[item for end in live for item in end.items],
         )
         # the next attempt waits, and its slot does not
-        retries = {end.job_id for end in live if end.columns["status"] == "queued" and end.columns["failed"]}
-        tx.committed.capacity |= {job.pool for job in changed if job.job_id in retries}
+        tx.committed.capacity |= {row["changed"]["pool"] for row in rows if row["freed"]}
         return frozenset(job.job_id for job in changed)
 
     async def keep_end(self, run: Settlement) -> None:

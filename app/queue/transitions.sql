@@ -47,7 +47,7 @@ from jsonb_to_recordset(:runs::jsonb) as o(id uuid, worker_id uuid, attempt inte
   output jsonb, usage jsonb, items integer, kept_call uuid, kept_host text, kept_until timestamptz, kept_pictures smallint[],
   drops_kept boolean)
 where j.id = o.id and j.worker_id = o.worker_id and j.attempt = o.attempt and j.status = 'running'
-returning makeit3d.changed(j, 'running') as changed;
+returning makeit3d.changed(j, 'running') as changed, j.waiting_for is not null and not j.resume as freed;
 
 -- name: keep_end
 -- How a run ended that could not be written. The lease stays, also when its worker leaves: nobody runs the job again.

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from app.calls import journal
 from app.db.pool import Database
 from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, HandedBack, ItemEnd, Outcome, Retry, Settlement
 from app.domain.statuses import JobStatus
@@ -25,7 +26,7 @@ from app.services.notifier import Notifier
 from app.services.publisher import Publisher
 from app.services.settler import Settler, Written
 
-from tests.integration.factories import image_plan, make_user, make_worker, model_plan, sketch_plan
+from tests.integration.factories import call_intent, image_plan, make_user, make_worker, model_plan, sketch_plan
 from tests.integration.http_gateway import DeafBells
 
 TYPES = ("generate_images", "generate_model")
@@ -186,6 +187,29 @@ async def requeue(h: Harness) -> None:
     committed = await h.queue.requeue(job.claim.worker_id, [(job.claim.job_id, job.claim.attempt)])
     assert committed.lanes == {"normal"}
     assert await h.status(job.claim.job_id) == "queued"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "freed"),
+    [
+        (Retry(ErrorCode.PROVIDER_UNAVAILABLE, "again", 60), {"openai"}),
+        (Deferred(ErrorCode.PROVIDER_BUSY, "full", 60), {"openai"}),
+        (HandedBack(), set[str]()),  # it needs its slot again at once
+    ],
+    ids=["retry", "snooze", "handed back"],
+)
+async def test_who_waits_for_a_slot_hears_of_one_that_came_free(
+    harness: Harness, outcome: Outcome, freed: set[str]
+) -> None:
+    job = await harness.accept_and_claim(image_plan(harness.user, "task-gives-back"))
+    assert (await harness.queue.finish([Settlement(job, outcome)])).committed.capacity == freed
+
+
+async def test_a_snooze_whose_call_is_open_frees_no_slot(harness: Harness) -> None:
+    job = await harness.accept_and_claim(image_plan(harness.user, "task-keeps-slot"))
+    assert await journal.intend(harness.db, job.claim, call_intent())
+    finished = await harness.queue.finish([Settlement(job, Deferred(None, None, 60))])
+    assert finished.committed.capacity == set()
 
 
 PATHS: dict[Callable[[Harness], Awaitable[None]], set[tuple[str, str, str]]] = {
