@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from app.ai_clients.registry import load_settings
+from app.cli_program import Program
 from app.embedded.process import ServerFailed
 from app.errors import AppError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="MakeIt3D: paid AI media work, paid once, never lost."
@@ -28,14 +30,18 @@ Photo = Annotated[
 Sketch = Annotated[Path | None, typer.Option(help="A sketch of your own.", exists=True, dir_okay=False)]
 
 
-def main() -> None:
-    """Entry point: a refusal of ours is one line and exit code 1, never a traceback."""
+def main(program: Program | None = None) -> None:
+    """Entry point, also of a gateway with plugins: a refusal of ours is one line and exit code 1, never a traceback."""
     try:
-        app()
+        app(obj=program)
     except AppError as error:
         fail(error.detail or error.error.title)
     except ServerFailed as error:
         fail(str(error))
+
+
+def _program(context: Any) -> Program:  # noqa: ANN401 - typer's own copy of a class of click
+    return context.find_object(Program) or Program()
 
 
 def fail(message: str) -> NoReturn:
@@ -44,11 +50,12 @@ def fail(message: str) -> NoReturn:
 
 
 @app.command()
-def up() -> None:
+def up(context: typer.Context) -> None:
     """Start everything on this machine and keep serving: embedded servers, sandbox providers."""
     from app.embedded.stack import EmbeddedStack
 
-    EmbeddedStack.from_environment().run_forever()
+    program = _program(context)
+    EmbeddedStack.from_environment(program.providers, module=program.module).run_forever()
 
 
 @app.command()
@@ -68,20 +75,20 @@ def demo(
 class _TaskTypeCommands(TyperGroup):
     """Made when they are asked for: the registry of task types is heavy, and most commands do without."""
 
-    @cached_property
-    def _made(self) -> TyperGroup:
+    def _made(self, ctx: Any) -> TyperGroup:  # noqa: ANN401 - typer's own copy of a class of click
         from app.cli_generate import generate_commands
-        from app.container import build_task_types
 
-        return cast("TyperGroup", typer.main.get_command(generate_commands(build_task_types(), console)))
+        program = _program(ctx)
+        return cast(
+            "TyperGroup",
+            typer.main.get_command(generate_commands(program.registry.task_types, console, program.settings)),
+        )
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer's own copy of a class of click
-        del ctx
-        return list(self._made.commands)
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        return list(self._made(ctx).commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        del ctx
-        return self._made.commands.get(cmd_name)
+        return self._made(ctx).commands.get(cmd_name)
 
 
 app.add_typer(
@@ -95,12 +102,12 @@ app.add_typer(
 
 
 @app.command()
-def token() -> None:
+def token(context: typer.Context) -> None:
     """Print an access token of the sandbox's demo user, for curl."""
     from app.cli_client import GatewayError
     from app.cli_sandbox import sign_in
 
-    settings = load_settings()
+    settings = _program(context).settings()
     if not settings.is_sandbox:
         fail("Only the sandbox has a demo user. Sign in with your app, and use its access token.")
     try:
@@ -120,17 +127,23 @@ def samples(directory: Annotated[Path, typer.Argument(help="Where to put them.")
 
 
 @app.command()
-def api() -> None:
+def api(context: typer.Context) -> None:
     """Serve the HTTP API."""
     from app.cli_start import settings_to_start
 
-    settings = settings_to_start()
+    program = _program(context)
+    settings = settings_to_start(program.settings())
     import uvicorn  # heavy modules come later: who can not start says so soon
 
     from app.server import http_protocol
 
+    def create_app() -> FastAPI:
+        from app.main import create_app
+
+        return create_app(registry=None if program.make_registry is None else program.registry)
+
     uvicorn.run(
-        "app.main:create_app",
+        create_app,
         factory=True,
         http=http_protocol(settings.connections_per_address),
         host=settings.api_host,
@@ -143,40 +156,41 @@ def api() -> None:
 
 
 @app.command()
-def worker(lane: Annotated[str, typer.Option(help="priority or normal")] = "normal") -> None:
+def worker(context: typer.Context, lane: Annotated[str, typer.Option(help="priority or normal")] = "normal") -> None:
     """Run a Celery worker for a lane. TERM is a warm shutdown."""
     from app.cli_start import settings_to_start
 
     match lane:
         case "priority" | "normal":
-            settings = settings_to_start()
+            program = _program(context)
+            settings = settings_to_start(program.settings())
             from app.tasks.worker import run_worker
 
-            run_worker(settings, lane)
+            run_worker(settings, lane, registry=program.registry)
         case _:
             fail("--lane is priority or normal")
 
 
 @app.command()
-def beat() -> None:
+def beat(context: typer.Context) -> None:
     """Ring for a sweep on a schedule. One is enough; two are harmless."""
     from app.cli_start import settings_to_start
 
-    settings = settings_to_start(database=False)
+    settings = settings_to_start(_program(context).settings(), database=False)
     from app.tasks.beat import run_beat
 
     run_beat(settings)
 
 
 @app.command()
-def migrate() -> None:
+def migrate(context: typer.Context) -> None:
     """Apply what the database lacks of app/migrations, and print what only another role may make."""
     from app.cli_start import require_database
     from app.db.migrate import migrate as apply
     from app.db.migrate import policies_to_make
 
-    require_database(migrated=False)
-    settings = load_settings()
+    settings = _program(context).settings()
+    require_database(settings, migrated=False)
     dsn = settings.database_url.get_secret_value()
     applied = asyncio.run(apply(dsn))
     for name in applied:
@@ -195,6 +209,7 @@ def migrate() -> None:
 
 @app.command()
 def doctor(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines.")] = False,
     patience: Annotated[float, typer.Option(help="Seconds that each check may take.", min=1)] = 10.0,
 ) -> None:
@@ -202,12 +217,14 @@ def doctor(
     a bucket that it removes at once, by which it learns the project's limit."""
     from app.cli_doctor import run_doctor
 
-    if not asyncio.run(run_doctor(console, as_json=as_json, patience_seconds=patience)):
+    registry = _program(context).registry
+    if not asyncio.run(run_doctor(console, as_json=as_json, patience_seconds=patience, registry=registry)):
         sys.exit(1)
 
 
 @app.command()
 def audit(
+    context: typer.Context,
     deep: Annotated[bool, typer.Option("--deep", help="Read every file and compare its digest.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
     days: Annotated[float, typer.Option(help="How far back the providers' records are compared.", min=0)] = 30.0,
@@ -222,9 +239,10 @@ def audit(
     from app.cli_audit import AuditOptions, run_audit
     from app.cli_start import require_database
 
-    require_database()
+    program = _program(context)
+    require_database(program.settings())
     options = AuditOptions(deep=deep, json=as_json, days=days, grace_seconds=grace, sandbox_ledger=sandbox_ledger)
-    if not asyncio.run(run_audit(console, options)):
+    if not asyncio.run(run_audit(console, options, program.registry)):
         sys.exit(1)
 
 
@@ -240,18 +258,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 @jobs.command("failed")
 def jobs_failed(
-    since: Since = None, code: Code = None, user: OfUser = None, limit: Limit = 50, as_json: AsJson = False
+    context: typer.Context,
+    since: Since = None,
+    code: Code = None,
+    user: OfUser = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List requests that failed for good and were not retried."""
     from app.cli_jobs import Choice, list_failed
     from app.cli_start import require_database
 
-    require_database()
-    asyncio.run(list_failed(console, Choice(since, code, user, limit), as_json=as_json))
+    program = _program(context)
+    require_database(program.settings())
+    asyncio.run(list_failed(console, program.registry, Choice(since, code, user, limit), as_json=as_json))
 
 
 @jobs.command("retry")
 def jobs_retry(
+    context: typer.Context,
     ids: Annotated[list[str] | None, typer.Argument(help="Failed jobs, requests or tasks.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that `jobs failed` lists.")] = False,
     since: Since = None,
@@ -266,22 +291,28 @@ def jobs_retry(
     from app.cli_jobs import Choice, retry_failed
     from app.cli_start import require_database
 
-    require_database()
+    program = _program(context)
+    require_database(program.settings())
     choice = Choice(since, code, user, limit)
-    if not asyncio.run(retry_failed(console, ids or (), choice, everything=everything, may_pay_again=may_pay_again)):
+    if not asyncio.run(
+        retry_failed(console, program.registry, ids or (), choice, everything=everything, may_pay_again=may_pay_again)
+    ):
         sys.exit(1)
 
 
 @jobs.command("show")
 def jobs_show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="A job, request or task.")], as_json: AsJson = False
+    context: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="A job, request or task.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show what is known of a job: state, paid calls, files, rows, events."""
     from app.cli_jobs import show
     from app.cli_start import require_database
 
-    require_database()
-    asyncio.run(show(console, id_, as_json=as_json))
+    program = _program(context)
+    require_database(program.settings())
+    asyncio.run(show(console, program.registry, id_, as_json=as_json))
 
 
 breaker = typer.Typer(no_args_is_help=True, help="Circuit breakers: which providers take work.")
@@ -289,23 +320,27 @@ app.add_typer(breaker, name="breaker")
 
 
 @breaker.command("list")
-def breaker_list(as_json: AsJson = False) -> None:
+def breaker_list(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the breaker of every provider, and why it is open."""
     from app.cli_breaker import list_breakers
     from app.cli_start import require_database
 
-    require_database()
-    asyncio.run(list_breakers(console, as_json=as_json))
+    program = _program(context)
+    require_database(program.settings())
+    asyncio.run(list_breakers(console, program.registry, as_json=as_json))
 
 
 @breaker.command("close")
-def breaker_close(provider: Annotated[str, typer.Argument(help="Its name, as makeit3d breaker shows it.")]) -> None:
+def breaker_close(
+    context: typer.Context, provider: Annotated[str, typer.Argument(help="Its name, as makeit3d breaker shows it.")]
+) -> None:
     """Let a provider's jobs go on now, once the key, the credits or the model are mended."""
     from app.cli_breaker import close_breaker
     from app.cli_start import require_database
 
-    require_database()
-    asyncio.run(close_breaker(console, provider))
+    program = _program(context)
+    require_database(program.settings())
+    asyncio.run(close_breaker(console, program.registry, provider))
 
 
 if __name__ == "__main__":

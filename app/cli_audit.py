@@ -15,10 +15,8 @@ from rich.table import Table
 
 from app.ai_clients.base import RecordKeeper
 from app.ai_clients.errors import ProviderError
-from app.ai_clients.registry import load_settings
 from app.ai_clients.sandbox_record import SandboxRecord
 from app.config import Settings
-from app.container import build_registry
 from app.db.pool import Database
 from app.domain.audit import Findings, Invariant
 from app.errors import AppError
@@ -42,13 +40,13 @@ class AuditOptions:
     sandbox_ledger: str | None = None
 
 
-async def run_audit(console: Console, options: AuditOptions, registry: Registry | None = None) -> bool:
+async def run_audit(console: Console, options: AuditOptions, registry: Registry) -> bool:
     """Print the audit; True only when everything could be looked at and nothing differs. Raises AppError."""
-    settings = load_settings()
+    settings = registry.providers.settings.load()
     async with AsyncExitStack() as stack:
-        database = await Database.open(settings, application_name="makeit3d audit")
+        database = await Database.open(settings, registry.asset_kinds, application_name="makeit3d audit")
         stack.push_async_callback(database.close)
-        findings, unreadable = await _audit(settings, database, options, stack, registry or build_registry())
+        findings, unreadable = await _audit(settings, database, options, stack, registry)
     if options.json:
         console.out(json.dumps(_document(findings, unreadable)), highlight=False)
     else:

@@ -9,19 +9,19 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from app.ai_clients.registry import load_settings
 from app.container import OperatorContainer
 from app.db import breakers
 from app.db.breakers import Breaker
 from app.db.pool import UNREACHABLE
 from app.domain.breakers import BreakerState
 from app.errors import AppError, ErrorCode
+from app.registry import Registry
 from app.tasks.bells import celery_bells
 
 
-async def list_breakers(console: Console, *, as_json: bool) -> None:
+async def list_breakers(console: Console, registry: Registry, *, as_json: bool) -> None:
     """Print the breaker of every provider. Raises AppError."""
-    gateway = await _open()
+    gateway = await _open(registry)
     try:
         found = await breakers.read_all(gateway.database)
     finally:
@@ -35,9 +35,9 @@ async def list_breakers(console: Console, *, as_json: bool) -> None:
     console.print(table)
 
 
-async def close_breaker(console: Console, provider: str) -> None:
+async def close_breaker(console: Console, registry: Registry, provider: str) -> None:
     """Let all jobs of the provider go on now. Raises AppError."""
-    gateway = await _open()
+    gateway = await _open(registry)
     try:
         known = {item.provider for item in await breakers.read_all(gateway.database)}
         if provider not in known:
@@ -49,10 +49,10 @@ async def close_breaker(console: Console, provider: str) -> None:
     console.print(f"{provider}: closed, its jobs go on" if closed else f"{provider}: was closed already")
 
 
-async def _open() -> OperatorContainer:
-    settings = load_settings()
+async def _open(registry: Registry) -> OperatorContainer:
+    settings = registry.providers.settings.load()
     try:
-        return await OperatorContainer.open(settings, celery_bells(settings))
+        return await OperatorContainer.open(settings, celery_bells(settings), registry)
     except (*UNREACHABLE, asyncpg.PostgresError) as error:
         detail = f"The database can not be opened ({type(error).__name__}): check DATABASE_URL and the server."
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, detail) from None

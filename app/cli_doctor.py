@@ -8,7 +8,6 @@ from collections import Counter
 
 from rich.console import Console
 
-from app.container import build_registry
 from app.observability import configure_logging
 from app.registry import Registry
 from app.services.doctor.examination import Examined, examine
@@ -19,25 +18,23 @@ _MARKS = {Severity.ERROR: "[bold red]✗[/]", Severity.WARNING: "[bold yellow]![
 _WIDTH = 9  # of the names of most groups
 
 
-async def run_doctor(
-    console: Console, *, as_json: bool, patience_seconds: float, registry: Registry | None = None
-) -> bool:
+async def run_doctor(console: Console, *, as_json: bool, patience_seconds: float, registry: Registry) -> bool:
     """Run every check and print the findings, each group as it ends; False when one of them is an error."""
     begun = time.monotonic()
     done: list[Examined] = []
-    settings = read_settings()
+    settings = read_settings(registry.providers)
     if isinstance(settings, Examined):
         done.append(settings)
         if not as_json:
             _print(console, settings)
     else:
         configure_logging(settings.model_copy(update={"log_level": "ERROR"}))  # findings say it better
-        groups = (registry or build_registry()).doctor_groups
+        groups = registry.doctor_groups
         waiting = {group.name for group in groups}
         watched = Console(stderr=True) if as_json else console  # a document stays alone
         with watched.status("", spinner="dots") as status:
             status.update(_still(waiting))
-            async for examined in examine(settings, groups, patience_seconds=patience_seconds):
+            async for examined in examine(registry.check_context(settings), groups, patience_seconds=patience_seconds):
                 done.append(examined)
                 waiting.discard(examined.group)
                 status.update(_still(waiting))

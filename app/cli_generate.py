@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from app.cli_client import GatewayClient, GatewayError
-from app.config import ClientSettings
+from app.config import ClientSettings, Settings
 from app.task_types.registry import AnyTaskType, Input, TaskTypes
 
 _TRUE, _FALSE = frozenset({"true", "yes", "on"}), frozenset({"false", "no", "off"})
@@ -34,15 +34,15 @@ class Wanted:
     idempotency_key: str | None = None
 
 
-def generate_commands(task_types: TaskTypes, console: Console) -> typer.Typer:
-    """A command per task type."""
+def generate_commands(task_types: TaskTypes, console: Console, settings: Callable[[], Settings]) -> typer.Typer:
+    """A command per task type. ``settings`` are read where the shell's user has no token of their own."""
     commands = typer.Typer()
     for task_type in task_types:
-        commands.command(task_type.name, help=task_type.description)(_command(task_type, console))
+        commands.command(task_type.name, help=task_type.description)(_command(task_type, console, settings))
     return commands
 
 
-def _command(task_type: AnyTaskType, console: Console) -> Callable[..., None]:
+def _command(task_type: AnyTaskType, console: Console, settings: Callable[[], Settings]) -> Callable[..., None]:
     """A function with a parameter for each option, which is what the command line is made from."""
     fields = _fields(task_type)
     inputs = {item.option: item for item in task_type.inputs}
@@ -57,7 +57,7 @@ def _command(task_type: AnyTaskType, console: Console) -> Callable[..., None]:
             given["idempotency_key"],
         )
         caller = ClientSettings()  # pyright: ignore[reportCallIssue]
-        if not run_generate(console, caller, wanted, given["out"]):
+        if not run_generate(console, caller, settings, wanted, given["out"]):
             sys.exit(1)
 
     options = [
@@ -125,11 +125,13 @@ def _option(
     )
 
 
-def run_generate(console: Console, caller: ClientSettings, wanted: Wanted, out: Path) -> bool:
+def run_generate(
+    console: Console, caller: ClientSettings, settings: Callable[[], Settings], wanted: Wanted, out: Path
+) -> bool:
     """Send the request, follow it, save the results. False when it did not complete."""
     name = wanted.task_type.name
     try:
-        with GatewayClient(caller.url, caller_headers(caller), console) as client:
+        with GatewayClient(caller.url, caller_headers(caller, settings), console) as client:
             accepted = client.generate(name, request_body(client, wanted), idempotency_key=wanted.idempotency_key)
             console.print(f"task [bold]{accepted['task_id']}[/] job {accepted['job_id']}", highlight=False)
             return report(console, client, client.wait(accepted["job_id"], name), out / wanted.task_id)
@@ -138,13 +140,11 @@ def run_generate(console: Console, caller: ClientSettings, wanted: Wanted, out: 
         return False
 
 
-def caller_headers(caller: ClientSettings) -> dict[str, str]:
+def caller_headers(caller: ClientSettings, read: Callable[[], Settings]) -> dict[str, str]:
     """The authorisation of the shell's user: a token of theirs, or the service key and a user id."""
     if caller.token is not None:
         return {"Authorization": f"Bearer {caller.token.get_secret_value()}"}
-    from app.ai_clients.registry import load_settings
-
-    settings = load_settings()
+    settings = read()
     if settings.is_sandbox and caller.user_id is None:
         from app.cli_sandbox import sandbox_user_headers
 
@@ -179,8 +179,8 @@ def report(console: Console, client: GatewayClient, status: Mapping[str, Any], o
         console.print(f"[bold red]✗[/] {status['status']}: {error.get('code')} {error.get('message')}", highlight=False)
         return False
     result = status["result"]
-    urls = [*result["image_urls"], *([result["model_url"]] if result["model_url"] else [])]
-    for path in client.save(urls, out):
+    made = [[links] if isinstance(links, str) else links or [] for links in result.values()]
+    for path in client.save([url for urls in made for url in urls], out):
         console.print(f"[bold green]✓[/] {path}", highlight=False, soft_wrap=True)
     return True
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.ai_clients.registry import load_settings
 from app.container import OperatorContainer
 from app.db import jobs
 from app.db.jobs import FailedRequest, JobRecord
 from app.db.pool import UNREACHABLE
 from app.errors import AppError, ErrorCode
+from app.registry import Registry
 from app.services.retries import NotRetried
 from app.tasks.bells import celery_bells
 
@@ -41,9 +41,9 @@ class Choice:
     limit: int = 50
 
 
-async def list_failed(console: Console, choice: Choice, *, as_json: bool) -> None:
+async def list_failed(console: Console, registry: Registry, choice: Choice, *, as_json: bool) -> None:
     """Print what failed and was not retried, the newest first. Raises AppError."""
-    found = await _with_gateway(lambda gateway: _failed(gateway, choice))
+    found = await _with_gateway(registry, lambda gateway: _failed(gateway, choice))
     if as_json:
         console.out(json.dumps([_plain(asdict(item)) for item in found]), highlight=False)
         return
@@ -59,7 +59,7 @@ async def list_failed(console: Console, choice: Choice, *, as_json: bool) -> Non
 
 
 async def retry_failed(
-    console: Console, ids: Sequence[str], choice: Choice, *, everything: bool, may_pay_again: bool
+    console: Console, registry: Registry, ids: Sequence[str], choice: Choice, *, everything: bool, may_pay_again: bool
 ) -> bool:
     """Retry the named ones, or all that match; True when none was left out. Raises AppError."""
     if bool(ids) == (everything or choice.code is not None):
@@ -70,7 +70,7 @@ async def retry_failed(
         chosen = list(ids) or [str(item.job_id) for item in await _failed(gateway, choice)]
         return [await _retry_one(gateway, id_, may_pay_again=may_pay_again) for id_ in chosen]
 
-    done = await _with_gateway(retry)
+    done = await _with_gateway(registry, retry)
     for asked, task_id, outcome in done:
         task = f", task {task_id}" if task_id not in ("", asked) else ""
         console.print(f"{escape(asked)}: {outcome}{task}", highlight=False, soft_wrap=True)
@@ -79,7 +79,7 @@ async def retry_failed(
     return all(outcome.startswith("[green]") for _, _, outcome in done)
 
 
-async def show(console: Console, id_: str, *, as_json: bool) -> None:
+async def show(console: Console, registry: Registry, id_: str, *, as_json: bool) -> None:
     """Print all that is known of a job, or of the jobs of a task's newest request. Raises AppError."""
 
     async def read(gateway: OperatorContainer) -> list[JobRecord]:
@@ -91,7 +91,7 @@ async def show(console: Console, id_: str, *, as_json: bool) -> None:
         records = [await jobs.record(gateway.database, job_id, events=_EVENTS) for job_id in chosen]
         return [record for record in records if record is not None]
 
-    records = await _with_gateway(read)
+    records = await _with_gateway(registry, read)
     if as_json:
         console.out(json.dumps([_plain(asdict(record)) for record in records]), highlight=False)
         return
@@ -99,10 +99,10 @@ async def show(console: Console, id_: str, *, as_json: bool) -> None:
         _print_record(console, record)
 
 
-async def _with_gateway(work: Callable[[OperatorContainer], Awaitable[T]]) -> T:
-    settings = load_settings()
+async def _with_gateway(registry: Registry, work: Callable[[OperatorContainer], Awaitable[T]]) -> T:
+    settings = registry.providers.settings.load()
     try:
-        gateway = await OperatorContainer.open(settings, celery_bells(settings))
+        gateway = await OperatorContainer.open(settings, celery_bells(settings), registry)
     except (*UNREACHABLE, asyncpg.PostgresError) as error:
         detail = f"The database can not be opened ({type(error).__name__}): check DATABASE_URL and the server."
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, detail) from None

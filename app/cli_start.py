@@ -6,7 +6,6 @@ import asyncio
 
 import structlog
 
-from app.ai_clients.registry import load_settings
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.observability import configure_logging
@@ -17,10 +16,9 @@ from app.services.doctor.starting import broker_obstacle, database_obstacle
 log = structlog.get_logger(__name__)
 
 
-def settings_to_start(*, database: bool = True) -> Settings:
-    """The settings of a process, with logging set up. Raises ConfigurationError where it could not work. Without its
+def settings_to_start(settings: Settings, *, database: bool = True) -> Settings:
+    """The same settings, with logging set up. Raises ConfigurationError where it could not work. Without its
     broker, or on a full disk, it can, later: that is only said."""
-    settings = load_settings()
     configure_logging(settings)
     disk = disk_obstacle(settings)
     if disk is not None and disk.code is Code.SPOOL_NOT_WRITABLE:
@@ -35,9 +33,8 @@ def settings_to_start(*, database: bool = True) -> Settings:
     return settings
 
 
-def require_database(*, migrated: bool = True) -> None:
+def require_database(settings: Settings, *, migrated: bool = True) -> None:
     """For commands that work on the database. Raises ConfigurationError where they could not."""
-    settings = load_settings()
     configure_logging(settings.model_copy(update={"log_level": "ERROR"}))  # what they print is for people and programs
     obstacle = asyncio.run(database_obstacle(settings, migrated=migrated))
     if obstacle is not None:

@@ -106,7 +106,7 @@ def build_registry(*, sketch_renderer: str | None = None) -> Registry:
 
 
 async def _open_database(settings: Settings, registry: Registry, stack: AsyncExitStack, name: str) -> Database:
-    database = await Database.open(settings, application_name=name)
+    database = await Database.open(settings, registry.asset_kinds, application_name=name)
     stack.push_async_callback(database.close)
     await pool_rows.ensure(
         database, {name: (pool.provider, pool.slots) for name, pool in registry.providers.pools(settings).items()}
@@ -116,7 +116,7 @@ async def _open_database(settings: Settings, registry: Registry, stack: AsyncExi
 
 def open_queue(database: Database, registry: Registry) -> Queue:
     """The queue with everything that is registered."""
-    return Queue(database, registry.asset_kinds, registry.participants)
+    return Queue(database, registry.participants)
 
 
 def user_limits(settings: Settings) -> UserLimits:
@@ -250,10 +250,10 @@ class OperatorContainer:
     stack: AsyncExitStack
 
     @classmethod
-    async def open(cls, settings: Settings, bells: OwnedBells) -> OperatorContainer:
+    async def open(cls, settings: Settings, bells: OwnedBells, registry: Registry) -> OperatorContainer:
         """Raises what opening the database raises. The bells are closed with it."""
         async with AsyncExitStack() as stack:
-            database = await Database.open(settings, application_name="makeit3d operator")
+            database = await Database.open(settings, registry.asset_kinds, application_name="makeit3d operator")
             stack.push_async_callback(database.close)
             stack.push_async_callback(bells.aclose)
             notifier = Notifier(database)
@@ -262,7 +262,7 @@ class OperatorContainer:
             stack.push_async_callback(publisher.aclose)
             return cls(
                 database,
-                Retries(open_queue(database, build_registry()), publisher),
+                Retries(open_queue(database, registry), publisher),
                 Breakers(database, bells, settings),
                 stack.pop_all(),
             )

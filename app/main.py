@@ -29,6 +29,7 @@ from app.routers import assets, events, generation, operations, task_types, task
 from app.routers.multipart import FORM_BYTES
 from app.schemas.generation import creation_schemas
 from app.schemas.problems import Fault, Problem
+from app.schemas.tasks import Result, result_schema
 from app.task_types.catalogue import Catalogue
 from app.tasks.bells import celery_bells
 
@@ -63,7 +64,7 @@ def create_app(
     Raises ConfigurationError.
     """
     if settings is None:
-        settings = load_settings()
+        settings = load_settings() if registry is None else registry.providers.settings.load()
         configure_logging(settings)
         tracing.configure(settings, "makeit3d-api")
     registry = registry or build_registry(sketch_renderer=settings.sketch_renderer)
@@ -105,7 +106,8 @@ def create_app(
         cors=cors if settings.cors_origins else None,
         origins=settings.cors_origins,
     )
-    _complete_document(app, creation_schemas(registry.task_types))
+    result = {Result.__name__: result_schema(registry.asset_kinds)}
+    _complete_document(app, {**creation_schemas(registry.task_types), **result})
     return app
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.ai_clients.registry import ProviderRegistry
+from app.config import Settings
 from app.db.audit.checks import AuditCheck
 from app.job_types.doctor import job_types_group
 from app.job_types.registry import JobTypes
 from app.queue.contracts import AssetKinds, Participants
 from app.services.audit import ROW_CHECKS
-from app.services.doctor.examination import Group
+from app.services.doctor.examination import CheckContext, Group
 from app.services.doctor.rounds import groups
 from app.services.personal_data import PersonalData
 from app.task_types.registry import TaskTypes
@@ -36,6 +37,10 @@ class Registry:
         _unique("audit check", (check.invariant.name for check in (*ROW_CHECKS, *self.audit_checks)))
         _unique("doctor check", (group.name for group in self.doctor_groups))
         _unique("seat of personal data", (seat.name for seat in self.personal_data))
+
+    def check_context(self, settings: Settings) -> CheckContext:
+        """What the doctor's groups look at."""
+        return CheckContext(settings, self.providers, self.asset_kinds)
 
     @property
     def doctor_groups(self) -> tuple[Group[Any], ...]:

@@ -14,8 +14,9 @@ from app.ai_clients.registry import build_registry
 from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
-from app.domain.jobs import AssetKind, AssetSlot, ClaimedJob, Completed, StoredFile
+from app.domain.jobs import AssetSlot, ClaimedJob, Completed, StoredFile
 from tests.integration.factories import accept, image_plan, make_user, settings_for
+from tests.kernel import ASSET_KINDS
 from tests.servers import PostgresServer
 
 from bench.figures import Figure
@@ -45,7 +46,7 @@ def queue_settings(dsn: str, home: Path, **changes: object) -> Settings:
 @asynccontextmanager
 async def open_database(dsn: str, home: Path) -> AsyncGenerator[Database]:
     settings = queue_settings(dsn, home)
-    database = await Database.open(settings, application_name="makeit3d bench")
+    database = await Database.open(settings, ASSET_KINDS, application_name="makeit3d bench")
     try:
         await pool_rows.ensure(
             database, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}
@@ -75,7 +76,7 @@ def completed(job: ClaimedJob, output: UUID | None) -> Completed:
         return Completed(())
     url = f"https://example.supabase.co/storage/v1/object/public/{_BUCKET}/concepts/{job.task_id}/0.png"
     key = f"concepts/{job.task_id}/0.png"
-    file = StoredFile(output, output, AssetKind.CONCEPT, _BUCKET, key, url, "image/png", 1_000_000, "0" * 64)
+    file = StoredFile(output, output, "concept", _BUCKET, key, url, "image/png", 1_000_000, "0" * 64)
     return Completed((file,), provider_task_id="req_0123456789abcdef")
 
 

@@ -33,6 +33,7 @@ from app.storage.memory import MemoryStorage
 from app.tasks.bells import CeleryBells
 from app.tasks.celery_app import create_celery
 from pydantic import SecretStr
+from tests.kernel import ASSET_KINDS
 
 from bench.backlog import completed, output_of, queue_settings
 
@@ -62,7 +63,7 @@ async def drain(dsn: str, broker: str, home: Path, jobs: int, slots: int) -> flo
     configure_logging(settings)
     handler = NoOp(jobs)
     async with AsyncExitStack() as stack:
-        database = await Database.open(settings, application_name="makeit3d bench worker")
+        database = await Database.open(settings, ASSET_KINDS, application_name="makeit3d bench worker")
         stack.push_async_callback(database.close)
         bells = CeleryBells(create_celery(settings))
         stack.push_async_callback(bells.aclose)

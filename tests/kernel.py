@@ -17,6 +17,7 @@ from app.queue.plans import RequestPlan
 from app.queue.transitions import ClaimResult, Finished, Queue
 
 REGISTRY = build_registry()
+ASSET_KINDS = REGISTRY.asset_kinds
 _QUEUES: WeakKeyDictionary[Database, Queue] = WeakKeyDictionary()
 
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from app.db.pool import Database
 from app.db.sql import load
-from app.domain.jobs import AssetKind, AssetSlot, Claim
+from app.domain.jobs import AssetSlot, Claim
 
 _SQL = load(__file__)
 
@@ -27,6 +27,14 @@ class Sources:
     input_asset_id: UUID | None = None
     concept_image_id: UUID | None = None
     model_id: UUID | None = None
+
+    def by_column(self) -> dict[str, UUID | None]:
+        """By the columns that name them in a row that is made from them."""
+        return {
+            "source_input_asset_id": self.input_asset_id,
+            "source_concept_image_id": self.concept_image_id,
+            "source_model_id": self.model_id,
+        }
 
 
 async def sources_of(database: Database, *, user_id: UUID, file_id: UUID | None, urls: Sequence[str]) -> Sources:
@@ -48,15 +56,15 @@ async def slots_of(database: Database, job_ids: Sequence[UUID]) -> dict[UUID, li
     rows = await database.fetch(_SQL["unfinished_outputs"], job_ids=list(job_ids))
     slots: dict[UUID, list[AssetSlot]] = {job_id: [] for job_id in job_ids}
     for row in rows:
-        slots[row["job_id"]].append(AssetSlot(row["id"], AssetKind(row["kind"]), row["number"], row["prompt"]))
+        slots[row["job_id"]].append(AssetSlot(row["id"], row["kind"], row["number"], row["prompt"]))
     return slots
 
 
 async def renumber(database: Database, claim: Claim) -> list[AssetSlot] | None:
-    """Give the unfinished pictures of a job fresh numbers, for a second paid call; None when the claim is lost. An
-    upload of the first call's pictures may still arrive under the old ones."""
-    changed = await database.execute(
-        _SQL["renumber_concepts"], job_id=claim.job_id, worker_id=claim.worker_id, attempt=claim.attempt
+    """Give the unfinished outputs of a job fresh numbers, for a second paid call; None when the claim is lost. An
+    upload of the first call's files may still arrive under the old ones."""
+    changed: int = await database.fetchval(
+        _SQL["renumber_outputs"], job_id=claim.job_id, worker_id=claim.worker_id, attempt=claim.attempt
     )
     return (await slots_of(database, [claim.job_id]))[claim.job_id] if changed else None
 

@@ -3,7 +3,7 @@
 select (select id from {inputs} where user_id = :user_id and (file_id = :file_id
     or (md5(asset_url) = any(select md5(u) from unnest(:urls::text[]) as u) and asset_url = any(:urls)))
     order by created_at desc limit 1) as input_asset_id,
-  (select id from {concepts} where user_id = :user_id and file_id = :file_id limit 1) as concept_image_id,
+  (select id from {concept_images} where user_id = :user_id and file_id = :file_id limit 1) as concept_image_id,
   (select id from {models} where user_id = :user_id and file_id = :file_id limit 1) as model_id
 
 -- name: source_of_draft
@@ -13,27 +13,40 @@ from {models} where ai_service_task_id = :provider_task_id and user_id = :user_i
 
 -- name: unfinished_outputs
 -- What jobs still have to make.
-select job_id, id, 'concept' as kind, number, prompt from {concepts}
+-- each table union all
+select job_id, id, {kind} as kind, number, prompt from {table}
 where job_id = any(:job_ids::uuid[]) and status in ('pending', 'processing')
-union all
-select job_id, id, kind, number, prompt from {models}
-where job_id = any(:job_ids::uuid[]) and status in ('pending', 'processing')
+-- end
 order by number
 
--- name: renumber_concepts
--- Fresh numbers for the unfinished pictures of a job, while its lease lives.
-with mine as (
-  select id, row_number() over (order by number) - 1 as position from {concepts}
-  where job_id = :job_id and status in ('pending', 'processing')
+-- name: renumber_outputs
+-- Fresh numbers for the unfinished outputs of a job, while its lease lives.
+with unfinished as (
+-- each table union all
+  select id, {kind} as kind, number from {table} where job_id = :job_id and status in ('pending', 'processing')
+-- end
+), mine as (
+  select id, kind, row_number() over w - 1 as position, count(*) over (partition by kind) as wanted from unfinished
+  window w as (partition by kind order by number)
 ), reserved as (
-  update makeit3d.tasks t set reserved = makeit3d.add_counts(t.reserved,
-    jsonb_build_object('concept', (select count(*) from mine)))
+  update makeit3d.tasks t set reserved = makeit3d.add_counts(t.reserved, (
+    select coalesce(jsonb_object_agg(kind, wanted), '{}') from (select distinct kind, wanted from mine) as each))
   from makeit3d.jobs j
   where j.id = :job_id and j.worker_id = :worker_id and j.attempt = :attempt and j.status = 'running'
     and t.id = j.task_id
-  returning (t.reserved ->> 'concept')::integer - (select count(*) from mine) as first
+  returning t.reserved
+),
+-- each table ,
+renumbered_{n} as (
+  update {table} a set number = (reserved.reserved ->> mine.kind)::integer - mine.wanted + mine.position
+  from mine, reserved where a.id = mine.id returning a.id
 )
-update {concepts} c set number = reserved.first + mine.position from mine, reserved where c.id = mine.id
+-- end
+select count(*) from (
+-- each table union all
+  select id from renumbered_{n}
+-- end
+) as renumbered
 
 -- name: output_of_step
 -- What an earlier step of a request made, or that step of the request that it retries.

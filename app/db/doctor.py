@@ -9,9 +9,11 @@ from uuid import uuid4
 
 import asyncpg
 
+from app.db.asset_tables import AssetTables
 from app.db.migrate import APPLIED, HAS_HISTORY, changed_since, migration_files
 from app.db.pool import Database
 from app.db.sql import load
+from app.domain.asset_kinds import SOURCE_COLUMNS
 from app.domain.jobs import LANES
 
 _SQL = load(__file__)
@@ -37,20 +39,23 @@ _ASSET = {
     "error_message": "text",
 }
 _MADE = {
-    "source_input_asset_id": "uuid",
-    "source_concept_image_id": "uuid",
     "ai_service_task_id": "text",
     "request_id": "uuid",
     "job_id": "uuid",
     "number": "integer",
     "preview_url": "text",
 }
-_PICTURE = {"width": "integer", "height": "integer"}
+_OPTIONAL = {**dict.fromkeys(SOURCE_COLUMNS, "uuid"), "kind": "text", "width": "integer", "height": "integer"}
 
-# column → type of the three asset tables
-INPUT_COLUMNS: Mapping[str, str] = {**_ASSET, **_PICTURE, "input_asset_type": "text"}
-CONCEPT_COLUMNS: Mapping[str, str] = {**_ASSET, **_MADE, **_PICTURE}
-MODEL_COLUMNS: Mapping[str, str] = {**_ASSET, **_MADE, "source_model_id": "uuid", "kind": "text"}
+
+def expected_columns(tables: AssetTables) -> dict[str, Mapping[str, str]]:
+    """Type by column, by table of assets."""
+    inputs = {**_ASSET, "input_asset_type": "text", "width": "integer", "height": "integer"}
+    outputs = {
+        table.actual: {**_ASSET, **_MADE, **{name: _OPTIONAL[name] for name in sorted(table.columns)}}
+        for table in tables.outputs
+    }
+    return {tables.inputs: inputs, **outputs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ class Rights:
 
 async def rights(database: Database) -> list[Rights]:
     """Of every table of ours that exists."""
-    rows = await database.fetch(_SQL["rights"], internal=list(INTERNAL_TABLES), assets=_assets(database))
+    rows = await database.fetch(_SQL["rights"], internal=list(INTERNAL_TABLES), assets=database.tables.names)
     return [Rights(**dict(row)) for row in rows]
 
 
@@ -135,13 +140,8 @@ async def unpublished(database: Database) -> list[str] | None:
     """Asset tables that Realtime does not publish; None where there is no publication at all."""
     if not await database.fetchval(_SQL["has_publication"]):
         return None
-    rows = await database.fetch(_SQL["unpublished"], tables=_assets(database))
+    rows = await database.fetch(_SQL["unpublished"], tables=database.tables.names)
     return [row["name"] for row in rows]
-
-
-def _assets(database: Database) -> list[str]:
-    tables = database.tables
-    return [tables.inputs, tables.concepts, tables.models]
 
 
 async def hears(database: Database, listen_dsn: str, *, seconds: int) -> bool:
@@ -191,7 +191,7 @@ async def live_workers(database: Database, *, worker_ttl_seconds: float) -> int:
 
 async def slots(database: Database) -> dict[str, int]:
     """Slots by pool, as the last process to start wrote them."""
-    return {row["name"]: row["slots"] for row in await database.fetch(_SQL["slots"])}
+    return {row["name"]: row["slots"] for row in await database.fetch(_SQL["slots_of_pools"])}
 
 
 async def has_links(database: Database, prefix: str) -> bool:

@@ -75,7 +75,7 @@ where version <> :version and not stopping and seen_at > now() - make_interval(s
 -- How many workers live.
 select count(*) from makeit3d.workers where seen_at > now() - make_interval(secs => :ttl_seconds)
 
--- name: slots
+-- name: slots_of_pools
 -- Slots by pool, as the last process to start wrote them.
 select name, slots from makeit3d.pools
 
@@ -83,7 +83,7 @@ select name, slots from makeit3d.pools
 -- Whether some of the finished results have a link that begins like this.
 select exists (
   select from (
--- each kind union all
+-- each table union all
     (select asset_url from {table} where status = 'complete' limit 1000)
 -- end
   ) as r where starts_with(r.asset_url, :prefix))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import asyncpg
@@ -16,9 +14,10 @@ import structlog
 from prometheus_client import Gauge, Histogram
 
 from app.config import Settings
+from app.db.asset_tables import AssetTables
 from app.db.sql import Query, Statement, Texts
+from app.domain.asset_kinds import AssetKinds
 from app.domain.crash_points import Side, armed, meet
-from app.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +31,6 @@ CONNECTION_WAIT = Histogram(
 WAITING = Gauge("makeit3d_database_waiting", "Statements and transactions that wait for a connection of the pool")
 
 _T = TypeVar("_T")
-
-_IDENTIFIER = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
 
 # deadlock_detected, serialization_failure: the transaction changed nothing and may be run again
 REPEATABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
@@ -52,31 +49,6 @@ UNREACHABLE = (
 )
 
 _RELEASE_SECONDS = 2.0  # a server that lives confirms the end of a canceled statement in milliseconds
-
-
-@dataclass(frozen=True, slots=True)
-class AssetTables:
-    """Names of the three asset tables, checked to be plain identifiers."""
-
-    inputs: str
-    concepts: str
-    models: str
-
-    @classmethod
-    def of(cls, settings: Settings) -> AssetTables:
-        names = (
-            settings.input_assets_table_name,
-            settings.concept_images_table_name,
-            settings.models_table_name,
-        )
-        for name in names:
-            if not _IDENTIFIER.match(name):
-                raise ConfigurationError(f"{name!r} is not a plain table name; see .env.example")
-        return cls(*names)
-
-    def texts(self) -> Texts:
-        kinds = ({"kind": "concept", "table": self.concepts}, {"kind": "model", "table": self.models})
-        return Texts({"inputs": self.inputs, "concepts": self.concepts, "models": self.models}, kinds)
 
 
 class _Connection(asyncpg.Connection):
@@ -151,7 +123,9 @@ class Database:
         self._texts = tables.texts()
 
     @classmethod
-    async def open(cls, settings: Settings, *, application_name: str) -> Database:
+    async def open(cls, settings: Settings, kinds: AssetKinds, *, application_name: str) -> Database:
+        """For statements about assets of these kinds. Raises ConfigurationError, and what connecting raises."""
+        tables = AssetTables.of(settings, kinds)
         timeout = settings.database_timeout_seconds
         pool = await asyncpg.create_pool(
             settings.database_url.get_secret_value(),
@@ -174,7 +148,7 @@ class Database:
         )
         CONNECTIONS.labels("open").set_function(pool.get_size)
         CONNECTIONS.labels("idle").set_function(pool.get_idle_size)
-        return cls(pool, AssetTables.of(settings), timeout_seconds=timeout)
+        return cls(pool, tables, timeout_seconds=timeout)
 
     async def close(self) -> None:
         try:

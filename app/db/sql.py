@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 _NAME = re.compile(r"^-- name: ([a-z][a-z0-9_]*)$", re.MULTILINE)
-_EACH = re.compile(r"^-- each kind(?: ([a-z ]+))?\n(.*?)^-- end\n", re.MULTILINE | re.DOTALL)
+_EACH = re.compile(r"^-- each table(?: (,|[a-z ]+))?\n(.*?)^-- end\n", re.MULTILINE | re.DOTALL)
 # strings, quoted names and comments are read over; a cast is no parameter
 _PARAMETER = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|(?<![:\w]):([a-z][a-z0-9_]*)""")
-_PLACE = re.compile(r"\{([a-z_]+)\}")
+_PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _WRITES = re.compile(
     r"\binsert\s+into\b|(?<!for )(?<!key )(?<!do )\bupdate\s+\S+\s+(\w+\s+)?set\b|\bdelete\s+from\b|\bpg_notify\b"
 )
@@ -41,13 +41,13 @@ Query: TypeAlias = str | Statement
 class Texts:
     """The text of each statement, made once, for asset tables of these names, which are checked identifiers.
 
-    ``tables`` are put in for ``{name}``. What stands between ``-- each kind`` and ``-- end`` is there for each of
-    ``kinds``, joined by the words behind ``kind``, with its values put in.
+    ``tables`` are put in for ``{name}``. What stands between ``-- each table`` and ``-- end`` is there for each of
+    ``outputs``, joined by the words (or the comma) behind ``table``, with its values put in.
     """
 
-    def __init__(self, tables: Mapping[str, str], kinds: Sequence[Mapping[str, str]]) -> None:
+    def __init__(self, tables: Mapping[str, str], outputs: Sequence[Mapping[str, str]]) -> None:
         self._tables = tables
-        self._kinds = kinds
+        self._outputs = outputs
         self._made: dict[Statement, str] = {}
 
     def of(self, statement: Statement) -> str:
@@ -70,7 +70,7 @@ class Texts:
         return self.of(query), query.arguments(named)
 
     def _repeat(self, match: re.Match[str]) -> str:
-        parts = [_PLACE.sub(lambda place, kind=kind: kind[place[1]], match[2]) for kind in self._kinds]
+        parts = [_PLACE.sub(lambda place, table=table: table[place[1]], match[2]) for table in self._outputs]
         return f"{match[1] or ''}\n".join(parts)
 
 

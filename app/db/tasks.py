@@ -10,7 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db.pool import AssetTables, Database
+from app.db.asset_tables import AssetTables
+from app.db.pool import Database
 from app.db.waits import WAIT
 from app.domain.tasks import TaskRow
 
@@ -46,11 +47,7 @@ select request.*, (
   select coalesce(json_agg(json_build_object('kind', a.kind, 'id', a.id, 'job_id', a.job_id, 'number', a.number,
     'status', a.status, 'asset_url', a.asset_url, 'preview_url', a.preview_url, 'error_code', a.error_code)
     order by a.number), '[]') from (
-    select 'concept' as kind, c.id, c.job_id, c.number, c.status, c.asset_url, c.preview_url, c.error_code
-    from {concepts} c where c.request_id = request.id
-    union all
-    select m.kind, m.id, m.job_id, m.number, m.status, m.asset_url, m.preview_url, m.error_code
-    from {models} m where m.request_id = request.id
+    {outputs}
   ) as a
 ) as assets
 from request
@@ -99,7 +96,13 @@ def _uuid(text: str) -> UUID | None:
 @cache
 def _status_statements(tables: AssetTables) -> tuple[str, str]:
     def statement(request: str) -> str:
-        return _STATUS.format(request=request, wait=WAIT, concepts=tables.concepts, models=tables.models)
+        return _STATUS.format(request=request, wait=WAIT, outputs=outputs)
+
+    outputs = " union all ".join(
+        f"select {table.kind} as kind, id, job_id, number, status, asset_url, preview_url, error_code"  # noqa: S608
+        f" from {table.actual} where request_id = request.id"
+        for table in tables.outputs
+    )
 
     return statement(_BY_TASK), statement(_BY_JOB)
 

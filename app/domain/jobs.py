@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,14 +16,6 @@ LANES: tuple[Lane, ...] = ("priority", "normal")
 
 # what a job takes of its user while it runs: a permit for paid work, one for work on graphics cards, or none
 Permit = Literal["paid", "gpu", "none"]
-
-
-class AssetKind(StrEnum):
-    """What an output is; decides table, storage key and counter."""
-
-    CONCEPT = "concept"
-    MODEL = "model"
-    REFINED_MODEL = "refined_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +87,7 @@ class AssetPlan:
     """An asset row that a request is about to add, ``pending``."""
 
     id: UUID
-    kind: AssetKind
+    kind: str  # a registered kind of assets
     job_id: UUID
     prompt: str
     style: str | None

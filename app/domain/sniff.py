@@ -4,6 +4,7 @@ FBX where GLB was asked, and HTML where anything was asked."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 HEAD_BYTES = 64  # how much of a file ``sniff`` needs
 
@@ -14,22 +15,29 @@ GLB = "model/gltf-binary"
 
 IMAGE_TYPES = frozenset({PNG, JPEG, WEBP})
 
-_EXTENSIONS = {PNG: "png", JPEG: "jpg", WEBP: "webp", GLB: "glb"}
-
 _GLB_HEADER_BYTES = 12
 _GLB_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MediaType:
+    """A content type, the extension of its files without a dot, and how their first ``HEAD_BYTES`` are known."""
+
+    name: str
+    extension: str
+    matches: Callable[[bytes], bool]
 
 
 def _starts(magic: bytes) -> Callable[[bytes], bool]:
     return lambda head: head.startswith(magic)
 
 
-_SIGNS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
-    (PNG, _starts(b"\x89PNG\r\n\x1a\n")),
-    (JPEG, _starts(b"\xff\xd8\xff")),
-    (WEBP, lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP"),
-    (GLB, _starts(b"glTF")),
-)
+PNG_FILE = MediaType(PNG, "png", _starts(b"\x89PNG\r\n\x1a\n"))
+JPEG_FILE = MediaType(JPEG, "jpg", _starts(b"\xff\xd8\xff"))
+WEBP_FILE = MediaType(WEBP, "webp", lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+GLB_FILE = MediaType(GLB, "glb", _starts(b"glTF"))
+
+_KNOWN = {known.name: known for known in (PNG_FILE, JPEG_FILE, WEBP_FILE, GLB_FILE)}
 
 # formats that providers are known to send and that nobody asked for: a repeat would bring the same
 _UNWANTED: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
@@ -41,7 +49,7 @@ _UNWANTED: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
 
 def sniff(head: bytes) -> str | None:
     """Content type of a PNG, JPEG, WebP or GLB file from its first bytes, None for everything else."""
-    return next((content_type for content_type, matches in _SIGNS if matches(head)), None)
+    return next((known.name for known in _KNOWN.values() if known.matches(head)), None)
 
 
 def unwanted_format(head: bytes) -> str | None:
@@ -51,7 +59,7 @@ def unwanted_format(head: bytes) -> str | None:
 
 def extension_of(content_type: str) -> str:
     """File extension without a dot for a type that ``sniff`` answers. Raises KeyError for any other."""
-    return _EXTENSIONS[content_type]
+    return _KNOWN[content_type].extension
 
 
 def glb_declared_bytes(head: bytes) -> int | None:

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from uuid import UUID
 
-from app.domain.jobs import AssetKind
+from app.domain.asset_kinds import AssetKind
 
-_STEM: dict[str, str] = {AssetKind.MODEL: "model", AssetKind.REFINED_MODEL: "refined_model"}
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _TRASH = ".trash/"
 
@@ -30,20 +29,16 @@ class Owner:
         return ""
 
 
-def output_key(kind: str, task_id: str, number: int, extension: str, owner: Owner | None = None) -> str:
-    """``concepts/<task_id>/0.png``, ``models/<task_id>/model.glb``, ``model_1.glb``, ``refined_model.glb``, …; behind
+def output_key(kind: AssetKind, task_id: str, number: int, extension: str, owner: Owner | None = None) -> str:
+    """The key that its kind gives an output: ``concepts/<task_id>/0.png``, ``models/<task_id>/model_1.glb``, …; behind
     ``projects/<project_id>/tasks/<task_id>/`` or ``spaces/<space_id>/tasks/<task_id>/`` for an owned task.
 
     ``number`` counts from 0. Raises ValueError for what can not be part of a key.
     """
     if number < 0:
         raise ValueError("output numbers count from 0")
-    if kind == AssetKind.CONCEPT:
-        folder, name = "concepts", str(number)
-    else:
-        folder, name = "models", _STEM[kind] if number == 0 else f"{_STEM[kind]}_{number}"
     prefix = "" if owner is None else owner.prefix
-    path = f"{folder}/{task_id}/{name}.{extension}"
+    path = kind.key(task_id, number, extension)
     return _checked(f"{prefix}/{task_id}/{path}" if prefix else path)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from app.ai_clients.registry import build_registry
+from app.ai_clients.registry import ProviderRegistry, build_registry
 from app.config import Settings, child_environment, variables
 from app.db.migrate import migrate
 from app.embedded.bootstrap import bootstrap
@@ -36,23 +36,33 @@ _NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # loading them takes
 class EmbeddedStack:
     """The processes of one home directory. Use ``up`` as a context, or ``run_forever``; from the main thread."""
 
-    def __init__(self, wanted: EmbeddedSettings, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        wanted: EmbeddedSettings,
+        console: Console | None = None,
+        *,
+        providers: ProviderRegistry | None = None,
+        module: str = "app.cli",
+    ) -> None:
+        """``providers`` are those of the gateway, and ``module`` is what its processes run."""
         self._wanted = wanted
+        self._providers = providers or build_registry()
+        self._module = module
         self._home = wanted.home.resolve()
         self._postgres = EmbeddedPostgres(self._home)
         self._valkey = EmbeddedValkey(self._home)
         self._supervisor = Supervisor(self._home, console or Console(stderr=True))
 
     @classmethod
-    def from_environment(cls) -> EmbeddedStack:
+    def from_environment(cls, providers: ProviderRegistry | None = None, *, module: str = "app.cli") -> EmbeddedStack:
         """Raises ConfigurationError."""
-        return cls(EmbeddedSettings.load())
+        return cls(EmbeddedSettings.load(), providers=providers, module=module)
 
     @cached_property
     def settings(self) -> Settings:
         """Settings of the gateway's processes. Raises ConfigurationError."""
         return self._wanted.gateway(
-            build_registry(), self._sandbox, database_url=self._postgres.dsn(), redis_url=self._valkey.url()
+            self._providers, self._sandbox, database_url=self._postgres.dsn(), redis_url=self._valkey.url()
         )
 
     @cached_property
@@ -100,7 +110,7 @@ class EmbeddedStack:
     def _process(self, name: str, *command: str, health: str | None = None) -> Child:
         return Child(
             name=name,
-            command=[sys.executable, "-m", "app.cli", *command],
+            command=[sys.executable, "-m", self._module, *command],
             log=self._home / "logs" / f"{name}.log",
             environment=child_environment(self.settings),
             cwd=str(_CODE),

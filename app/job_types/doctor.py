@@ -9,7 +9,7 @@ from app.ai_clients.registry import ProviderRegistry
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.job_types.registry import JobTypes
-from app.services.doctor.examination import Group, Seen
+from app.services.doctor.examination import Group, Seen, by_settings
 from app.services.doctor.findings import Code, Finding
 
 
@@ -30,7 +30,7 @@ def job_types_group(job_types: JobTypes, providers: ProviderRegistry) -> Group[S
             return [Finding(Code.TIME_LIMIT_SHORT, f"{', '.join(short)}; {name} is {longest:.0f}")]
         return [f"{len(limits)} registered"]
 
-    return Group("job types", _open, (time_limits,))
+    return Group("job types", by_settings(_open), (time_limits,))
 
 
 @asynccontextmanager

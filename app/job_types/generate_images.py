@@ -197,7 +197,6 @@ class GenerateImages:
                     slot,
                     image.path,
                     content_type=image.content_type,
-                    extension=image.extension,
                     width=image.width,
                     height=image.height,
                 )

@@ -13,7 +13,7 @@ from app.domain.jobs import Completed, Failed, Outcome
 from app.domain.operations import View
 from app.domain.params import ModelJob, ObjectRef, Source
 from app.domain.pictures import Picture
-from app.domain.sniff import GLB, HEAD_BYTES, extension_of, sniff
+from app.domain.sniff import GLB, HEAD_BYTES, sniff
 from app.errors import AppError, ErrorCode
 from app.job_types.polled import FinishedCall
 from app.job_types.toolbox import Toolbox
@@ -128,7 +128,6 @@ class ModelWork:
                 run.assets[0],
                 path,
                 content_type=content_type,
-                extension=extension_of(content_type),
                 width=None if picture is None else picture.width,
                 height=None if picture is None else picture.height,
                 preview=preview,

@@ -8,7 +8,8 @@ create table makeit3d.files (
   user_id uuid,
   job_id uuid references makeit3d.jobs (id) on delete set null,
   attempt integer,
-  kind text not null check (kind in ('input', 'concept', 'model', 'preview')),
+  -- 'input', 'preview', or the kind of asset that it is
+  kind text not null check (kind ~ '^[a-z][a-z0-9_]*$'),
   state text not null default 'uploading' check (state in ('uploading', 'stored', 'removed')),
   content_type text not null,
   size bigint check (size >= 0),

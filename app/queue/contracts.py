@@ -5,7 +5,6 @@ A feature declares ``AssetKind``s and ``Participant``s; ``container.build_regist
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from app.db.pool import Connection
+from app.domain.asset_kinds import AssetKind, AssetKinds
 from app.domain.jobs import Completed, FollowUp, ItemEnd, Lane
 from app.domain.statuses import JobStatus
 from app.errors import ErrorCode
@@ -33,73 +33,6 @@ __all__ = [
     "Transition",
     "Tx",
 ]
-
-# --- outputs -----------------------------------------------------------------------------------------------------
-
-# columns that a table of assets may have beside those that all have, which the queue fills
-OPTIONAL_COLUMNS = frozenset(
-    {"kind", "source_input_asset_id", "source_concept_image_id", "source_model_id", "width", "height"}
-)
-_NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
-
-
-@dataclass(frozen=True, slots=True)
-class AssetKind:
-    """A kind of output: where its row stands, what its file is called, and where a status document shows it.
-
-    Several kinds may share a table that has the column ``kind``. ``key_template`` knows ``task_id``, ``number``,
-    ``_number`` (empty for the first, else ``_1``, ``_2``, …) and ``extension``.
-    """
-
-    name: str
-    table: str
-    columns: frozenset[str]  # of OPTIONAL_COLUMNS
-    key_template: str
-    result_field: str  # of ``result`` in a status document
-    media_types: frozenset[str]
-    many: bool = False  # the field is a list
-
-    def __post_init__(self) -> None:
-        if not _NAME.match(self.name) or not _NAME.match(self.table):
-            raise ValueError(f"{self.name!r} in {self.table!r}: names are plain identifiers")
-        if unknown := self.columns - OPTIONAL_COLUMNS:
-            raise ValueError(f"{self.name}: the queue does not know how to fill {sorted(unknown)}")
-
-    def key(self, task_id: str, number: int, extension: str) -> str:
-        """The key of an output within its bucket, without the prefix of an owner."""
-        suffix = f"_{number}" if number else ""
-        return self.key_template.format(task_id=task_id, number=number, _number=suffix, extension=extension)
-
-
-class AssetKinds:
-    """The registered kinds, in order. The statements of the queue are composed from them once."""
-
-    def __init__(self, kinds: Iterable[AssetKind]) -> None:
-        self._kinds = {kind.name: kind for kind in kinds}
-        for table in self.tables:
-            sharing = [kind for kind in self if kind.table == table]
-            if len({kind.columns for kind in sharing}) > 1:
-                raise ValueError(f"kinds of one table have the same columns: {[kind.name for kind in sharing]}")
-            if len(sharing) > 1 and "kind" not in sharing[0].columns:
-                raise ValueError(f"{table} is shared and has no column that says of which kind a row is")
-
-    def __iter__(self) -> Iterator[AssetKind]:
-        return iter(self._kinds.values())
-
-    def __getitem__(self, name: str) -> AssetKind:
-        """Raises KeyError for a kind that nobody registered."""
-        return self._kinds[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._kinds
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(kind.table for kind in self._kinds.values()))
-
-    def of_table(self, table: str) -> tuple[AssetKind, ...]:
-        return tuple(kind for kind in self if kind.table == table)
-
 
 # --- transitions -------------------------------------------------------------------------------------------------
 

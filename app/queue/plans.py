@@ -64,7 +64,7 @@ class RequestPlan:
         return {
             "task_id": self.task_id,
             "user_id": self.user_id,
-            "reserved": dict(Counter(str(asset.kind) for asset in self.assets)),
+            "reserved": dict(Counter(asset.kind for asset in self.assets)),
             "request_id": self.id,
             "operation": self.operation,
             "scope": self.scope,
@@ -126,7 +126,7 @@ def _asset(asset: AssetPlan, position: int) -> dict[str, Any]:
 
     return {
         "id": str(asset.id),
-        "kind": str(asset.kind),
+        "kind": asset.kind,
         "position": position,
         "job_id": str(asset.job_id),
         "prompt": asset.prompt,

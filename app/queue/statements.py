@@ -6,52 +6,19 @@ Names of tables, checked to be plain identifiers, and columns that the kinds dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+from app.db.asset_tables import AssetTables, OutputTable
 from app.db.fair_tags import tagging
-from app.db.pool import AssetTables
 from app.db.sql import Statement, parse
-from app.queue.contracts import AssetKinds
 
 _UNFINISHED = "('pending', 'processing')"
-_SOURCES = {"source_concept_image_id": "concept_images", "source_model_id": "models"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One table of assets: ``name`` is what events call it, ``actual`` what it is called here, ``n`` its number."""
-
-    n: int
-    name: str
-    actual: str
-    kinds: tuple[str, ...]
-    columns: frozenset[str]
-
-    @property
-    def kind(self) -> str:
-        """An expression of the kind of a row ``a``."""
-        return "a.kind" if "kind" in self.columns else f"'{self.kinds[0]}'::text"
-
-    @property
-    def of_kind(self) -> str:
-        return ", ".join(f"'{kind}'" for kind in self.kinds)
-
-
-def actual_names(tables: AssetTables) -> Mapping[str, str]:
-    """The tables that an operator may call otherwise."""
-    return {"concept_images": tables.concepts, "models": tables.models}
 
 
 class Statements:
-    def __init__(self, kinds: AssetKinds, tables: AssetTables) -> None:
-        actual = actual_names(tables)
-        every = [
-            _Table(n, name, actual.get(name, name), tuple(k.name for k in of_table), of_table[0].columns)
-            for n, name in enumerate(kinds.tables)
-            if (of_table := kinds.of_table(name))
-        ]
+    def __init__(self, tables: AssetTables) -> None:
+        every = tables.outputs
         fragments = {
             "tagged": tagging("ready"),
             "inputs": tables.inputs,
@@ -94,15 +61,15 @@ class Statements:
         self.expire_stranded = found["expire_stranded"]
 
 
-def _union(tables: list[_Table], select: str) -> str:
+def _union(tables: Sequence[OutputTable], select: str) -> str:
     return "output as (\n  " + "\n  union all ".join(select.format(n=t.n, name=t.name) for t in tables) + "\n)"
 
 
-def _begin(tables: list[_Table]) -> str:
+def _begin(tables: Sequence[OutputTable]) -> str:
     """The unfinished outputs of ``taken``, locked, as ``output``; those that are pending become processing."""
     parts = [
         f"output_{t.n} as materialized (\n"
-        f"  select a.id, a.job_id, a.task_id, a.user_id, a.status, {t.kind} as kind, a.number, a.prompt\n"
+        f"  select a.id, a.job_id, a.task_id, a.user_id, a.status, {_kind(t)} as kind, a.number, a.prompt\n"
         f"  from {t.actual} a join taken on taken.id = a.job_id where a.status in {_UNFINISHED}\n"
         "  for no key update of a\n"
         f"), begun_{t.n} as (\n"
@@ -114,7 +81,7 @@ def _begin(tables: list[_Table]) -> str:
     return ", ".join([*parts, _union(tables, "select *, '{name}'::text as table_name from output_{n}")])
 
 
-def _end(tables: list[_Table]) -> str:
+def _end(tables: Sequence[OutputTable]) -> str:
     """Rows of ``file`` become complete, those of ``missed`` what they say; both are ``output``."""
     told = "a.id, a.task_id, a.user_id, a.status, a.asset_url, a.error_code"
     parts: list[str] = []
@@ -125,7 +92,7 @@ def _end(tables: list[_Table]) -> str:
             f"  update {t.actual} a set status = 'complete', asset_url = x.url, file_id = x.file_id,\n"
             "    ai_service_task_id = x.provider_task_id, preview_url = x.preview_url, updated_at = now(),\n"
             f"    error_code = null, error_message = null{sizes}\n"
-            f"  from file x where x.kind in ({t.of_kind}) and a.id = x.asset_id and a.status in {_UNFINISHED}\n"
+            f"  from file x where x.kind in ({_names(t)}) and a.id = x.asset_id and a.status in {_UNFINISHED}\n"
             f"  returning {told}\n"
             f"), missed_{t.n} as (\n"
             f"  update {t.actual} a set status = x.status, error_code = x.error_code,\n"
@@ -139,7 +106,7 @@ def _end(tables: list[_Table]) -> str:
     return ", ".join([*parts, _union(tables, both)])
 
 
-def _insert(tables: list[_Table]) -> str:
+def _insert(tables: Sequence[OutputTable]) -> str:
     """Rows of ``plan``, pending; all of them are ``output``."""
     parts: list[str] = []
     for t in tables:
@@ -153,7 +120,7 @@ def _insert(tables: list[_Table]) -> str:
             f" number{columns})\n"
             "  select p.id, task.id, request.user_id, p.prompt, p.style, p.metadata, request.id, p.job_id,"
             f" p.number{values}\n"
-            f"  from plan p, task, request where p.kind in ({t.of_kind})\n"
+            f"  from plan p, task, request where p.kind in ({_names(t)})\n"
             "  returning id, status\n"
             ")"
         )
@@ -162,8 +129,18 @@ def _insert(tables: list[_Table]) -> str:
 
 def _sources(tables: AssetTables) -> str:
     """Rows that outputs are made from and that still exist, locked against their deletion."""
-    actual = (tables.inputs, *(actual_names(tables)[name] for name in _SOURCES.values()))
+    named = {kind.table for kind in tables.kinds if kind.names_as is not None}
+    actual = [tables.inputs, *(table.actual for table in tables.outputs if table.name in named)]
     return "\n  union all ".join(
         f"select id from (select id from {table} where id = any(:sources::uuid[]) for key share) as source_{n}"
         for n, table in enumerate(actual)
     )
+
+
+def _kind(table: OutputTable) -> str:
+    """Of a row ``a``."""
+    return "a.kind" if "kind" in table.columns else table.kind
+
+
+def _names(table: OutputTable) -> str:
+    return ", ".join(f"'{kind}'" for kind in table.kinds)

@@ -23,7 +23,7 @@ from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
 from app.queue.apply import Follower
-from app.queue.contracts import AssetKinds, Changed, Committed, Participants, Refused, Transition, Tx
+from app.queue.contracts import Changed, Committed, Participants, Refused, Transition, Tx
 from app.queue.plans import RequestPlan
 from app.queue.runs import RunEnd, item_rows
 from app.queue.statements import Statements
@@ -105,11 +105,10 @@ class Finished:
 class Queue:
     """Every way in which a job changes. What follows a change is the same for all of them."""
 
-    def __init__(self, database: Database, kinds: AssetKinds, participants: Participants) -> None:
+    def __init__(self, database: Database, participants: Participants) -> None:
         self.database = database
-        self.kinds = kinds
         self.participants = participants
-        self.statements = Statements(kinds, database.tables)
+        self.statements = Statements(database.tables)
         self._follower = Follower(self.statements, participants)
 
     # --- accept ---------------------------------------------------------------------------------------------
@@ -118,8 +117,10 @@ class Queue:
         """Write the request, or nothing; in one round trip where neither limits nor participants have a say.
 
         Raises TaskOwnedByAnother, DuplicateRequest, UnknownUser, and AppError: USER_LIMIT, USER_BUDGET_EXCEEDED and
-        what participants refuse with.
+        what participants refuse with. Raises ValueError for an asset of a kind that is not registered.
         """
+        if unknown := {asset.kind for asset in plan.assets if asset.kind not in self.database.tables.kinds}:
+            raise ValueError(f"there is no kind of assets {', '.join(sorted(unknown))}")
         try:
             if limits.any or plan.participants:
                 return await self.database.in_transaction(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from app.domain.asset_kinds import AssetKinds
 from app.task_types.examples import CONCEPT_URL, JOB_ID, REQUEST_ID, TASK_ID
 
 AssetWord = Literal["pending", "processing", "complete", "failed", "canceled"]
@@ -21,8 +22,17 @@ class StatusError(BaseModel):
 
 
 class Result(BaseModel):
-    image_urls: list[str] = Field(description="In the order of their numbers.")
-    model_url: str | None
+    """Links of what is complete. ``result_schema`` tells the fields that the registered kinds of assets have."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def result_schema(kinds: AssetKinds) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        name: (list[str], Field(description="In the order of their numbers.")) if many else (str | None, ...)
+        for name, many in kinds.result_fields.items()
+    }
+    return create_model("Result", **fields).model_json_schema()
 
 
 class JobStatus(BaseModel):

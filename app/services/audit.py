@@ -17,8 +17,8 @@ from app.db.audit.files import FILE_CHECKS, OutputRow
 from app.db.audit.statuses import STATUS_CHECKS
 from app.db.audit.waits import WAIT_CHECKS
 from app.db.pool import Connection, Database
+from app.domain.asset_kinds import AssetKinds
 from app.domain.audit import Area, Difference, Findings, Invariant
-from app.domain.sniff import extension_of
 from app.domain.storage_keys import output_key
 
 ROW_CHECKS: tuple[AuditCheck, ...] = (*STATUS_CHECKS, *CLAIM_CHECKS, *WAIT_CHECKS, *FILE_CHECKS, *EVENT_CHECKS)
@@ -50,7 +50,7 @@ async def audit_rows(
     await again()
     async with checks.snapshot(database) as connection:
         patience, passing = _patience(settings), [check for check in (*ROW_CHECKS, *more) if check.invariant.passing]
-        second = await checks.run(connection, database.tables, passing, patience)
+        second = await checks.run(connection, passing, patience)
     lasting = {item.key for item in second.differences}
     findings.differences = [d for d in findings.differences if not d.invariant.passing or d.key in lasting]
     return findings
@@ -60,14 +60,14 @@ async def look(
     connection: Connection, database: Database, settings: Settings, *, more: Sequence[AuditCheck] = ()
 ) -> Findings:
     """Every invariant of rows and events, as the connection's transaction sees them."""
-    findings = await checks.run(connection, database.tables, (*ROW_CHECKS, *more), _patience(settings))
-    findings.rows = await checks.count_rows(connection, _tables(database))
+    findings = await checks.run(connection, (*ROW_CHECKS, *more), _patience(settings))
+    findings.rows = await checks.count_rows(connection)
     results, hosts = await kept_results(connection)
     if results:
         findings.notes.append(f"{results} paid results that storage refused are kept for a retry ({hosts})")
     findings.checks.append(OUTPUT_KEY)
     async for row in files.outputs(connection):
-        if (difference := _misnamed(row)) is not None:
+        if (difference := _misnamed(database.tables.kinds, row)) is not None:
             findings.differences.append(difference)
     return findings
 
@@ -83,16 +83,13 @@ def _patience(settings: Settings) -> Patience:
     )
 
 
-def _tables(database: Database) -> list[str]:
-    tables = database.tables
-    ours = ["tasks", "requests", "jobs", "provider_calls", "files", "events", "workers", "pools", "providers"]
-    return [*(f"makeit3d.{name}" for name in ours), tables.inputs, tables.concepts, tables.models]
-
-
-def _misnamed(row: OutputRow) -> Difference | None:
+def _misnamed(kinds: AssetKinds, row: OutputRow) -> Difference | None:
     ids = {"asset": str(row.asset_id), "file": str(row.file_id), "key": row.key}
     try:
-        wanted = output_key(row.kind, row.task_id, row.number, extension_of(row.content_type))
-    except (KeyError, ValueError):
+        kind = kinds[row.kind]
+        wanted = output_key(kind, row.task_id, row.number, kind.extension_of(row.content_type))
+    except KeyError:
+        return Difference(OUTPUT_KEY, ids, f"there is no kind {row.kind}")
+    except ValueError:
         return Difference(OUTPUT_KEY, ids, f"content type {row.content_type} has no place")
     return None if row.key == wanted else Difference(OUTPUT_KEY, ids, f"belongs at {wanted}")

@@ -19,7 +19,7 @@ from app.db.pool import Database
 from app.domain.audit import Area, Difference, Findings, Invariant
 from app.storage.base import ListedObject, ObjectNotFound, ObjectStorage
 
-_PREFIXES = ("concepts/", "models/", "projects/", "spaces/")
+_OWNERS = ("projects", "spaces")  # before the folders of kinds
 _PAGE = 1000
 
 
@@ -79,9 +79,9 @@ class BucketAudit:
             return {row.key: row async for row in files.manifest(connection, bucket)}
 
     async def _pages(self, bucket: str) -> AsyncGenerator[list[ListedObject]]:
-        for prefix in _PREFIXES:
+        for folder in (*self.database.tables.kinds.folders, *_OWNERS):
             page: list[ListedObject] = []
-            async for item in self.storage.list(bucket, prefix=prefix):
+            async for item in self.storage.list(bucket, prefix=f"{folder}/"):
                 page.append(item)
                 if len(page) == _PAGE:
                     yield page

@@ -18,7 +18,7 @@ from app.config import Settings
 from app.db import files, workers
 from app.db.pool import Database
 from app.domain.crash_points import Boundary, boundary
-from app.domain.jobs import AssetKind, AssetSlot, StoredFile
+from app.domain.jobs import AssetSlot, StoredFile
 from app.domain.storage_keys import output_key, preview_key
 from app.errors import AppError, ErrorCode
 from app.services.beside import beside
@@ -47,6 +47,7 @@ class _Put:
 class Outputs:
     def __init__(self, database: Database, storage: ObjectStorage, settings: Settings) -> None:
         self._database = database
+        self._kinds = database.tables.kinds
         self._storage = storage
         self._bucket = settings.generated_assets_bucket_name
         self._public_base_url = settings.public_base_url
@@ -58,19 +59,18 @@ class Outputs:
         path: Path,
         *,
         content_type: str,
-        extension: str,
         width: int | None = None,
         height: int | None = None,
         preview: Path | None = None,
     ) -> StoredFile:
         """Upload one result under its reserved name. A preview that storage refuses is left out.
 
-        Raises ClaimLost, ResultRefused, StorageUnavailable.
+        Raises ClaimLost, ResultRefused, StorageUnavailable; ValueError for a type that no file of its kind has.
         """
-        key = output_key(slot.kind, run.job.task_id, slot.number, extension)
-        kind = "concept" if slot.kind == AssetKind.CONCEPT else "model"
+        kind = self._kinds[slot.kind]
+        key = output_key(kind, run.job.task_id, slot.number, kind.extension_of(content_type))
         async with beside(self._put_preview(run, preview_key(key), preview)) as stored_preview:
-            file = await self._put(run, key, path, kind=kind, content_type=content_type)
+            file = await self._put(run, key, path, kind=kind.name, content_type=content_type)
         small = stored_preview.result()
         return StoredFile(
             file_id=file.id,

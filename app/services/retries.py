@@ -115,10 +115,14 @@ def _for_rows(job: JobPlan, rows: int) -> JobPlan:
 
 def _again(asset: AssetPlan, job_ids: dict[UUID, UUID], asset_ids: dict[UUID, UUID]) -> AssetPlan:
     """The same row, anew; what it was to be made from may be a new row as well."""
-    source = asset.source_concept_image_id
+
+    def anew(source: UUID | None) -> UUID | None:
+        return None if source is None else asset_ids.get(source, source)
+
     return replace(
         asset,
         id=asset_ids[asset.id],
         job_id=job_ids[asset.job_id],
-        source_concept_image_id=None if source is None else asset_ids.get(source, source),
+        source_concept_image_id=anew(asset.source_concept_image_id),
+        source_model_id=anew(asset.source_model_id),
     )

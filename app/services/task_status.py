@@ -14,7 +14,7 @@ import orjson
 from app.db import tasks
 from app.db.pool import Database
 from app.db.tasks import StatusRows
-from app.domain.jobs import AssetKind
+from app.domain.asset_kinds import AssetKinds
 from app.domain.statuses import AssetStatus, JobStatus, WaitingFor, asset_status, request_status
 from app.domain.task_ids import is_task_id
 from app.errors import AppError, ErrorCode
@@ -43,6 +43,7 @@ class TaskStatus:
 
     def __init__(self, database: Database, events: EventStream, poll_seconds: Mapping[str, float]) -> None:
         self._database = database
+        self._kinds = database.tables.kinds
         self._events = events
         self._poll_seconds = poll_seconds
 
@@ -92,10 +93,7 @@ class TaskStatus:
             "progress": _progress(jobs, status),
             "asset_url": first_url,
             "result_url": first_url,
-            "result": {
-                "image_urls": [asset["asset_url"] for asset in done if asset["kind"] == AssetKind.CONCEPT],
-                "model_url": next((asset["asset_url"] for asset in done if asset["kind"] != AssetKind.CONCEPT), None),
-            },
+            "result": _result(self._kinds, done),
             "error": _error(jobs, status),
             "waiting_for": None if current is None else current["waiting_for"],
             "jobs": [_job(job) for job in jobs],
@@ -110,6 +108,16 @@ class TaskStatus:
         if job["waiting_for"] != WaitingFor.BREAKER:
             return pace
         return max(pace, min(job["probe_seconds"] or 0.0, _OUTAGE_POLL_SECONDS))
+
+
+def _result(kinds: AssetKinds, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The links of outputs that are complete, by the fields of their kinds."""
+    links: dict[str, list[str]] = {name: [] for name in kinds.result_fields}
+    for asset in done:
+        if asset["kind"] not in kinds:  # of a newer process
+            continue
+        links[kinds[asset["kind"]].result_field].append(asset["asset_url"])
+    return {name: links[name] if many else next(iter(links[name]), None) for name, many in kinds.result_fields.items()}
 
 
 def _is_of(asset: Mapping[str, Any], job_id: UUID) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.domain.jobs import AssetKind
 from app.domain.params import ImageJob, ObjectRef
+from app.outputs.kinds import CONCEPT
 from app.task_types import fields
 from app.task_types.groups import ImageOptions, Provided, Worded
 from app.task_types.steps import Planning, Step
@@ -28,5 +28,5 @@ def concept_step(params: ConceptParams, pictures: Sequence[ObjectRef], planning:
         output_format=params.output_format,
         inputs=tuple(pictures),
     )
-    outputs = [params.output(AssetKind.CONCEPT) for _ in range(params.n)]
+    outputs = [params.output(CONCEPT) for _ in range(params.n)]
     return planning.images(job, *outputs, provider=params.provider)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from app.domain.jobs import AssetKind
+from app.domain.asset_kinds import AssetKind
 from app.domain.operations import ModelOptions, Operation
 from app.domain.prompts import compose
 from app.task_types import fields

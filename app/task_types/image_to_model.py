@@ -7,9 +7,9 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from app.ai_clients.base import Capability
-from app.domain.jobs import AssetKind
 from app.domain.operations import Operation
 from app.domain.params import ModelJob
+from app.outputs.kinds import MODEL
 from app.task_types import fields
 from app.task_types.examples import PHOTO_URL
 from app.task_types.groups import ModelParams
@@ -37,7 +37,7 @@ class ImageToModel(ModelParams):
 def _plan(params: ImageToModel, inputs: Inputs, planning: Planning) -> list[Step]:
     views = dict(zip(VIEW_ORDER, inputs.all(VIEWS.key), strict=False))
     job = ModelJob("", views=views, options=params.options())
-    model = params.output(AssetKind.MODEL)
+    model = params.output(MODEL)
     return [planning.model(Capability.IMAGE_TO_MODEL, job, model, provider=params.provider)]
 
 

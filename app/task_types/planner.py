@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from app.ai_clients.registry import Providers
 from app.config import Settings
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane, Permit
+from app.domain.jobs import AssetPlan, JobPlan, Lane, Permit
 from app.task_types.registry import P, TaskType
 from app.task_types.steps import Inputs, Planning, Step
 
@@ -75,23 +75,23 @@ class Planner:
 
 
 def _assets(operation: str, steps: Sequence[Step], jobs: Sequence[JobPlan], inputs: Inputs) -> tuple[AssetPlan, ...]:
-    first_concepts: dict[int, UUID] = {}  # by step
+    made: dict[int, dict[str, UUID]] = {}  # by step: the first output, under the column that names it as a source
     planned: list[AssetPlan] = []
     for job, step in zip(jobs, steps, strict=True):
         for output in step.outputs:
-            made_from = None if output.from_step is None else first_concepts[output.from_step]
+            sources = inputs.sources.by_column()
+            if output.from_step is not None:
+                sources |= made[output.from_step]
             asset = AssetPlan(
                 id=uuid4(),
-                kind=output.kind,
+                kind=output.kind.name,
                 job_id=job.id,
                 prompt=output.prompt,
                 style=output.style,
-                source_input_asset_id=inputs.sources.input_asset_id,
-                source_concept_image_id=made_from or inputs.sources.concept_image_id,
-                source_model_id=None if output.kind is AssetKind.CONCEPT else inputs.sources.model_id,
                 metadata={"operation": operation},
+                **{name: source for name, source in sources.items() if name in output.kind.columns},
             )
             planned.append(asset)
-            if output.kind is AssetKind.CONCEPT:
-                first_concepts.setdefault(job.step, asset.id)
+            if output.kind.names_as is not None:
+                made.setdefault(job.step, {output.kind.names_as: asset.id})
     return tuple(planned)

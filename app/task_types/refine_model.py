@@ -7,9 +7,9 @@ from typing import Literal, Self
 from pydantic import AliasChoices, Field, model_validator
 
 from app.ai_clients.base import Capability
-from app.domain.jobs import AssetKind
 from app.domain.operations import ModelOptions, Operation
 from app.domain.params import ModelJob
+from app.outputs.kinds import REFINED_MODEL
 from app.task_types import fields
 from app.task_types.examples import DRAFT_ID, MODEL_URL
 from app.task_types.groups import Provided, Worded
@@ -65,7 +65,7 @@ def _plan(params: RefineModel, inputs: Inputs, planning: Planning) -> list[Step]
         planning.model(
             Capability.TEXTURE_MODEL,  # the import before it is free
             job,
-            params.output(AssetKind.REFINED_MODEL),
+            params.output(REFINED_MODEL),
             type="refine_model",
             provider=params.provider,
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from app.ai_clients.base import Capability, PolledProvider
-from app.domain.jobs import AssetKind
 from app.domain.operations import Operation
 from app.domain.params import ImageJob, ModelJob, StepOutput
+from app.outputs.kinds import CONCEPT, MODEL
 from app.task_types import fields
 from app.task_types.examples import SKETCH_URL
 from app.task_types.groups import ModelParams
@@ -29,10 +29,10 @@ def sketch_to_model(renderer: str | None = None) -> TaskType[SketchToModel]:
 
         def mesh(job: ModelJob, *, from_step: int | None = 1) -> Step:
             # the client's provider names who makes the model
-            model = params.output(AssetKind.MODEL, from_step=from_step)
+            model = params.output(MODEL, from_step=from_step)
             return planning.model(Capability.IMAGE_TO_MODEL, job, model, provider=params.provider)
 
-        options, concept = params.options(), params.output(AssetKind.CONCEPT)
+        options, concept = params.options(), params.output(CONCEPT)
         if renderer == "none":
             return [mesh(ModelJob("", views={"front": sketch}, options=options), from_step=None)]
         artist = planning.offering(renderer, Capability.SKETCH_TO_IMAGE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from app.ai_clients.base import Capability, ImageRequest, ModelRequest, Provider
 from app.ai_clients.limits import Fault
 from app.db.assets import Sources
-from app.domain.jobs import AssetKind
+from app.domain.asset_kinds import AssetKind
 from app.domain.params import ImageJob, ModelJob, ObjectRef
 from app.errors import AppError, ErrorCode
 
@@ -33,7 +33,8 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An asset that a step makes. ``from_step`` is the step whose first concept it is made from."""
+    """An asset that a step makes. ``from_step`` is the step that made what it is made from: the first output of a kind
+    that a row can name as its source."""
 
     kind: AssetKind
     prompt: str = ""

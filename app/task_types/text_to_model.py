@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from app.ai_clients.base import Capability
-from app.domain.jobs import AssetKind
 from app.domain.operations import Operation
 from app.domain.params import ModelJob
+from app.outputs.kinds import MODEL
 from app.task_types import fields
 from app.task_types.groups import ModelParams
 from app.task_types.registry import TaskType
@@ -21,7 +21,7 @@ class TextToModel(ModelParams):
 def _plan(params: TextToModel, inputs: Inputs, planning: Planning) -> list[Step]:
     del inputs
     job = ModelJob(params.text(), options=params.options())
-    model = params.output(AssetKind.MODEL)
+    model = params.output(MODEL)
     return [planning.model(Capability.TEXT_TO_MODEL, job, model, provider=params.provider)]
 
 

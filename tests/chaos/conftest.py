@@ -61,7 +61,7 @@ def database_proxy(database: str) -> Generator[Proxy]:
 @pytest.fixture
 async def direct(database: str, tmp_path: Path) -> AsyncGenerator[Database]:
     """The same database, past the proxy."""
-    opened = await Database.open(settings_for(database, tmp_path), application_name="makeit3d test")
+    opened = await Database.open(settings_for(database, tmp_path), kernel.ASSET_KINDS, application_name="makeit3d test")
     yield opened
     await opened.close()
 

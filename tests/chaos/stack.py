@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sys
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+from app.cli_program import Program
 from app.config import Settings, child_environment
 from app.embedded.process import Child
 from app.embedded.valkey import EmbeddedValkey
@@ -203,11 +205,21 @@ def _messages(lines: Iterator[str]) -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def running_stack(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: Any) -> Generator[Stack]:  # noqa: ANN401
-    """``changes`` are settings by field name."""
+def running_stack(
+    postgres: PostgresServer,
+    valkey: EmbeddedValkey,
+    *,
+    program: Program | None = None,
+    tables: str = "",
+    **changes: Any,  # noqa: ANN401
+) -> Generator[Stack]:
+    """Of the product, or of a gateway with plugins, whose own ``tables`` are made first. ``changes`` are settings by
+    field name."""
+    program = program or Program()
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(server_home("chaos"))
         dsn = stack.enter_context(postgres.fresh_database())
+        asyncio.run(_make_tables(dsn, tables))
         sandbox = stack.enter_context(running_sandbox(dsn, home, drawing="stock"))
         database, listener = (stack.enter_context(Proxy.to(socket_of(dsn))) for _ in range(2))
         broker = stack.enter_context(Proxy.to(valkey_socket(valkey)))
@@ -234,7 +246,8 @@ def running_stack(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: A
             "retry_cap_seconds": 0.5,
             "shutdown_grace_seconds": 5.0,
         }
-        settings = settings_for(tcp_dsn(dsn, database.port), home, **(values | changes))
+        address = tcp_dsn(dsn, database.port)
+        settings = settings_for(address, home, providers=program.providers, **(values | changes))
         user_id = str(uuid4())
         run_sql(dsn, "insert into auth.users (id) values ($1)", user_id)
         key = settings.supabase_service_key.get_secret_value()
@@ -245,7 +258,7 @@ def running_stack(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: A
         for name, command in (("worker", ["worker", "--lane", "normal"]), ("beat", ["beat"]), ("api", ["api"])):
             found.children[name] = Child(
                 name=name,
-                command=[sys.executable, "-m", "app.cli", *command],
+                command=[sys.executable, "-m", program.module, *command],
                 log=home / f"{name}.log",
                 environment=child_environment(settings),
                 cwd=str(REPOSITORY),
@@ -254,6 +267,14 @@ def running_stack(postgres: PostgresServer, valkey: EmbeddedValkey, **changes: A
             stack.callback(found.children[name].kill)
         wait_for(lambda: _is_ready(found) or None)
         yield found
+
+
+async def _make_tables(dsn: str, script: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(script)
+    finally:
+        await connection.close()
 
 
 def _is_ready(stack: Stack) -> bool:

@@ -15,6 +15,7 @@ from app.db.pool import UNREACHABLE, Connection, Database
 from tests.chaos.databases import tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.integration.factories import settings_for
+from tests.kernel import ASSET_KINDS
 
 pytestmark = pytest.mark.chaos
 
@@ -28,7 +29,7 @@ async def db(database: str, database_proxy: Proxy, tmp_path: Path) -> AsyncGener
     settings = settings_for(
         tcp_dsn(database, database_proxy.port), tmp_path, database_timeout_seconds=1.0, database_pool_size=2
     )
-    opened = await Database.open(settings, application_name="makeit3d pool test")
+    opened = await Database.open(settings, ASSET_KINDS, application_name="makeit3d pool test")
     yield opened
     database_proxy.heal()
     await opened.close()

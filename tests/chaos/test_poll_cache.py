@@ -271,7 +271,7 @@ async def world(shared: tuple[str, list[Process]], tmp_path: Path) -> AsyncGener
             )
             for found in processes
         ]
-        db = await Database.open(settings, application_name="makeit3d test")
+        db = await Database.open(settings, kernel.ASSET_KINDS, application_name="makeit3d test")
         stack.push_async_callback(db.close)
         await pool_rows.ensure(
             db, {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(settings).items()}

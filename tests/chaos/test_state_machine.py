@@ -17,6 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.chaos.job_world import World, new_world
 from tests.chaos.state_machine import JobLife
 from tests.integration.factories import settings_for
+from tests.kernel import ASSET_KINDS
 
 pytestmark = pytest.mark.chaos
 
@@ -37,7 +38,7 @@ SOAK = settings(CI, max_examples=200, stateful_step_count=50, derandomize=False)
 def life(database: str, tmp_path: Path) -> Generator[type[JobLife]]:
     gateway = settings_for(database, tmp_path)
     with asyncio.Runner() as runner:
-        db = runner.run(Database.open(gateway, application_name="makeit3d test"))
+        db = runner.run(Database.open(gateway, ASSET_KINDS, application_name="makeit3d test"))
         specs = {name: (pool.provider, pool.slots) for name, pool in build_registry().pools(gateway).items()}
         runner.run(pool_rows.ensure(db, specs))
 

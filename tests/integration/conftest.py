@@ -13,6 +13,7 @@ from app.db.pool import Database
 
 from tests.integration.factories import settings_for
 from tests.integration.fuzzing import Fuzz
+from tests.kernel import ASSET_KINDS
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def settings(database: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def db(settings: Settings) -> AsyncGenerator[Database]:
-    opened = await Database.open(settings, application_name="makeit3d test")
+    opened = await Database.open(settings, ASSET_KINDS, application_name="makeit3d test")
     await pool_rows.ensure(
         opened, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()}
     )

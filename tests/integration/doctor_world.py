@@ -27,6 +27,7 @@ from pydantic import SecretStr
 
 from tests.chaos.databases import run_sql
 from tests.integration.factories import settings_for
+from tests.kernel import ASSET_KINDS
 from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer
@@ -39,7 +40,8 @@ def examined(settings: Settings, groups: Sequence[Group[Any]] = REGISTRY.doctor_
     """Everything that the doctor finds."""
 
     async def run() -> list[Finding]:
-        return [f async for seen in examine(settings, groups, patience_seconds=PATIENCE) for f in seen.findings]
+        context = REGISTRY.check_context(settings)
+        return [f async for seen in examine(context, groups, patience_seconds=PATIENCE) for f in seen.findings]
 
     return asyncio.run(run())
 
@@ -162,7 +164,7 @@ def answering(answers: dict[str, tuple[int, object]]) -> Generator[str]:
 
 async def _move_in(settings: Settings) -> None:
     """What running processes leave in the database: pools, and a worker per lane that is good for a day."""
-    database = await Database.open(settings, application_name="makeit3d test")
+    database = await Database.open(settings, ASSET_KINDS, application_name="makeit3d test")
     try:
         await pool_rows.ensure(
             database, {name: (p.provider, p.slots) for name, p in REGISTRY.providers.pools(settings).items()}

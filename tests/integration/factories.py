@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.ai_clients.registry import build_registry
+from app.ai_clients.registry import ProviderRegistry, build_registry
 from app.calls.journal import CallIntent
 from app.config import Settings
 from app.container import build_task_types
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity, renew
-from app.domain.jobs import AssetKind, AssetPlan, JobPlan, Lane
+from app.domain.jobs import AssetPlan, JobPlan, Lane
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
 from app.queue.plans import RequestPlan
@@ -25,8 +25,14 @@ from pydantic import SecretStr
 from tests import kernel
 
 
-def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN401 - values of any field
-    """Settings of a test gateway; ``changes`` by field name."""
+def settings_for(
+    dsn: str,
+    home: Path,
+    *,
+    providers: ProviderRegistry | None = None,
+    **changes: Any,  # noqa: ANN401 - values of any field
+) -> Settings:
+    """Settings of a test gateway, with those of its providers; ``changes`` by field name."""
     values: dict[str, Any] = {
         "environment": "sandbox",
         "home": home,
@@ -37,7 +43,7 @@ def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN
         "openai_api_key": SecretStr("sk-test"),
         "tripo_api_key": SecretStr("tsk_test"),
     }
-    return build_registry().settings(**(values | changes))
+    return (providers or build_registry()).settings(**(values | changes))
 
 
 async def make_user(database: Database) -> UUID:
@@ -63,21 +69,21 @@ def image_plan(
 ) -> RequestPlan:
     """One image job with n rows."""
     job = JobPlan(uuid4(), 1, "generate_images", "openai", "openai", lane, 50, {})
-    assets = [AssetPlan(uuid4(), AssetKind.CONCEPT, job.id, "a fox", None) for _ in range(n)]
+    assets = [AssetPlan(uuid4(), "concept", job.id, "a fox", None) for _ in range(n)]
     return _plan(user_id, task_id, [job], assets, key)
 
 
 def model_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> RequestPlan:
     job = JobPlan(uuid4(), 1, "generate_model", "tripo", "tripo_h", "normal", 50, {})
-    return _plan(user_id, task_id, [job], [AssetPlan(uuid4(), AssetKind.MODEL, job.id, "a fox", None)], key)
+    return _plan(user_id, task_id, [job], [AssetPlan(uuid4(), "model", job.id, "a fox", None)], key)
 
 
 def sketch_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> RequestPlan:
     """A concept, then a model from it."""
     first = JobPlan(uuid4(), 1, "generate_images", "openai", "openai", "normal", 50, {})
     second = JobPlan(uuid4(), 2, "generate_model", "tripo", "tripo_h", "normal", 50, {})
-    concept = AssetPlan(uuid4(), AssetKind.CONCEPT, first.id, "a fox", None)
-    model = AssetPlan(uuid4(), AssetKind.MODEL, second.id, "a fox", None, source_concept_image_id=concept.id)
+    concept = AssetPlan(uuid4(), "concept", first.id, "a fox", None)
+    model = AssetPlan(uuid4(), "model", second.id, "a fox", None, source_concept_image_id=concept.id)
     return _plan(user_id, task_id, [first, second], [concept, model], key)
 
 

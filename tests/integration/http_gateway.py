@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import uvicorn
-from app.ai_clients.registry import Providers, build_registry
+from app.ai_clients.registry import Providers
 from app.calls.spool import Spool
 from app.config import Settings
 from app.container import ApiContainer, user_limits
@@ -46,13 +46,15 @@ from tests import kernel
 from tests.fake_providers import FakeImages, FakeModels
 
 
-async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage) -> ApiContainer:
+async def open_services(
+    settings: Settings, *, storage_kind: type[MemoryStorage] = MemoryStorage, registry: Registry = kernel.REGISTRY
+) -> ApiContainer:
     """As ``ApiContainer.open``, but for storage and bells."""
     async with AsyncExitStack() as stack:
-        database = await Database.open(settings, application_name="makeit3d http test")
+        database = await Database.open(settings, registry.asset_kinds, application_name="makeit3d http test")
         stack.push_async_callback(database.close)
         await pool_rows.ensure(
-            database, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()}
+            database, {name: (p.provider, p.slots) for name, p in registry.providers.pools(settings).items()}
         )
         directory = settings.home / "objects"
         directory.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ async def open_services(settings: Settings, *, storage_kind: type[MemoryStorage]
         stack.push_async_callback(publisher.aclose)
         queue = kernel.queue_of(database)
         resolver = InputResolver(database, inputs, settings)
-        planner = Planner(providers, settings, kernel.REGISTRY.job_types.permits)
+        planner = Planner(providers, settings, registry.job_types.permits)
         return ApiContainer(
             settings=settings,
             database=database,
@@ -158,7 +160,7 @@ async def gateway(
     opened: list[ApiContainer] = []
 
     async def opener(wanted: Settings) -> ApiContainer:
-        opened.append(await open_services(wanted, storage_kind=storage_kind))
+        opened.append(await open_services(wanted, storage_kind=storage_kind, registry=registry or kernel.REGISTRY))
         return opened[0]
 
     app = create_app(settings, open_services=opener, registry=registry)

@@ -77,7 +77,7 @@ async def _live(dsn: str, home: Path) -> UUID:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncGenerator[Database]:
-    db = await Database.open(settings, application_name="makeit3d test")
+    db = await Database.open(settings, kernel.ASSET_KINDS, application_name="makeit3d test")
     await pool_rows.ensure(db, {name: (p.provider, p.slots) for name, p in build_registry().pools(settings).items()})
     try:
         yield db

@@ -21,7 +21,7 @@ from app.domain.broker_url import redis_py_url
 from app.embedded.valkey import EmbeddedValkey
 from app.services.doctor.api import API
 from app.services.doctor.broker import BROKER
-from app.services.doctor.examination import Examined, Group, Seen, examine
+from app.services.doctor.examination import Examined, Group, Seen, by_settings, examine
 from app.services.doctor.findings import Code, Finding
 from app.services.doctor.identity import IDENTITY
 from app.services.doctor.providers import providers_group
@@ -389,8 +389,14 @@ async def _never_opens(settings: Settings) -> AsyncGenerator[Settings]:
 
 
 async def test_what_hangs_or_breaks_is_said_and_stops_nothing(outside: Outside) -> None:
-    groups = [Group("one", _open, (_hangs, _breaks, _finds)), Group("two", _never_opens, (_finds,))]
-    seen = {group.group: group async for group in examine(outside.settings, groups, patience_seconds=0.2)}
+    groups = [
+        Group("one", by_settings(_open), (_hangs, _breaks, _finds)),
+        Group("two", by_settings(_never_opens), (_finds,)),
+    ]
+    seen = {
+        group.group: group
+        async for group in examine(REGISTRY.check_context(outside.settings), groups, patience_seconds=0.2)
+    }
     assert seen["one"] == Examined(
         "one",
         (
@@ -409,5 +415,5 @@ async def test_silence_is_said_as_what_it_means(outside: Outside, group: Group[A
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         names = ("supabase_url", "openai_base_url", "tripo_base_url", "public_base_url")
         settings = outside.world.changed(**dict.fromkeys(names, url))
-        (seen,) = [group async for group in examine(settings, [group], patience_seconds=0.2)]
+        (seen,) = [group async for group in examine(REGISTRY.check_context(settings), [group], patience_seconds=0.2)]
     assert {finding.code for finding in seen.findings} == {group.silence}

@@ -24,6 +24,7 @@ from tests.chaos.databases import run_sql, socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.e2e.gateway import wait_for
 from tests.integration.doctor_world import World, examined
+from tests.kernel import ASSET_KINDS
 from tests.servers import PostgresServer, free_port
 
 GROUPS = (DATABASE, SCHEMA, WORKERS)
@@ -326,13 +327,10 @@ def test_each_is_found_alone(world: World, code: str, plant: Plant, words: tuple
 
 
 async def test_the_columns_are_those_of_the_migrations(world: World) -> None:
-    database = await Database.open(world.settings, application_name="makeit3d test")
+    database = await Database.open(world.settings, ASSET_KINDS, application_name="makeit3d test")
     try:
-        tables = {
-            "input_assets": doctor.INPUT_COLUMNS,
-            "concept_images": doctor.CONCEPT_COLUMNS,
-            "models": doctor.MODEL_COLUMNS,
-        }
+        tables = doctor.expected_columns(database.tables)
+        assert list(tables) == ["input_assets", "concept_images", "models"]
         for table, columns in tables.items():
             assert await doctor.columns(database, table) == columns
         rows = await database.fetch("select schemaname, tablename from pg_tables")

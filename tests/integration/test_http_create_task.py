@@ -8,12 +8,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from app.config import Settings
 from PIL import Image
+from pydantic import SecretStr
 
-from tests.integration.factories import make_draft
+from tests.integration.factories import make_draft, settings_for
 from tests.integration.http_gateway import Gateway, gateway
-from tests.unit.extension.registry import build_registry
+from tests.unit.extension.registry import VIDEOS, build_registry
 
 INPUTS = "user_input_files_bucket"
 LINK = "{picture}"  # stands for the URL of a picture of the user's own
@@ -33,8 +33,11 @@ from makeit3d.requests r join makeit3d.jobs j on j.request_id = r.id where r.tas
 
 
 @pytest.fixture
-async def gate(settings: Settings, tmp_path: Path) -> AsyncGenerator[Gateway]:
-    async with gateway(settings, registry=build_registry()) as opened:
+async def gate(database: str, tmp_path: Path) -> AsyncGenerator[Gateway]:
+    registry = build_registry()
+    settings = settings_for(database, tmp_path, providers=registry.providers, easel_api_key=SecretStr("easel-test"))
+    async with gateway(settings, registry=registry) as opened:
+        await opened.db.execute(VIDEOS.read_text(encoding="utf-8"))
         path = tmp_path / "photo.png"
         Image.new("RGB", (64, 64), "teal").save(path)
         await opened.services.storage.upload(INPUTS, f"{opened.user_id}/a.png", path, content_type="image/png")
@@ -228,16 +231,20 @@ async def test_a_type_of_two_steps_that_the_product_does_not_know(gate: Gateway)
     )
     assert [(row["step"], row["type"], row["waiting_for"]) for row in steps] == [
         (1, "generate_images", None),
-        (2, "generate_model", "step"),
+        (2, "polish_pebbles", "step"),
     ]
     assert made["job_id"] == str(steps[1]["id"])
     concept = await gate.db.fetchval("select id from public.concept_images where task_id = $1", task)
     assert (
-        await gate.db.fetchval("select source_concept_image_id from public.models where task_id = $1", task) == concept
+        await gate.db.fetchval("select source_concept_image_id from public.videos where task_id = $1", task) == concept
     )
+    status = (await gate.get(f"/tasks/{task}/status")).json()
+    assert status["result"] == {"image_urls": [], "model_url": None, "video_url": None}
     repeat = {"task_type": "monolith", "task_id": task, "params": {"surface": "carved", "prompt": "a fox"}}
     assert await ask(gate, "/tasks", repeat) == made | {"deduplicated": True}
     assert (await gate.get("/openapi.json")).json()["components"]["schemas"]["Obelisk"]["properties"]["surface"]
+    fields = (await gate.get("/openapi.json")).json()["components"]["schemas"]["Result"]["properties"]
+    assert list(fields) == ["image_urls", "model_url", "video_url"]
 
 
 async def test_a_request_keeps_what_was_set_and_no_link_that_opens_anything(gate: Gateway) -> None:

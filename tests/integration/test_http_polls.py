@@ -185,7 +185,7 @@ async def test_a_change_in_another_process_is_seen_when_it_is_heard(gate: Gatewa
     plan = await accept(gate.db, image_plan(gate.user_id, TASK))
     assert (await gate.http.get(path)).json()["status"] == "pending"
     await claimed_elsewhere(gate, plan)
-    other = await Database.open(settings, application_name="makeit3d another")
+    other = await Database.open(settings, kernel.ASSET_KINDS, application_name="makeit3d another")
     notifier = Notifier(other)
     try:
         notifier.changed([(TASK, gate.user_id)])

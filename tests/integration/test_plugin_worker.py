@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 from app.config import Settings, child_environment
+from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.domain.jobs import JobPlan
 from app.embedded.process import Child
@@ -25,7 +26,7 @@ from tests import kernel
 from tests.e2e.gateway import REPOSITORY
 from tests.integration.factories import image_plan, make_user, settings_for
 from tests.unit.extension.pebble_checks import PebblesOfUsers
-from tests.unit.extension.registry import build_registry
+from tests.unit.extension.registry import VIDEOS, build_registry
 
 PATIENCE = 60.0
 REGISTRY = build_registry()
@@ -33,14 +34,32 @@ REGISTRY = build_registry()
 
 @pytest.fixture
 def settings(database: str, valkey: EmbeddedValkey, tmp_path: Path) -> Settings:
-    return settings_for(database, tmp_path, redis_url=SecretStr(valkey.url()), sweep_seconds=0.5)
+    return settings_for(
+        database,
+        tmp_path,
+        providers=REGISTRY.providers,
+        easel_api_key=SecretStr("easel-test"),
+        redis_url=SecretStr(valkey.url()),
+        sweep_seconds=0.5,
+    )
+
+
+@pytest.fixture
+async def db(settings: Settings) -> AsyncGenerator[Database]:
+    opened = await Database.open(settings, REGISTRY.asset_kinds, application_name="makeit3d plugin test")
+    await opened.execute(VIDEOS.read_text(encoding="utf-8"))
+    await pool_rows.ensure(
+        opened, {name: (pool.provider, pool.slots) for name, pool in REGISTRY.providers.pools(settings).items()}
+    )
+    yield opened
+    await opened.close()
 
 
 @contextlib.contextmanager
 def worker_with_plugins(settings: Settings, log: Path) -> Generator[None]:
     child = Child(
         name="worker",
-        command=[sys.executable, "-m", "tests.unit.extension.worker"],
+        command=[sys.executable, "-m", "tests.unit.extension.gateway", "worker"],
         log=log,
         environment=child_environment(settings),
         cwd=str(REPOSITORY),
@@ -91,7 +110,7 @@ async def test_the_checks_of_a_plugin_find_what_they_look_for(db: Database, sett
     await kernel.accept(db, pebbles(user, "grey"))
     await db.execute("insert into makeit3d.job_items (job_id, key, position) select id, 'grey', 1 from makeit3d.jobs")
     (group,) = REGISTRY.doctor_checks
-    seen = [item async for item in examine(settings, [group], patience_seconds=PATIENCE)]
+    seen = [item async for item in examine(REGISTRY.check_context(settings), [group], patience_seconds=PATIENCE)]
     assert [(finding.entry.code, finding.seen) for item in seen for finding in item.findings] == [
         ("pebbles_rough", "1 pebbles")
     ]

@@ -15,8 +15,7 @@ from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, HandedBack,
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS
 from app.errors import AppError, ErrorCode
-from app.outputs.kinds import KINDS
-from app.queue.contracts import AcceptedJob, AcceptedRequest, AssetKinds, Changed, Participants, Refused, Tx
+from app.queue.contracts import AcceptedJob, AcceptedRequest, Changed, Participants, Refused, Tx
 from app.queue.maintenance import expire_stranded, sweep
 from app.queue.plans import RequestPlan
 from app.queue.runs import RunEnd
@@ -117,7 +116,7 @@ class Harness:
 async def harness(db: Database) -> Harness:
     await db.execute(LEDGER)
     ledger = Ledger()
-    queue = Queue(db, AssetKinds(KINDS), Participants([ledger]))
+    queue = Queue(db, Participants([ledger]))
     return Harness(db, ledger, queue, await make_user(db))
 
 

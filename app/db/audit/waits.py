@@ -2,78 +2,24 @@
 
 from __future__ import annotations
 
-from app.db.audit.checks import AuditCheck
-from app.domain.audit import Area, Invariant
+from app.db.audit.checks import AuditCheck, check_of
+from app.db.sql import Statement, load
+from app.domain.audit import Area
+
+_SQL = load(__file__)
 
 
-def _rows(name: str, rule: str, remedy: str, sql: str, *, passing: bool = False) -> AuditCheck:
-    return AuditCheck(Invariant(name, Area.ROWS, rule, remedy, passing), sql)
+def _rows(statement: Statement, remedy: str, *, passing: bool = False) -> AuditCheck:
+    return check_of(statement, Area.ROWS, remedy, passing=passing)
 
 
 WAIT_CHECKS = (
     _rows(
-        "user_place",
-        "a job waits for a place of its user only while all of them are taken",
+        _SQL["user_place"],
         "no worker sweeps, or the audit has another BFF_USER_MAX_IN_FLIGHT than the workers",
-        """
-        select jsonb_build_object('user', w.user_id, 'permit', w.permit) as ids,
-          format('%s jobs wait, %s of %s places are taken', w.jobs, u.places, coalesce(p.places::text, 'unlimited'))
-            as found
-        from patience p cross join (
-          select user_id, permit, count(*) as jobs from makeit3d.jobs
-          where status = 'queued' and waiting_for = 'user_limit' group by user_id, permit
-        ) as w cross join lateral (
-          select (select count(*) from makeit3d.jobs j where j.user_id = w.user_id and j.permit = w.permit
-              and j.status in ('queued', 'running')
-              and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker')))
-            + (select count(*) from makeit3d.provider_calls c where c.user_id = w.user_id
-              and c.is_open and w.permit = 'paid'
-              and not exists (select from makeit3d.jobs j where j.id = c.job_id
-                and j.status in ('queued', 'running'))) as places
-        ) as u
-        where w.user_id is null or p.places is null or u.places < p.places
-        """,
         passing=True,
     ),
-    _rows(
-        "breaker_exists",
-        "every provider that is paid has a breaker",
-        "its failures count for nothing: start a worker or the API, which makes the row",
-        """
-        select jsonb_build_object('provider', provider) as ids,
-          format('no row for the pools %s', string_agg(name, ' ' order by name)) as found
-        from makeit3d.pools where provider <> 'local' and provider not in (select name from makeit3d.providers)
-          group by provider
-        """,
-    ),
-    _rows(
-        "breaker_state",
-        "a closed breaker knows of no outage, an open one when and why it opened, a half-open one also its probe",
-        "close it by hand: makeit3d breaker close",
-        """
-        select jsonb_build_object('provider', name) as ids,
-          format('%s after %s failures and %s openings, for %s, probe %s', state, failures, trips,
-            coalesce(error_code, 'no reason'), coalesce(probe_job::text, 'none')) as found
-        from makeit3d.providers where case state
-          when 'closed' then trips <> 0 or error_code is not null or opened_at is not null or tripped_at is not null
-            or probe_at is not null or probe_job is not null
-          else trips = 0 or failures = 0 or error_code is null or opened_at is null or tripped_at < opened_at
-            or (state = 'half_open') <> (probe_job is not null) or (state = 'half_open' and probe_attempt is null)
-          end
-        """,
-    ),
-    _rows(
-        "breaker_wait",
-        "a job that an open breaker kept waiting for longer than jobs may wait has failed",
-        "no worker sweeps: start one, look at its log for sweep_failed",
-        """
-        select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
-          format('%s: %s since %s', v.name, v.state, v.opened_at) as found
-        from patience, makeit3d.providers v join makeit3d.pools p on p.provider = v.name
-        join makeit3d.jobs j on j.pool = p.name and j.status = 'queued' and not j.resume
-          and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
-        where v.state <> 'closed' and greatest(v.opened_at, j.created_at) < now() - patience.longest_wait
-        """,
-        passing=True,
-    ),
+    _rows(_SQL["breaker_exists"], "its failures count for nothing: start a worker or the API, which makes the row"),
+    _rows(_SQL["breaker_state"], "close it by hand: makeit3d breaker close"),
+    _rows(_SQL["breaker_wait"], "no worker sweeps: start one, look at its log for sweep_failed", passing=True),
 )

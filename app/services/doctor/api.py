@@ -11,7 +11,7 @@ from typing import Any, cast
 import httpx
 
 from app.config import Settings
-from app.services.doctor.examination import Group, Seen
+from app.services.doctor.examination import Group, Seen, by_settings
 from app.services.doctor.findings import Code, Finding
 
 _ANSWER_SECONDS = 8.0
@@ -55,4 +55,4 @@ def _environment(answer: httpx.Response) -> object:
     return cast("dict[str, Any]", body).get("environment") if isinstance(body, dict) else None
 
 
-API = Group("api", _open, (_public_address,), silence=Code.API_UNREACHABLE)
+API = Group("api", by_settings(_open), (_public_address,), silence=Code.API_UNREACHABLE)

@@ -14,7 +14,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError
 from app import urls
 from app.config import Settings
 from app.domain.broker_url import redis_py_url
-from app.services.doctor.examination import Group, Seen
+from app.services.doctor.examination import Group, Seen, by_settings
 from app.services.doctor.findings import Code, Finding, Ill
 
 _CONNECT_SECONDS = 3.0
@@ -80,4 +80,4 @@ async def _memory(told: dict[str, Any]) -> Seen:
     return seen
 
 
-BROKER = Group("broker", open_broker, (_role, _memory), silence=Code.BROKER_UNREACHABLE)
+BROKER = Group("broker", by_settings(open_broker), (_role, _memory), silence=Code.BROKER_UNREACHABLE)

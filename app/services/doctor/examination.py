@@ -8,7 +8,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from app.ai_clients.registry import ProviderRegistry
 from app.config import Settings
+from app.domain.asset_kinds import AssetKinds
 from app.services.doctor.findings import Code, Finding, Ill
 
 T = TypeVar("T")
@@ -18,14 +20,30 @@ Seen = Sequence[Finding | str]
 
 
 @dataclass(frozen=True, slots=True)
+class CheckContext:
+    """What is looked at: an installation by its settings, of a gateway with these providers and kinds of assets."""
+
+    settings: Settings
+    providers: ProviderRegistry
+    kinds: AssetKinds
+
+
+@dataclass(frozen=True, slots=True)
 class Group(Generic[T]):
     """Checks of one thing, which is opened once for all of them. ``open`` raises Ill. ``silence`` is what it means when
     one does not end in time."""
 
     name: str
-    open: Callable[[Settings], AbstractAsyncContextManager[T]]
+    open: Callable[[CheckContext], AbstractAsyncContextManager[T]]
     checks: tuple[Callable[[T], Awaitable[Seen]], ...]
     silence: Code = Code.NO_ANSWER
+
+
+def by_settings(
+    open_: Callable[[Settings], AbstractAsyncContextManager[T]],
+) -> Callable[[CheckContext], AbstractAsyncContextManager[T]]:
+    """For what is opened by settings alone."""
+    return lambda context: open_(context.settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +57,10 @@ class Examined:
 
 
 async def examine(
-    settings: Settings, groups: Sequence[Group[Any]], *, patience_seconds: float
+    context: CheckContext, groups: Sequence[Group[Any]], *, patience_seconds: float
 ) -> AsyncGenerator[Examined]:
     """What each group saw, as they end; all end within three times the patience, which each check has."""
-    tasks = [asyncio.create_task(_examine(group, settings, patience_seconds)) for group in groups]
+    tasks = [asyncio.create_task(_examine(group, context, patience_seconds)) for group in groups]
     try:
         for done in asyncio.as_completed(tasks):
             yield await done
@@ -51,12 +69,12 @@ async def examine(
             task.cancel()
 
 
-async def _examine(group: Group[Any], settings: Settings, patience: float) -> Examined:
+async def _examine(group: Group[Any], context: CheckContext, patience: float) -> Examined:
     skipped = False
     seen: list[Finding | str] = []
     try:
         async with asyncio.timeout(3 * patience):  # opening and closing included
-            await _look(group, settings, patience, seen)
+            await _look(group, context, patience, seen)
     except Ill as error:
         skipped = error.finding is None
         seen += [] if error.finding is None else [error.finding]
@@ -69,10 +87,10 @@ async def _examine(group: Group[Any], settings: Settings, patience: float) -> Ex
     return Examined(group.name, findings, facts, skipped)
 
 
-async def _look(group: Group[Any], settings: Settings, patience: float, seen: list[Finding | str]) -> None:
+async def _look(group: Group[Any], context: CheckContext, patience: float, seen: list[Finding | str]) -> None:
     async with AsyncExitStack() as stack:
         async with asyncio.timeout(patience):
-            patient = await stack.enter_async_context(group.open(settings))
+            patient = await stack.enter_async_context(group.open(context))
         for result in await asyncio.gather(
             *(_patiently(group, _name(check), check(patient), patience) for check in group.checks)
         ):

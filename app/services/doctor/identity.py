@@ -14,7 +14,7 @@ import httpx
 import jwt
 
 from app.config import Settings
-from app.services.doctor.examination import Group, Seen
+from app.services.doctor.examination import Group, Seen, by_settings
 from app.services.doctor.findings import Code, Finding, Ill
 
 _ANSWER_SECONDS = 5.0
@@ -91,4 +91,4 @@ async def _signs_for_project(patient: _AuthPatient, secret: str) -> bool:
     return code in ("user_not_found", "session_not_found")
 
 
-IDENTITY = Group("identity", _open, (_signing,), silence=Code.JWKS_UNREACHABLE)
+IDENTITY = Group("identity", by_settings(_open), (_signing,), silence=Code.JWKS_UNREACHABLE)

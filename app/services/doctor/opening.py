@@ -13,22 +13,35 @@ from app.config import Settings
 from app.db import doctor
 from app.db.doctor import Server
 from app.db.pool import UNREACHABLE, Database
+from app.domain.asset_kinds import AssetKinds
 from app.errors import ConfigurationError
+from app.services.doctor.examination import CheckContext
 from app.services.doctor.findings import Code, Finding, Ill
 
 
 @dataclass(frozen=True, slots=True)
 class DatabasePatient:
-    settings: Settings
+    context: CheckContext
     database: Database
     server: Server
 
+    @property
+    def settings(self) -> Settings:
+        return self.context.settings
+
 
 @asynccontextmanager
-async def open_database(settings: Settings) -> AsyncGenerator[DatabasePatient]:
+async def open_database(context: CheckContext) -> AsyncGenerator[DatabasePatient]:
+    """Raises Ill."""
+    async with open_server(context.settings, context.kinds) as (database, server):
+        yield DatabasePatient(context, database, server)
+
+
+@asynccontextmanager
+async def open_server(settings: Settings, kinds: AssetKinds) -> AsyncGenerator[tuple[Database, Server]]:
     """Raises Ill."""
     try:
-        database = await Database.open(settings, application_name="makeit3d doctor")
+        database = await Database.open(settings, kinds, application_name="makeit3d doctor")
     except ConfigurationError as error:
         raise Ill(Finding(Code.SETTINGS_INVALID, error.detail or "a table's name")) from None
     except (OSError, ValueError, asyncpg.InterfaceError) as error:
@@ -38,17 +51,17 @@ async def open_database(settings: Settings) -> AsyncGenerator[DatabasePatient]:
             server = await doctor.server(database)
         except (*UNREACHABLE, asyncpg.PostgresError, ValueError) as error:
             raise Ill(refusal(settings, error)) from None
-        yield DatabasePatient(settings, database, server)
+        yield database, server
     finally:
         await database.close()
 
 
 @asynccontextmanager
-async def open_migrated(settings: Settings) -> AsyncGenerator[DatabasePatient]:
+async def open_migrated(context: CheckContext) -> AsyncGenerator[DatabasePatient]:
     """A database with every table of ours; without one there is nothing to look at that others would not tell.
     Raises Ill without a finding."""
     try:
-        async with open_database(settings) as patient:
+        async with open_database(context) as patient:
             found = await doctor.history(patient.database)
             if found.missing or not found.migrated:
                 raise Ill

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from app.ai_clients.registry import ProviderRegistry
 from app.ai_clients.spec import Observation, ProviderSpec
 from app.config import Settings
-from app.services.doctor.examination import Group, Seen
+from app.services.doctor.examination import Group, Seen, by_settings
 from app.services.doctor.findings import Code, Finding
 
 
@@ -33,4 +33,4 @@ def _check_of(spec: ProviderSpec) -> Callable[[Settings], Awaitable[Seen]]:
 def providers_group(registry: ProviderRegistry) -> Group[Settings]:
     """One check for each provider, with a time of its own."""
     checks = tuple(_check_of(spec) for spec in registry.specs)
-    return Group("providers", _open, checks, silence=Code.PROVIDER_UNREACHABLE)
+    return Group("providers", by_settings(_open), checks, silence=Code.PROVIDER_UNREACHABLE)

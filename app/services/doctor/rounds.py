@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.ai_clients.registry import ProviderRegistry, build_registry
+from app.ai_clients.registry import ProviderRegistry
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.services.doctor.api import API
@@ -25,9 +25,9 @@ def groups(providers: ProviderRegistry) -> tuple[Group[Any], ...]:
     return (SETTINGS, DATABASE, SCHEMA, BROKER, STORAGE, IDENTITY, providers_group(providers), API, WORKERS)
 
 
-def read_settings() -> Settings | Examined:
+def read_settings(providers: ProviderRegistry) -> Settings | Examined:
     """The settings, or, where they can not be read, all that can be said."""
     try:
-        return build_registry().settings.read()
+        return providers.settings.read()
     except ConfigurationError as error:
         return Examined(SETTINGS.name, (Finding(Code.SETTINGS_INVALID, error.detail or ""),))

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
-from app.config import Settings
 from app.db import doctor, storage_policies
-from app.services.doctor.examination import Group, Seen
+from app.services.doctor.examination import CheckContext, Group, Seen
 from app.services.doctor.findings import Code, Finding, Ill
 from app.services.doctor.opening import DatabasePatient, open_database
 
 
 @asynccontextmanager
-async def _open(settings: Settings) -> AsyncGenerator[DatabasePatient]:
+async def _open(context: CheckContext) -> AsyncGenerator[DatabasePatient]:
     """Raises Ill: where migrations are missing, the rest follows from that."""
     try:
-        async with open_database(settings) as patient:
+        async with open_database(context) as patient:
             found = await doctor.history(patient.database)
             if not found.migrated:
                 raise Ill(Finding(Code.NOT_MIGRATED, "there is no table makeit3d.jobs"))
@@ -39,14 +38,8 @@ async def _history(patient: DatabasePatient) -> Seen:
 
 
 async def _tables(patient: DatabasePatient) -> Seen:
-    names = patient.database.tables
-    wanted = {
-        names.inputs: doctor.INPUT_COLUMNS,
-        names.concepts: doctor.CONCEPT_COLUMNS,
-        names.models: doctor.MODEL_COLUMNS,
-    }
     findings: list[Finding] = []
-    for table, expected in wanted.items():
+    for table, expected in doctor.expected_columns(patient.database.tables).items():
         there = await doctor.columns(patient.database, table)
         if there is None:
             findings.append(Finding(Code.TABLE_MISSING, f"public.{table}"))
@@ -64,7 +57,7 @@ def _differences(wanted: Mapping[str, str], there: Mapping[str, str]) -> list[st
 
 async def _rights(patient: DatabasePatient) -> Seen:
     found = await doctor.rights(patient.database)
-    assets = {patient.database.tables.inputs, patient.database.tables.concepts, patient.database.tables.models}
+    assets = set(patient.database.tables.names)
     inputs = patient.database.tables.inputs
     seen: list[Finding] = []
     if open_tables := [table.name for table in found if not table.row_security]:

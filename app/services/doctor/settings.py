@@ -6,11 +6,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
 
-from app.ai_clients.registry import build_registry
 from app.config import LOOPBACK, Settings
 from app.errors import ConfigurationError
 from app.services.doctor.disk import disk_obstacle
-from app.services.doctor.examination import Group, Seen
+from app.services.doctor.examination import CheckContext, Group, Seen
 from app.services.doctor.findings import Code, Finding
 from app.services.doctor.providers import seen_of
 
@@ -19,11 +18,12 @@ _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
 
 
 @asynccontextmanager
-async def _open(settings: Settings) -> AsyncGenerator[Settings]:
-    yield settings
+async def _open(context: CheckContext) -> AsyncGenerator[CheckContext]:
+    yield context
 
 
-async def _environment(settings: Settings) -> Seen:
+async def _environment(context: CheckContext) -> Seen:
+    settings = context.settings
     if settings.is_sandbox:
         return ["complete (sandbox)"]
     try:
@@ -33,8 +33,9 @@ async def _environment(settings: Settings) -> Seen:
     return ["complete (production)"]
 
 
-async def _addresses(settings: Settings) -> Seen:
+async def _addresses(context: CheckContext) -> Seen:
     """What is harmless on one machine and is not in production."""
+    settings = context.settings
     if settings.is_sandbox:
         return []
     seen: list[Finding] = []
@@ -49,7 +50,8 @@ async def _addresses(settings: Settings) -> Seen:
     return seen
 
 
-async def _transport(settings: Settings) -> Seen:
+async def _transport(context: CheckContext) -> Seen:
+    settings = context.settings
     if settings.is_sandbox:
         return []
     seen: list[Finding] = []
@@ -66,9 +68,10 @@ async def _transport(settings: Settings) -> Seen:
     return seen
 
 
-async def _times(settings: Settings) -> Seen:
+async def _times(context: CheckContext) -> Seen:
+    settings = context.settings
     seen: list[Finding] = []
-    parts = [spec.settings.of(settings) for spec in build_registry().specs]
+    parts = [spec.settings.of(settings) for spec in context.providers.specs]
     slowest = max(parts, key=lambda part: part.timeout_seconds)
     name, longest = slowest.variable("timeout_seconds"), slowest.timeout_seconds
     if settings.shutdown_grace_seconds < longest:
@@ -77,13 +80,15 @@ async def _times(settings: Settings) -> Seen:
     return seen
 
 
-async def _account(settings: Settings) -> Seen:
+async def _account(context: CheckContext) -> Seen:
     """What is known of the providers' accounts and versions."""
-    parts = [spec.settings.of(settings) for spec in build_registry().specs]
+    settings = context.settings
+    parts = [spec.settings.of(settings) for spec in context.providers.specs]
     return [seen for part in parts for seen in seen_of(part.observations(in_production=not settings.is_sandbox))]
 
 
-async def _poolers(settings: Settings) -> Seen:
+async def _poolers(context: CheckContext) -> Seen:
+    settings = context.settings
     urls = _database_urls(settings)
     seen: list[Finding] = []
     if _is_pooled(urls["DATABASE_URL"]) and settings.database_statement_cache_size:
@@ -95,7 +100,8 @@ async def _poolers(settings: Settings) -> Seen:
     return seen
 
 
-async def _spool(settings: Settings) -> Seen:
+async def _spool(context: CheckContext) -> Seen:
+    settings = context.settings
     obstacle = disk_obstacle(settings)
     return [] if obstacle is None else [obstacle]
 

@@ -15,27 +15,33 @@ from app import urls
 from app.config import Settings
 from app.db import doctor
 from app.db.pool import UNREACHABLE
+from app.domain.asset_kinds import AssetKinds
+from app.domain.sniff import GLB, JPEG, PNG, WEBP
 from app.errors import ConfigurationError
-from app.services.doctor.examination import Group, Seen
+from app.services.doctor.examination import CheckContext, Group, Seen
 from app.services.doctor.findings import Code, Finding, Ill
 from app.services.doctor.opening import open_migrated
 from app.services.input_files import IMPORTABLE_BYTES
 from app.storage.base import ObjectNotFound, StorageDenied, StorageError
 from app.storage.supabase_storage import Bucket, SupabaseStorage
 
-_RESULT_TYPES = ("image/png", "image/jpeg", "image/webp", "model/gltf-binary")
-_INPUT_TYPES = _RESULT_TYPES
+_INPUT_TYPES = (PNG, JPEG, WEBP, GLB)
 
 
 @dataclass(frozen=True, slots=True)
 class _StoragePatient:
-    settings: Settings
+    context: CheckContext
     storage: SupabaseStorage
+
+    @property
+    def settings(self) -> Settings:
+        return self.context.settings
 
 
 @asynccontextmanager
-async def _open(settings: Settings) -> AsyncGenerator[_StoragePatient]:
+async def _open(context: CheckContext) -> AsyncGenerator[_StoragePatient]:
     """Raises Ill."""
+    settings = context.settings
     if _is_browsers_key(settings.supabase_service_key.get_secret_value()):
         raise Ill(Finding(Code.PUBLISHABLE_KEY, "it is a publishable or anon key"))
     try:
@@ -43,7 +49,7 @@ async def _open(settings: Settings) -> AsyncGenerator[_StoragePatient]:
     except ConfigurationError as error:
         raise Ill(Finding(Code.STORAGE_KEY_REFUSED, error.detail or "the client does not take the key")) from None
     try:
-        yield _StoragePatient(settings, storage)
+        yield _StoragePatient(context, storage)
     finally:
         await storage.aclose()
 
@@ -69,7 +75,7 @@ async def _results(patient: _StoragePatient) -> Seen:
     largest = max(settings.max_model_bytes, settings.max_image_bytes)
     seen: list[Finding | str] = [
         f"{name} is {'public' if bucket.public else 'private'}",
-        *_bounds(name, bucket, largest, _RESULT_TYPES),
+        *_bounds(name, bucket, largest, _result_types(patient.context.kinds)),
     ]
     if not bucket.public and await _has_public_links(patient):
         seen.append(Finding(Code.RESULTS_UNREADABLE, f"{name} is private"))
@@ -125,10 +131,16 @@ def _bounds(name: str, bucket: Bucket, largest: int, types: tuple[str, ...]) -> 
     return seen
 
 
+def _result_types(kinds: AssetKinds) -> tuple[str, ...]:
+    """Of outputs, and of their previews."""
+    of_kinds = [media_type.name for kind in kinds for media_type in kind.media_types]
+    return tuple(dict.fromkeys([*of_kinds, WEBP]))
+
+
 async def _has_public_links(patient: _StoragePatient) -> bool:
     prefix = patient.storage.public_url(patient.settings.generated_assets_bucket_name, "")
     try:
-        async with open_migrated(patient.settings) as gateway:
+        async with open_migrated(patient.context) as gateway:
             return await doctor.has_links(gateway.database, prefix)
     except (Ill, *UNREACHABLE, asyncpg.PostgresError):
         return False  # the groups of the database tell it

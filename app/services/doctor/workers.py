@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from app.ai_clients.registry import build_registry
 from app.db import breakers, doctor
 from app.domain.breakers import BreakerState
 from app.services.doctor.examination import Group, Seen
@@ -38,7 +37,7 @@ async def _versions(patient: DatabasePatient) -> Seen:
 
 
 async def _slots(patient: DatabasePatient) -> Seen:
-    wanted = {name: pool.slots for name, pool in build_registry().pools(patient.settings).items()}
+    wanted = {name: pool.slots for name, pool in patient.context.providers.pools(patient.settings).items()}
     there = await doctor.slots(patient.database)
     other = [
         f"{name} has {there[name]}, here it is {slots}"

@@ -97,7 +97,7 @@ def test_a_worker_dies_as_it_gives_back_what_it_never_heard_of(town: Town, point
 
 
 async def claim_for(town: Town, worker_id: UUID) -> None:
-    database = await Database.open(town.settings, application_name="makeit3d test")
+    database = await Database.open(town.settings, kernel.ASSET_KINDS, application_name="makeit3d test")
     try:
         result = await kernel.claim(database, worker_id=worker_id, lanes=("priority", "normal"), limit=1)
     finally:

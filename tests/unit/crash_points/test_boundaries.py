@@ -56,7 +56,7 @@ WITHOUT_CASE = {
     "mark_file_removed": "lies within the boundary of the removal",
     "lend_slot": _SLOT,
     "take_slot": _SLOT,
-    "renumber_concepts": "lies within the boundary of giving a call up",
+    "renumber_outputs": "lies within the boundary of giving a call up",
     "count_failure": _BREAKER,
     "close_breaker": _BREAKER,
     "postpone_probe": _BREAKER,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from app.ai_clients.registry import build_registry
 from app.config import Settings
+from app.container import build_registry as build_product
 from app.services.doctor.examination import examine
 from app.services.doctor.findings import Finding
 from app.services.doctor.rounds import read_settings
@@ -39,7 +40,8 @@ def production(home: Path, **changes: Any) -> Settings:  # noqa: ANN401
 
 
 async def found(settings: Settings) -> list[Finding]:
-    return [f async for seen in examine(settings, [SETTINGS], patience_seconds=60) for f in seen.findings]
+    context = build_product().check_context(settings)
+    return [f async for seen in examine(context, [SETTINGS], patience_seconds=60) for f in seen.findings]
 
 
 def pooled(port: int) -> SecretStr:
@@ -128,7 +130,7 @@ def test_settings_that_can_not_be_read_are_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SUPABASE_URL", "https://ref.supabase.co")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{SECRET}#@db/postgres")
     monkeypatch.setenv("REDIS_URL", f"localhost/{SECRET}")
-    seen = read_settings()
+    seen = read_settings(build_registry())
     assert not isinstance(seen, Settings)
     (finding,) = seen.findings
     assert finding.entry.code == "settings_invalid"

@@ -1,37 +1,42 @@
-"""A task type that the product does not know: a concept image from words, then a 3D model of it, at its own price."""
+"""A task type that the product does not know: a picture of an obelisk from words, then a film of its sides being
+polished, at its own price."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.ai_clients.base import Capability
-from app.domain.jobs import AssetKind
+from app.ai_clients.registry import LOCAL
 from app.domain.operations import Operation
-from app.domain.params import ImageJob, ModelJob, StepOutput
+from app.domain.params import ImageJob
+from app.outputs.kinds import CONCEPT
 from app.task_types import fields
-from app.task_types.groups import ModelParams
+from app.task_types.groups import Provided, Worded
 from app.task_types.registry import TaskType
 from app.task_types.steps import Inputs, Planning, Step
 from pydantic import Field
 
+from tests.unit.extension.video import VIDEO
+
 _FEE_MICROS = 50_000  # for each obelisk, beside what the providers take
 
 
-class Obelisk(ModelParams):
+class Obelisk(Provided, Worded):
     operation = Operation.TEXT_TO_IMAGE
 
     prompt: fields.Prompt
     surface: str = Field("smooth", pattern="^(smooth|carved)$", description="How its sides look.")
+    sides: int = Field(4, ge=3, le=12)
+    seconds_each: float = Field(0.0, ge=0, le=10, description="How long one side is polished.")
 
 
 def _plan(params: Obelisk, inputs: Inputs, planning: Planning) -> list[Step]:
     del inputs
     drawing = ImageJob(f"{params.text()} It is {params.surface}.", 1)
-    mesh = ModelJob("", views={"front": StepOutput(1)}, options=params.options())
-    concept, model = params.output(AssetKind.CONCEPT), params.output(AssetKind.MODEL, from_step=1)
+    sides = [f"side-{number}" for number in range(1, params.sides + 1)]
+    polishing = {"pebbles": sides, "seconds_each": params.seconds_each, "pictured_by": 1}
     return [
-        planning.images(drawing, concept),
-        planning.model(Capability.IMAGE_TO_MODEL, mesh, model, provider=params.provider),
+        planning.images(drawing, params.output(CONCEPT), provider=params.provider),
+        Step("polish_pebbles", None, LOCAL, polishing, outputs=(params.output(VIDEO, from_step=1),)),
     ]
 
 
@@ -43,7 +48,7 @@ def _price(params: Obelisk, steps: Sequence[Step]) -> int:
 OBELISK = TaskType(
     name="obelisk",
     label="Obelisk",
-    description="A concept image from words, then a 3D model of it.",
+    description="A picture of an obelisk from words, then a film of its sides being polished.",
     category="generation",
     params=Obelisk,
     plan=_plan,

@@ -7,12 +7,9 @@ from uuid import UUID
 
 import app
 import pytest
-from app.ai_clients.registry import Providers
+from app.ai_clients.registry import Providers, load_settings
 from app.cli_generate import generate_commands
-from app.container import build_registry as build_product
 from app.container import build_task_types
-from app.domain.jobs import AssetKind
-from app.domain.params import StepOutput
 from app.main import create_app
 from app.task_types.catalogue import describe
 from app.task_types.planner import Planner
@@ -29,7 +26,7 @@ from tests.unit.extension.registry import build_registry
 @pytest.fixture
 def planner(tmp_path: Path) -> Planner:
     providers = Providers([FakeImages(), FakeModels()])
-    return Planner(providers, settings_for("postgresql://x/y", tmp_path), build_product().job_types.permits)
+    return Planner(providers, settings_for("postgresql://x/y", tmp_path), build_registry().job_types.permits)
 
 
 def test_no_file_of_the_product_names_it() -> None:
@@ -46,18 +43,17 @@ def test_the_document_shows_it_whole() -> None:
 
 
 def test_its_steps_become_jobs_and_rows(planner: Planner) -> None:
-    params = Obelisk.model_validate({"prompt": "a fox", "style": "oak", "surface": "carved", "face_limit": 1000})
+    params = Obelisk.model_validate({"prompt": "a fox", "style": "oak", "surface": "carved", "sides": 3})
     plan = planner.plan(OBELISK, params, Inputs(), UUID(int=7))
-    drawing, mesh = plan.jobs
+    drawing, polishing = plan.jobs
     assert (drawing.step, drawing.type, drawing.pool) == (1, "generate_images", "openai")
     assert drawing.params["prompt"] == "a fox. Style: oak It is carved."
-    assert (mesh.step, mesh.type, mesh.pool) == (2, "generate_model", "tripo_h")
-    assert mesh.params["views"] == {"front": {"step": 1}} == {"front": {"step": StepOutput(1).step}}
-    assert mesh.params["options"]["face_limit"] == 1000
-    concept, model = plan.assets
-    assert (concept.kind, concept.job_id) == (AssetKind.CONCEPT, drawing.id)
-    assert (model.kind, model.job_id, model.source_concept_image_id) == (AssetKind.MODEL, mesh.id, concept.id)
-    assert plan.main_job_id == mesh.id
+    assert (polishing.step, polishing.type, polishing.pool, polishing.permit) == (2, "polish_pebbles", "local", "none")
+    assert polishing.params["pebbles"] == ["side-1", "side-2", "side-3"]
+    concept, film = plan.assets
+    assert (concept.kind, concept.job_id) == ("concept", drawing.id)
+    assert (film.kind, film.job_id, film.source_concept_image_id) == ("video", polishing.id, concept.id)
+    assert plan.main_job_id == polishing.id
 
 
 def test_a_plan_is_pure(planner: Planner) -> None:
@@ -68,7 +64,7 @@ def test_a_plan_is_pure(planner: Planner) -> None:
 def test_its_price_is_in_its_document(planner: Planner) -> None:
     steps = planner.steps(OBELISK, OBELISK.least_example(), Inputs())
     assert describe(OBELISK, planner)["estimates"] == [
-        {"provider": "tripo", "micros": sum(step.estimate_micros for step in steps) + 50_000, "default": True}
+        {"provider": "openai", "micros": sum(step.estimate_micros for step in steps) + 50_000, "default": True}
     ]
 
 
@@ -81,7 +77,9 @@ def test_it_has_routes_and_a_schema(tmp_path: Path) -> None:
 
 
 def test_it_has_a_command_with_options_from_its_schema() -> None:
-    told = CliRunner().invoke(generate_commands(build_registry().task_types, Console()), ["obelisk", "--help"])
+    told = CliRunner().invoke(
+        generate_commands(build_registry().task_types, Console(), load_settings), ["obelisk", "--help"]
+    )
     assert told.exit_code == 0
-    for words in ("--surface", "How its sides look.", "--face-limit", "--prompt", "--no-texture"):
+    for words in ("--surface", "How its sides look.", "--sides", "--prompt", "--provider"):
         assert words in told.output

@@ -4,8 +4,9 @@ import re
 from uuid import UUID
 
 import pytest
-from app.domain.jobs import AssetKind
+from app.domain.asset_kinds import AssetKind
 from app.domain.storage_keys import Owner, input_key, output_key, preview_key, thumbnail_key, trash_key
+from app.outputs.kinds import CONCEPT, KINDS, MODEL, REFINED_MODEL
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,12 +17,12 @@ TASK = "task-0001"
 @pytest.mark.parametrize(
     ("kind", "number", "extension", "expected"),
     [
-        (AssetKind.CONCEPT, 0, "png", "concepts/task-0001/0.png"),
-        (AssetKind.CONCEPT, 12, "webp", "concepts/task-0001/12.webp"),
-        (AssetKind.MODEL, 0, "glb", "models/task-0001/model.glb"),
-        (AssetKind.MODEL, 1, "glb", "models/task-0001/model_1.glb"),
-        (AssetKind.REFINED_MODEL, 0, "glb", "models/task-0001/refined_model.glb"),
-        (AssetKind.REFINED_MODEL, 3, "glb", "models/task-0001/refined_model_3.glb"),
+        (CONCEPT, 0, "png", "concepts/task-0001/0.png"),
+        (CONCEPT, 12, "webp", "concepts/task-0001/12.webp"),
+        (MODEL, 0, "glb", "models/task-0001/model.glb"),
+        (MODEL, 1, "glb", "models/task-0001/model_1.glb"),
+        (REFINED_MODEL, 0, "glb", "models/task-0001/refined_model.glb"),
+        (REFINED_MODEL, 3, "glb", "models/task-0001/refined_model_3.glb"),
     ],
 )
 def test_layout(kind: AssetKind, number: int, extension: str, expected: str) -> None:
@@ -55,11 +56,11 @@ def test_trash_is_not_trashed_again() -> None:
 
 def test_numbers_count_from_zero() -> None:
     with pytest.raises(ValueError, match="count"):
-        output_key(AssetKind.MODEL, TASK, -1, "glb")
+        output_key(MODEL, TASK, -1, "glb")
 
 
 @given(
-    kind=st.sampled_from(AssetKind),
+    kind=st.sampled_from(KINDS),
     task_id=st.from_regex(r"[A-Za-z0-9_-]{8,64}", fullmatch=True),
     numbers=st.lists(st.integers(0, 10_000), unique=True, min_size=2, max_size=4),
 )
@@ -73,7 +74,7 @@ def test_keys_are_plain_and_distinct(kind: AssetKind, task_id: str, numbers: lis
 @given(task_id=st.text(max_size=12), extension=st.text(max_size=6))
 def test_whatever_comes_in_no_other_characters_come_out(task_id: str, extension: str) -> None:
     try:
-        key = output_key(AssetKind.CONCEPT, task_id, 0, extension)
+        key = output_key(CONCEPT, task_id, 0, extension)
     except ValueError:
         return
     assert re.fullmatch(r"[A-Za-z0-9._/-]+", key)

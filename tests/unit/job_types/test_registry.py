@@ -97,7 +97,8 @@ async def test_the_doctor_finds_limits_that_fit_nothing(
     tmp_path: Path, limits: dict[str, float], code: str, words: tuple[str, ...]
 ) -> None:
     group = job_types_group(TYPES, REGISTRY.providers)
-    seen = [item async for item in examine(settings(tmp_path, time_limits=limits), [group], patience_seconds=60)]
+    context = REGISTRY.check_context(settings(tmp_path, time_limits=limits))
+    seen = [item async for item in examine(context, [group], patience_seconds=60)]
     findings = [finding for item in seen for finding in item.findings]
     assert [finding.entry.code for finding in findings] == [code]
     assert [word for word in words if word not in findings[0].seen] == []

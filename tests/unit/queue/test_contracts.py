@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from app.domain.jobs import AssetKind as JobAssetKind
-from app.domain.storage_keys import output_key
+from app.domain.sniff import MediaType
 from app.outputs.kinds import CONCEPT, KINDS, MODEL, REFINED_MODEL
-from app.queue.contracts import AssetKind, AssetKinds, StepPlan
+from app.queue.contracts import AssetKinds, StepPlan
 
+MP4 = MediaType("video/mp4", "mp4", lambda head: head[4:8] == b"ftyp")
 VIDEO = replace(
     CONCEPT,
     name="video",
@@ -17,15 +17,48 @@ VIDEO = replace(
     columns=frozenset({"width", "height"}),
     key_template="videos/{task_id}/video{_number}.{extension}",
     result_field="video_url",
-    media_types=frozenset({"video/mp4"}),
+    media_types=(MP4,),
     many=False,
+    names_as=None,
 )
 
 
-@pytest.mark.parametrize("number", [0, 1, 12])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_a_kind_names_its_files_as_the_contract_says(kind: AssetKind, number: int) -> None:
-    assert kind.key("task-1234", number, "png") == output_key(JobAssetKind(kind.name), "task-1234", number, "png")
+def test_what_a_file_of_a_kind_may_be() -> None:
+    assert VIDEO.extension_of("video/mp4") == "mp4"
+    assert VIDEO.sniff(b"\0\0\0\x18ftypisom") == "video/mp4"
+    assert VIDEO.sniff(b"\x89PNG\r\n\x1a\n") is None
+    assert CONCEPT.sniff(b"\x89PNG\r\n\x1a\n") == "image/png"
+    with pytest.raises(ValueError, match="image/png"):
+        VIDEO.extension_of("image/png")
+
+
+def test_fields_of_results_and_folders_are_those_of_the_kinds() -> None:
+    kinds = AssetKinds([*KINDS, VIDEO])
+    assert kinds.result_fields == {"image_urls": True, "model_url": False, "video_url": False}
+    assert kinds.folders == ("concepts", "models", "videos")
+    with pytest.raises(ValueError, match="image_urls"):
+        AssetKinds([*KINDS, replace(VIDEO, result_field="image_urls")])
+
+
+def test_kinds_do_not_meet() -> None:
+    with pytest.raises(ValueError, match="two kinds"):
+        AssetKinds([VIDEO, VIDEO])
+    with pytest.raises(ValueError, match="share their keys"):
+        AssetKinds([CONCEPT, replace(VIDEO, key_template=CONCEPT.key_template)])
+    for template in (
+        "projects/{task_id}/{number}.{extension}",
+        "{task_id}/{number}.{extension}",
+        "videos/{task_id}/video.{extension}",
+        "videos/{task_id}/{number}.mp4",
+        "../{task_id}/{number}.{extension}",
+    ):
+        with pytest.raises(ValueError, match="no keys of its own"):
+            replace(VIDEO, key_template=template)
+    for name in ("input", "preview"):
+        with pytest.raises(ValueError, match="no outputs"):
+            replace(VIDEO, name=name)
+    with pytest.raises(ValueError, match="names its source"):
+        replace(VIDEO, names_as="source_video_id")
 
 
 def test_kinds_that_share_a_table_are_told_apart() -> None:

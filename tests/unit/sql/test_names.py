@@ -7,12 +7,16 @@ from pathlib import Path
 
 import app
 import pytest
-from app.db.pool import AssetTables
+from app.db.asset_tables import AssetTables
 from app.db.sql import load
+from app.domain.asset_kinds import AssetKinds
+from app.outputs.kinds import KINDS
+
+from tests.unit.ai_clients.support import make_settings
 
 ROOT = Path(next(iter(app.__path__))).parent
 FILES = sorted(ROOT.glob("app/db/**/*.sql"))
-TEXTS = AssetTables("input_assets", "concept_images", "models").texts()
+TEXTS = AssetTables.of(make_settings(), AssetKinds(KINDS)).texts()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -23,7 +27,9 @@ def test_names_are_those_of_the_module(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_text_can_be_made(path: Path) -> None:
-    for statement in load(str(path)).values():
+    for name, statement in load(str(path)).items():
+        if name == "check_frame":  # it has a place for the check
+            continue
         assert re.search(r"\{[a-z_]+\}", TEXTS.of(statement)) is None
 
 

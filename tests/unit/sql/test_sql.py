@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from app.db.pool import AssetTables
+from app.db.asset_tables import AssetTables
 from app.db.sql import Texts, parse
+from app.domain.asset_kinds import AssetKinds
+from app.outputs.kinds import KINDS
 
-TEXTS = AssetTables("inputs_there", "concepts_there", "models_there").texts()
+from tests.unit.ai_clients.support import make_settings
+
+SETTINGS = make_settings(
+    input_assets_table_name="inputs_there", concept_images_table_name="concepts_there", models_table_name="models_there"
+)
+TEXTS = AssetTables.of(SETTINGS, AssetKinds(KINDS)).texts()
 
 
 def test_parameters_get_numbers_in_the_order_of_their_first_use() -> None:
@@ -33,8 +40,9 @@ def test_asset_tables_are_put_in() -> None:
 -- Everything.
 select id from {inputs}
 union all
--- each kind union all
-select id, '{kind}' from {table} where x = :x
+-- each table union all
+select id, {kind} as kind, {source_model_id}, '{name}'
+from {table} where x = :x
 -- end
 order by 1
 """
@@ -43,9 +51,11 @@ order by 1
         TEXTS.of(statement)
         == """select id from inputs_there
 union all
-select id, 'concept' from concepts_there where x = $1
+select id, 'concept'::text as kind, null::uuid as source_model_id, 'concept_images'
+from concepts_there where x = $1
 union all
-select id, 'model' from models_there where x = $1
+select id, kind as kind, source_model_id, 'models'
+from models_there where x = $1
 order by 1
 """
     )
