@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -40,7 +41,8 @@ def on_postgres(
 
 
 def queue_settings(dsn: str, home: Path, **changes: object) -> Settings:
-    return settings_for(dsn, home, **({"openai_slots": _SLOTS, "tripo_h_slots": 1} | changes))
+    values: dict[str, Any] = {"openai_slots": _SLOTS, "tripo_h_slots": 1, **changes}
+    return settings_for(dsn, home, **values)
 
 
 @asynccontextmanager
