@@ -26,6 +26,7 @@ class StatusRows:
     job_id: UUID  # the job that makes what was asked for, or the job that was asked about
     retry_of: UUID | None  # the failed request that this one repeats
     single_job: bool
+    steps: int  # of the request as planned, also those that have no jobs yet
     jobs: list[dict[str, Any]]
     assets: list[dict[str, Any]]
 
@@ -37,8 +38,9 @@ with request as (
   {request}
 )
 select request.*, (
-  select coalesce(json_agg(json_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
-    'pool', j.pool, 'progress', j.progress, 'waiting_for', wait.reason, 'error_code', wait.error_code,
+  select coalesce(json_agg(json_build_object('id', j.id, 'step', j.step, 'chunk', j.chunk, 'type', j.type,
+    'status', j.status, 'pool', j.pool, 'progress', j.progress, 'items_done', j.items_done,
+    'items_total', j.items_total, 'waiting_for', wait.reason, 'error_code', wait.error_code,
     'probe_seconds', case when v.state = 'open' then extract(epoch from v.probe_at - now())::float8 end,
     'error_message', j.error_message, 'cost_micros', j.cost_micros,
     'provider_task_id', j.output->>'provider_task_id') order by j.step, j.chunk), '[]')
@@ -54,13 +56,14 @@ from request
 """
 
 _BY_TASK = """
-  select r.id, r.task_id, r.operation, r.job_id, r.retry_of, false as single_job from makeit3d.requests r
+  select r.id, r.task_id, r.operation, r.job_id, r.retry_of, false as single_job,
+    jsonb_array_length(r.steps) as steps from makeit3d.requests r
   join makeit3d.tasks t on t.id = r.task_id
   where t.id = $1 and t.user_id = $2 order by r.number desc limit 1
 """
 
 _BY_JOB = """
-  select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job from makeit3d.jobs j
+  select r.id, r.task_id, r.operation, j.id as job_id, r.retry_of, true as single_job, 1 as steps from makeit3d.jobs j
   join makeit3d.requests r on r.id = j.request_id join makeit3d.tasks t on t.id = j.task_id
   where j.id = $1 and t.user_id = $2
 """
@@ -81,6 +84,7 @@ async def status(database: Database, id: str, user_id: UUID) -> StatusRows | Non
         job_id=row["job_id"],
         retry_of=row["retry_of"],
         single_job=row["single_job"],
+        steps=row["steps"],
         jobs=row["jobs"],
         assets=row["assets"],
     )
@@ -147,8 +151,9 @@ async def list_page(
 
 _REQUESTS = f"""
 select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.finished_at, r.retry_of, (
-  select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'type', j.type, 'status', j.status,
-    'progress', j.progress, 'waiting_for', wait.reason, 'error_code', wait.error_code,
+  select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'chunk', j.chunk, 'type', j.type,
+    'status', j.status, 'progress', j.progress, 'items_done', j.items_done, 'items_total', j.items_total,
+    'waiting_for', wait.reason, 'error_code', wait.error_code,
     'cost_micros', j.cost_micros) order by j.step, j.chunk), '[]')
   from makeit3d.jobs j {WAIT} where j.request_id = r.id
 ) as jobs from makeit3d.requests r where r.task_id = $1 order by r.number

@@ -43,7 +43,6 @@ class JobType(Generic[P]):
     permit: Permit
     retry: Callable[[Settings], RetryPolicy] = RetryPolicy.of
     time_limit_seconds: float = 3600.0
-    reports_progress: bool = False  # by itself; that of polled calls comes from their provider
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -38,9 +38,12 @@ def result_schema(kinds: AssetKinds) -> dict[str, Any]:
 class JobStatus(BaseModel):
     job_id: UUID
     step: int
+    chunk: int = Field(description="Its place among the jobs of its step, from 0.")
     type: str
     status: AssetWord
     progress: int = Field(ge=0, le=100)
+    items_done: int = Field(description="How many of its items have ended, also those that were skipped or failed.")
+    items_total: int | None = Field(description="How many items it works through; null where that is not counted.")
     waiting_for: Waiting | None
     error: StatusError | None
     provider_task_id: str | None = Field(description="What refine-model takes as tripo_draft_task_id.")
@@ -104,9 +107,12 @@ class TaskPage(BaseModel):
 class RequestJob(BaseModel):
     id: UUID
     step: int
+    chunk: int
     type: str
     status: TaskWord
     progress: int
+    items_done: int
+    items_total: int | None
     waiting_for: Waiting | None
     error_code: str | None
     cost_micros: int

@@ -90,7 +90,7 @@ class TaskStatus:
             "operation": rows.operation,
             "retry_of": None if rows.retry_of is None else str(rows.retry_of),
             "status": status.value,
-            "progress": _progress(jobs, status),
+            "progress": _progress(jobs, rows.steps, status),
             "asset_url": first_url,
             "result_url": first_url,
             "result": _result(self._kinds, done),
@@ -124,12 +124,15 @@ def _is_of(asset: Mapping[str, Any], job_id: UUID) -> bool:
     return asset["job_id"] is not None and UUID(asset["job_id"]) == job_id
 
 
-def _progress(jobs: Sequence[Mapping[str, Any]], status: AssetStatus) -> int:
-    """Every job weighs the same."""
+def _progress(jobs: Sequence[Mapping[str, Any]], planned: int, status: AssetStatus) -> int:
+    """Every step weighs the same, one that has no jobs yet included, and every job of a step."""
     if status is AssetStatus.COMPLETE:
         return _COMPLETE_PROGRESS
-    average = sum(job["progress"] for job in jobs) // len(jobs) if jobs else 0
-    return min(average, _UNFINISHED_PROGRESS)
+    steps: dict[int, list[int]] = {}
+    for job in jobs:
+        steps.setdefault(job["step"], []).append(job["progress"])
+    done = sum(sum(each) / len(each) for each in steps.values())
+    return min(int(done / max(planned, len(steps), 1)), _UNFINISHED_PROGRESS)
 
 
 def _error(jobs: Sequence[Mapping[str, Any]], status: AssetStatus) -> dict[str, str] | None:
@@ -157,9 +160,12 @@ def _job(job: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "job_id": job["id"],
         "step": job["step"],
+        "chunk": job["chunk"],
         "type": job["type"],
         "status": asset_status(status).value,
         "progress": job["progress"],
+        "items_done": job["items_done"],
+        "items_total": job["items_total"],
         "waiting_for": None if waiting is None else WaitingFor(waiting).value,
         "error": None if status is JobStatus.COMPLETED else _error_of(job),
         "provider_task_id": job["provider_task_id"],
