@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import replace
@@ -56,17 +57,18 @@ async def db(settings: Settings) -> AsyncGenerator[Database]:
 
 
 @contextlib.contextmanager
-def worker_with_plugins(settings: Settings, log: Path) -> Generator[None]:
+def worker_with_plugins(settings: Settings, log: Path, *failpoint: str) -> Generator[Child]:
+    """It is killed at the failpoint, where one is named."""
     child = Child(
         name="worker",
-        command=[sys.executable, "-m", "tests.unit.extension.gateway", "worker"],
+        command=[sys.executable, "-m", "tests.unit.extension.worker", *failpoint],
         log=log,
         environment=child_environment(settings),
         cwd=str(REPOSITORY),
     )
     child.launch()
     try:
-        yield
+        yield child
     finally:
         child.stop()
 
@@ -77,13 +79,22 @@ def pebbles(user: UUID, *keys: str) -> RequestPlan:
     return replace(plan, jobs=[job], job_id=job.id, assets=[])
 
 
+async def until_ended(db: Database) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await db.fetchval("select status from makeit3d.jobs") in ("queued", "running"):
+            await asyncio.sleep(0.1)
+
+
+async def item_events(db: Database) -> list[tuple[str, str]]:
+    rows = await db.fetch("select payload from makeit3d.events where type = 'item_update' order by id")
+    return [(row["payload"]["key"], row["payload"]["status"]) for row in rows]
+
+
 async def test_a_local_job_runs_in_a_process_of_its_own(db: Database, settings: Settings, tmp_path: Path) -> None:
     user = await make_user(db)
     await kernel.accept(db, pebbles(user, "grey", "dull-1", "red"))
     with worker_with_plugins(settings, tmp_path / "worker.log"):
-        async with asyncio.timeout(PATIENCE):
-            while await db.fetchval("select status from makeit3d.jobs") in ("queued", "running"):
-                await asyncio.sleep(0.1)
+        await until_ended(db)
     row = await db.fetchrow("select status, progress, items_done, items_total, output, usage from makeit3d.jobs")
     assert row is not None
     assert dict(row) | {"output": row["output"]["polished"]} == {
@@ -94,8 +105,7 @@ async def test_a_local_job_runs_in_a_process_of_its_own(db: Database, settings: 
         "output": 2,
         "usage": {"pebbles": 2},
     }
-    told = await db.fetch("select payload from makeit3d.events where type = 'item_update' order by id")
-    assert [(event["payload"]["key"], event["payload"]["status"]) for event in told] == [
+    assert await item_events(db) == [
         ("grey", "done"),
         ("dull-1", "skipped"),
         ("red", "done"),
@@ -103,6 +113,31 @@ async def test_a_local_job_runs_in_a_process_of_its_own(db: Database, settings: 
     found = await audit_rows(db, settings, more=REGISTRY.audit_checks)
     assert found.differences == []
     assert "pebbles_end" in [invariant.name for invariant in found.checks]
+
+
+@pytest.mark.parametrize(("point", "recorded"), [("before_record_items", 1), ("after_record_items", 2)])
+async def test_after_a_kill_another_process_goes_on_with_the_items_that_are_left(
+    db: Database, settings: Settings, tmp_path: Path, point: str, recorded: int
+) -> None:
+    settings = settings.model_copy(update={"worker_ttl_seconds": 2.0})
+    keys = ["grey", "red", "dull-1", "black"]
+    await kernel.accept(db, pebbles(await make_user(db), *keys))
+    with worker_with_plugins(settings, tmp_path / "killed.log", point, "2") as killed:
+        async with asyncio.timeout(PATIENCE):
+            while killed.exit_code() is None:
+                await asyncio.sleep(0.1)
+    assert killed.exit_code() == -signal.SIGKILL
+    assert [key for key, _ in await item_events(db)] == keys[:recorded]
+    with worker_with_plugins(settings, tmp_path / "worker.log"):
+        await until_ended(db)
+    row = await db.fetchrow("select status, attempt, crashes, items_done, items_total, output from makeit3d.jobs")
+    assert row is not None
+    # the last run polished what was left: its own count says so
+    left = len([key for key in keys[recorded:] if not key.startswith("dull")])
+    assert tuple(row)[:5] == ("completed", 2, 1, 4, 4)
+    assert row["output"]["polished"] == left
+    assert [key for key, _ in await item_events(db)] == keys
+    assert (await audit_rows(db, settings, more=REGISTRY.audit_checks)).differences == []
 
 
 async def test_the_checks_of_a_plugin_find_what_they_look_for(db: Database, settings: Settings) -> None:
