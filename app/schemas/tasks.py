@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from app.domain.asset_kinds import AssetKinds
 from app.task_types.examples import CONCEPT_URL, JOB_ID, REQUEST_ID, TASK_ID
@@ -21,10 +21,8 @@ class StatusError(BaseModel):
     message: str
 
 
-class Result(BaseModel):
-    """Links of what is complete. ``result_schema`` tells the fields that the registered kinds of assets have."""
-
-    model_config = ConfigDict(extra="allow")
+class Result(RootModel[dict[str, list[str] | str | None]]):
+    """Links of what is complete, by the fields of the registered kinds of assets: ``result_schema`` tells them."""
 
 
 def result_schema(kinds: AssetKinds) -> dict[str, Any]:

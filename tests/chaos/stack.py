@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from tests.chaos.databases import run_sql, socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.e2e.gateway import ADMIN, REPOSITORY, wait_for
-from tests.integration.factories import settings_for
+from tests.integration.factories import settings_with
 from tests.loopback import loopback
 from tests.sandbox_process import SandboxProcess, running_sandbox
 from tests.servers import PostgresServer, free_port, server_home
@@ -247,7 +247,7 @@ def running_stack(
             "shutdown_grace_seconds": 5.0,
         }
         address = tcp_dsn(dsn, database.port)
-        settings = settings_for(address, home, providers=program.providers, **(values | changes))
+        settings = settings_with(program.providers, address, home, **(values | changes))
         user_id = str(uuid4())
         run_sql(dsn, "insert into auth.users (id) values ($1)", user_id)
         key = settings.supabase_service_key.get_secret_value()

@@ -25,14 +25,13 @@ from pydantic import SecretStr
 from tests import kernel
 
 
-def settings_for(
-    dsn: str,
-    home: Path,
-    *,
-    providers: ProviderRegistry | None = None,
-    **changes: Any,  # noqa: ANN401 - values of any field
-) -> Settings:
-    """Settings of a test gateway, with those of its providers; ``changes`` by field name."""
+def settings_for(dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN401 - values of any field
+    """Settings of a test gateway; ``changes`` by field name."""
+    return settings_with(build_registry(), dsn, home, **changes)
+
+
+def settings_with(providers: ProviderRegistry, dsn: str, home: Path, **changes: Any) -> Settings:  # noqa: ANN401
+    """Settings of a test gateway with these providers."""
     values: dict[str, Any] = {
         "environment": "sandbox",
         "home": home,
@@ -43,7 +42,7 @@ def settings_for(
         "openai_api_key": SecretStr("sk-test"),
         "tripo_api_key": SecretStr("tsk_test"),
     }
-    return (providers or build_registry()).settings(**(values | changes))
+    return providers.settings(**(values | changes))
 
 
 async def make_user(database: Database) -> UUID:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
-from tests.integration.factories import make_draft, settings_for
+from tests.integration.factories import make_draft, settings_with
 from tests.integration.http_gateway import Gateway, gateway
 from tests.unit.extension.registry import VIDEOS, build_registry
 
@@ -35,7 +35,7 @@ from makeit3d.requests r join makeit3d.jobs j on j.request_id = r.id where r.tas
 @pytest.fixture
 async def gate(database: str, tmp_path: Path) -> AsyncGenerator[Gateway]:
     registry = build_registry()
-    settings = settings_for(database, tmp_path, providers=registry.providers, easel_api_key=SecretStr("easel-test"))
+    settings = settings_with(registry.providers, database, tmp_path, easel_api_key=SecretStr("easel-test"))
     async with gateway(settings, registry=registry) as opened:
         await opened.db.execute(VIDEOS.read_text(encoding="utf-8"))
         path = tmp_path / "photo.png"

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from tests import kernel
 from tests.e2e.gateway import REPOSITORY
-from tests.integration.factories import image_plan, make_user, settings_for
+from tests.integration.factories import image_plan, make_user, settings_with
 from tests.unit.extension.pebble_checks import PebblesOfUsers
 from tests.unit.extension.registry import VIDEOS, build_registry
 
@@ -35,10 +35,10 @@ REGISTRY = build_registry()
 
 @pytest.fixture
 def settings(database: str, valkey: EmbeddedValkey, tmp_path: Path) -> Settings:
-    return settings_for(
+    return settings_with(
+        REGISTRY.providers,
         database,
         tmp_path,
-        providers=REGISTRY.providers,
         easel_api_key=SecretStr("easel-test"),
         redis_url=SecretStr(valkey.url()),
         sweep_seconds=0.5,
