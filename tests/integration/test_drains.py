@@ -16,7 +16,7 @@ from app.queue.contracts import Committed
 from app.queue.transitions import ClaimResult
 from app.services.notifier import Notifier
 from app.services.publisher import Publisher
-from app.services.settler import Settler
+from app.services.settler import Settler, Written
 from prometheus_client import REGISTRY
 
 from tests import kernel
@@ -92,7 +92,7 @@ async def test_one_end_alone_waits_for_no_other(db: Database) -> None:
     publisher = Publisher(db, Wakeups(), notifier, NO_LIMITS)
     settler = Settler(kernel.queue_of(db), publisher, window_seconds=3600)
     async with asyncio.timeout(PATIENCE):
-        assert await settler.settle(Settlement(await claimed_job(db), Completed()))
+        assert await settler.settle(Settlement(await claimed_job(db), Completed())) is Written.DONE
     await settler.aclose()
     await publisher.aclose()
     await notifier.aclose()
