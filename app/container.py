@@ -175,9 +175,9 @@ class WorkerContainer:
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings, host=identity.host)
             identity = replace(identity, host=spool.host)
-            publisher = Publisher(database, bells, notifier, user_limits(settings))
-            stack.push_async_callback(publisher.aclose)
             queue = open_queue(database, registry)
+            publisher = Publisher(queue, bells, notifier, user_limits(settings))
+            stack.push_async_callback(publisher.aclose)
             reconciler = Reconciler(database, publisher, providers.polled, settings)
             stack.push_async_callback(reconciler.aclose)
             breakers = Breakers(database, bells, settings)
@@ -258,11 +258,12 @@ class OperatorContainer:
             stack.push_async_callback(bells.aclose)
             notifier = Notifier(database)
             stack.push_async_callback(notifier.aclose)
-            publisher = Publisher(database, bells, notifier, user_limits(settings))
+            queue = open_queue(database, registry)
+            publisher = Publisher(queue, bells, notifier, user_limits(settings))
             stack.push_async_callback(publisher.aclose)
             return cls(
                 database,
-                Retries(open_queue(database, registry), publisher),
+                Retries(queue, publisher),
                 Breakers(database, bells, settings),
                 stack.pop_all(),
             )
@@ -309,9 +310,9 @@ class ApiContainer:
             stack.push_async_callback(notifier.aclose)
             redis_url = settings.redis_url.get_secret_value()
             user = user_limits(settings)
-            publisher = Publisher(database, bells, notifier, user)
-            stack.push_async_callback(publisher.aclose)
             queue = open_queue(database, registry)
+            publisher = Publisher(queue, bells, notifier, user)
+            stack.push_async_callback(publisher.aclose)
             limits = RateLimits(redis_url, registry.providers.requests_per_minute(settings))
             stack.push_async_callback(limits.aclose)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))

@@ -58,6 +58,8 @@ class ErrorCode(Enum):
     # tasks
     TASK_NOT_FOUND = Entry("task_not_found", 404, "No such task")
     UNKNOWN_TASK_TYPE = Entry("unknown_task_type", 422, "No such task type")
+    DEPENDENCY_NOT_FOUND = Entry("dependency_not_found", 404, "No such task to depend on")
+    DEPENDENCY_FAILED = Entry("dependency_failed", 409, "A task that it depends on failed or was canceled")
     TASK_NOT_CANCELABLE = Entry("task_not_cancelable", 409, "The task has already ended")
 
     # inputs
@@ -109,6 +111,7 @@ class ErrorCode(Enum):
     PAID_RESULT_GONE = Entry("paid_result_gone", 410, "The paid result is no longer kept")
     STORAGE_CONFLICT = Entry("storage_conflict", 500, "Another file lies where the result belongs")
     DEADLINE_EXCEEDED = Entry("deadline_exceeded", 504, "The job took longer than it may", retry_helps=True)
+    EXPIRED = Entry("expired", 504, "It was not started in the time that it was given", retry_helps=True)
     WORKER_CRASHED = Entry("worker_crashed", 500, "Workers crashed repeatedly while on this job", retry_helps=True)
     STEP_FAILED = Entry("step_failed", 422, "An earlier step of the request failed")
     CANCELED = Entry("canceled", 409, "Canceled")

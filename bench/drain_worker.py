@@ -71,9 +71,9 @@ async def drain(dsn: str, broker: str, home: Path, jobs: int, slots: int) -> flo
         stack.push_async_callback(notifier.aclose)
         spool = Spool(settings.spool_directory, max_bytes=settings.spool_bytes)
         spool.open()
-        publisher = Publisher(database, bells, notifier, user_limits(settings))
-        stack.push_async_callback(publisher.aclose)
         queue = open_queue(database, build_registry())
+        publisher = Publisher(queue, bells, notifier, user_limits(settings))
+        stack.push_async_callback(publisher.aclose)
         engine = Engine(
             queue,
             WorkerIdentity(uuid4(), "bench", "localhost", os.getpid(), ("priority", "normal"), slots),

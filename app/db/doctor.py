@@ -20,7 +20,7 @@ _SQL = load(__file__)
 
 INTERNAL_TABLES = (  # of schema makeit3d
     *("tasks", "requests", "pools", "providers", "workers", "jobs", "provider_calls", "files", "events"),
-    *("pool_tags", "user_tags", "job_items"),
+    *("pool_tags", "user_tags", "job_items", "task_dependencies"),
 )
 
 _ASSET = {

@@ -125,6 +125,17 @@ async def params_of(database: Database, request_id: UUID) -> Mapping[str, Any]:
     return found
 
 
+async def dependencies_left(database: Database, request_id: UUID) -> list[str]:
+    """Tasks that the request depends on, and whose request did not complete."""
+    rows = await database.fetch(
+        "select d.depends_on from makeit3d.task_dependencies d"
+        " join makeit3d.requests r on r.id = d.depends_on_request"
+        " where d.request_id = $1 and r.status <> 'completed' order by d.depends_on",
+        request_id,
+    )
+    return [row["depends_on"] for row in rows]
+
+
 async def jobs_of(database: Database, request_id: UUID) -> list[UUID]:
     rows = await database.fetch(_SQL["jobs_of_request"], request_id=request_id)
     return [row["id"] for row in rows]

@@ -150,7 +150,9 @@ async def list_page(
 
 
 _REQUESTS = f"""
-select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.finished_at, r.retry_of, (
+select r.id, r.operation, r.status, r.job_id, r.error_code, r.created_at, r.finished_at, r.retry_of, array(
+  select d.depends_on from makeit3d.task_dependencies d where d.request_id = r.id order by d.depends_on
+) as depends_on, (
   select coalesce(jsonb_agg(jsonb_build_object('id', j.id, 'step', j.step, 'chunk', j.chunk, 'type', j.type,
     'status', j.status, 'progress', j.progress, 'items_done', j.items_done, 'items_total', j.items_total,
     'waiting_for', wait.reason, 'error_code', wait.error_code,

@@ -11,10 +11,13 @@ create table makeit3d.tasks (
   status text not null default 'queued' check (status in ('queued', 'running', 'completed', 'failed', 'canceled')),
   -- how many numbers of output files were handed out so far, by kind; they are never reused
   reserved jsonb not null default '{}',
+  -- a request of it ended for which others wait that were not told yet
+  dependents_pending boolean not null default false,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   finished_at timestamptz
 ) with (fillfactor = 80);
+create index tasks_dependents_pending on makeit3d.tasks (id) where dependents_pending;
 create index tasks_user on makeit3d.tasks (user_id, created_at desc, id);
 
 create table makeit3d.requests (
@@ -142,6 +145,8 @@ create table makeit3d.jobs (
   has_next boolean not null default false,
   -- how its run ended, where that could not be written: the lease stays, nobody runs it again, and maintenance tries on
   stuck jsonb,
+  -- it fails unless its request was started by then
+  expires_at timestamptz,
   progress smallint not null default 0 check (progress between 0 and 100),
   -- what the paid calls of the job may cost, said when it was accepted
   estimate_micros bigint not null default 0,
@@ -181,6 +186,8 @@ create index jobs_due on makeit3d.jobs (run_after) where status = 'queued' and r
 create index jobs_running_pool on makeit3d.jobs (pool) where status = 'running';
 create index jobs_running_worker on makeit3d.jobs (worker_id) where status = 'running';
 create index jobs_deadline on makeit3d.jobs (deadline) where status = 'running';
+create index jobs_unstarted on makeit3d.jobs (expires_at)
+  where status = 'queued' and attempt = 0 and expires_at is not null;
 create index jobs_stuck on makeit3d.jobs (id) where status = 'running' and stuck is not null;
 create index jobs_request on makeit3d.jobs (request_id, step);
 create index jobs_user_open on makeit3d.jobs (user_id) where status in ('queued', 'running');
@@ -213,3 +220,18 @@ create table makeit3d.job_items (
 ) with (fillfactor = 80);
 -- what another run of the job goes on with
 create index job_items_pending on makeit3d.job_items (job_id, position) where status = 'pending';
+
+-- What a request waits for in other tasks: the request that was their newest when it was accepted. So a request depends
+-- on earlier ones alone, and there is no cycle.
+create table makeit3d.task_dependencies (
+  request_id uuid not null references makeit3d.requests (id) on delete cascade,
+  task_id text collate "C" not null references makeit3d.tasks (id) on delete cascade,
+  depends_on text collate "C" not null references makeit3d.tasks (id) on delete cascade,
+  depends_on_request uuid not null references makeit3d.requests (id) on delete cascade,
+  -- that request ended, and this one was told
+  met boolean not null default false,
+  primary key (request_id, depends_on),
+  check (depends_on <> task_id)
+) with (fillfactor = 80);
+create index task_dependencies_open on makeit3d.task_dependencies (depends_on_request, task_id) where not met;
+create index task_dependencies_of_task on makeit3d.task_dependencies (depends_on, task_id) where not met;

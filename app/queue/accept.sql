@@ -25,6 +25,7 @@ with existing as (
 ), planned as (
   select p.*, case
       when p.later then 'step'
+      when p.blocked then 'dependency'
       when row_number() over (partition by p.later, p.permit order by p.step, p.id)
         > (:permits::jsonb ->> p.permit)::bigint then 'user_limit'
     end as waiting_for
@@ -32,17 +33,18 @@ with existing as (
     provider text, pool text, lane text, priority smallint, estimate_micros bigint, params jsonb, later boolean,
     has_next boolean, retry_of uuid, paid boolean, participants text[], price jsonb, items text[], kept_call uuid,
     kept_host text, kept_until timestamptz,
-    kept_pictures smallint[])
+    kept_pictures smallint[], blocked boolean, expires_in float8)
 ), ready as (
   select p.id, request.user_id, p.lane, p.pool, p.priority, p.step as position
   from planned p, request where p.waiting_for is null
 ), {tagged}, job as (
   insert into makeit3d.jobs (id, task_id, request_id, user_id, step, chunk, type, permit, provider, pool, lane,
     priority, fair_tag, status, waiting_for, estimate_micros, params, has_next, retry_of, resume, calls_done,
-    participants, price, items_total, trace_id, kept_call, kept_host, kept_until, kept_pictures)
+    participants, price, items_total, trace_id, kept_call, kept_host, kept_until, kept_pictures, expires_at)
   select p.id, task.id, request.id, :user_id, p.step, p.chunk, p.type, p.permit, p.provider, p.pool, p.lane, p.priority,
     coalesce(tagged.fair_tag, 0), 'queued', p.waiting_for, p.estimate_micros, p.params, p.has_next, p.retry_of, p.paid,
-    p.paid, coalesce(p.participants, '{}'), p.price, cardinality(p.items), :trace_id, p.kept_call, p.kept_host, p.kept_until, p.kept_pictures
+    p.paid, coalesce(p.participants, '{}'), p.price, cardinality(p.items), :trace_id, p.kept_call, p.kept_host, p.kept_until, p.kept_pictures,
+    now() + make_interval(secs => p.expires_in)
   from task, request, planned p left join tagged on tagged.id = p.id
   returning id, task_id, request_id, user_id, type, step, status, progress, waiting_for, error_code, pool,
     resume

@@ -93,8 +93,9 @@ class Follower:
         ]
 
     async def _roll_up(self, tx: Tx, changed: Sequence[Changed]) -> None:
-        await tx.connection.execute(
+        rows = await tx.connection.fetch(
             self._statements.roll_up,
             request_ids=list({job.request_id for job in changed}),
             task_ids=sorted({job.task_id for job in changed}),
         )
+        tx.committed.dependents |= {row["id"] for row in rows}

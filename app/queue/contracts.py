@@ -117,6 +117,7 @@ class Committed:
     users: set[UUID] = field(default_factory=set[UUID])  # may have a permit free
     tasks: set[tuple[str, UUID | None]] = field(default_factory=set[tuple[str, UUID | None]])  # have readers
     capacity: set[str] = field(default_factory=set[str])  # pools that may have a slot free
+    dependents: set[str] = field(default_factory=set[str])  # tasks that others wait for, who are to be told
 
     def free(self, pool: str, user_id: UUID | None) -> None:
         """A job or a paid call of the pool ended."""
@@ -129,9 +130,10 @@ class Committed:
         self.users |= other.users
         self.tasks |= other.tasks
         self.capacity |= other.capacity
+        self.dependents |= other.dependents
 
     def __bool__(self) -> bool:
-        return bool(self.lanes or self.users or self.tasks or self.capacity)
+        return bool(self.lanes or self.users or self.tasks or self.capacity or self.dependents)
 
 
 @dataclass(frozen=True, slots=True)

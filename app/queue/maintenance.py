@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -34,6 +34,7 @@ class SweepResult:
     rescued: tuple[JobTrail, ...]
     dead_lettered: tuple[JobTrail, ...]
     overdue: tuple[JobTrail, ...]
+    unstarted: int  # jobs whose time to start in was over
     unstuck: int  # jobs whose end could not be written before
     committed: Committed
 
@@ -61,6 +62,9 @@ async def sweep(
     async def overdue_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
         return await tx.connection.fetch(queue.statements.overdue_jobs, patience_seconds=ttl_seconds, most=_AT_A_TIME)
 
+    async def unstarted_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
+        return await tx.connection.fetch(queue.statements.unstarted_jobs, most=_AT_A_TIME)
+
     taken = await _expire(
         queue, committed, lost_jobs, lambda tx, ids: queue.expire_leases(tx, ids, max_crashes=max_crashes)
     )
@@ -68,11 +72,13 @@ async def sweep(
     overdue = await _expire(
         queue, committed, overdue_jobs, lambda tx, ids: queue.expire_deadlines(tx, ids, patience_seconds=ttl_seconds)
     )
+    unstarted = await _expire(queue, committed, unstarted_jobs, queue.expire_unstarted)
     return SweepResult(
         dead_workers=tuple(dead),
         rescued=tuple(_trail(job) for job in taken if job.new is JobStatus.QUEUED),
         dead_lettered=tuple(_trail(job) for job in taken if job.new is JobStatus.FAILED),
         overdue=tuple(_trail(job) for job in overdue),
+        unstarted=len(unstarted),
         unstuck=await _end_stuck(queue, committed),
         committed=committed,
     )
@@ -88,6 +94,52 @@ async def expire_stranded(queue: Queue, *, max_wait_seconds: float) -> tuple[lis
         )
 
     return await _expire(queue, committed, stranded_jobs, queue.expire_stranded), committed
+
+
+async def advance_dependents(queue: Queue, *, limited: bool, task_ids: Collection[str] | None = None) -> Committed:
+    """Tell those who wait for requests of these tasks (None: of any) that ended, and then those who wait for them: one
+    level a transaction. ``limited``: permits of users are limited."""
+    committed = Committed()
+    wanted = None if task_ids is None else set(task_ids)
+    stuck: set[str] = set()
+    while True:
+        async with queue.transaction() as tx:
+            rows = await tx.connection.fetch(
+                queue.statements.pending_dependents,
+                task_ids=None if wanted is None else sorted(wanted),
+                without=sorted(stuck),
+                most=_AT_A_TIME,
+            )
+        if not rows:
+            return committed
+        pairs = [(row["task_id"], row["dependent"]) for row in rows]
+        try:
+            told = await _advance(queue, pairs, limited=limited)
+        except UNREACHABLE:
+            raise
+        except Exception:
+            log.exception("advance_batch_failed", dependents=len(pairs))
+            told = Committed()
+            for pair in pairs:
+                try:
+                    told.add(await _advance(queue, [pair], limited=limited))
+                except UNREACHABLE:
+                    raise
+                except Exception:
+                    STUCK.inc()
+                    log.exception("advance_failed", task_id=pair[1], depends_on=pair[0])
+                    stuck.add(pair[0])
+        committed.add(told)
+        if wanted is not None:
+            wanted |= told.dependents
+
+
+async def _advance(queue: Queue, pairs: Sequence[tuple[str, str | None]], *, limited: bool) -> Committed:
+    tasks, dependents = {task for task, _ in pairs}, {dependent for _, dependent in pairs if dependent is not None}
+    async with queue.transaction() as tx:
+        await queue.lock_tasks(tx, tasks | dependents)
+        await queue.advance_dependents(tx, tasks, dependents, limited=limited)
+    return tx.committed
 
 
 async def _expire(

@@ -42,6 +42,9 @@ class RequestPlan:
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what was set, in the task type's own words
     steps: Sequence[StepPlan] = ()  # beyond those that ``jobs`` has rows for, where there are more
 
+    depends_on: Sequence[str] = ()  # tasks of the user that must be completed first
+    expires_in: float | None = None  # seconds in which it must be started
+
     @property
     def participants(self) -> frozenset[str]:
         return frozenset(name for job in self.jobs for name in job.participants)
@@ -56,9 +59,9 @@ class RequestPlan:
             if participant in job.participants
         ]
 
-    def arguments(self, permits: Mapping[str, int] | None) -> Mapping[str, Any]:
-        """Of the statement ``accept``; ``permits`` is how many jobs of each class may start now,
-        None: all that can."""
+    def arguments(self, permits: Mapping[str, int] | None, *, blocked: bool = False) -> Mapping[str, Any]:
+        """Of the statement ``accept``; ``permits`` is how many jobs of each class may start now, None: all that can.
+        ``blocked``: none may, for it depends on what is not completed."""
         first = min(job.step for job in self.jobs)
         last = max([job.step for job in self.jobs] + [step.step for step in self.steps])
         return {
@@ -75,7 +78,11 @@ class RequestPlan:
             "retry_of": self.retry_of,
             "params": dict(self.params),
             "steps": [step.as_json() for step in self.steps],
-            "jobs": [_job(job, later=job.step > first, has_next=job.step < last) for job in self.jobs],
+            "jobs": [
+                _job(job, later=job.step > first, has_next=job.step < last)
+                | ({} if job.step > first else {"blocked": blocked, "expires_in": self.expires_in})
+                for job in self.jobs
+            ],
             "assets": [_asset(asset, position) for position, asset in enumerate(self.assets)],
             "inputs": [{"id": str(item.id), "width": item.width, "height": item.height} for item in self.inputs],
             "permits": permits,

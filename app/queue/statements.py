@@ -28,7 +28,7 @@ class Statements:
             "sources": _sources(tables),
         }
         found: dict[str, Statement] = {}
-        for name in ("transitions.sql", "accept.sql", "claim.sql", "outputs.sql", "items.sql"):
+        for name in ("transitions.sql", "accept.sql", "claim.sql", "outputs.sql", "items.sql", "dependencies.sql"):
             text = Path(__file__).with_name(name).read_text(encoding="utf-8")
             for fragment, value in fragments.items():
                 text = text.replace(f"{{{fragment}}}", value)
@@ -49,6 +49,13 @@ class Statements:
         self.keep_end = found["keep_end"]
         self.stuck_jobs = found["stuck_jobs"]
         self.expire_stuck = found["expire_stuck"]
+        self.lock_own_tasks = found["lock_own_tasks"]
+        self.newest_requests = found["newest_requests"]
+        self.add_dependencies = found["add_dependencies"]
+        self.pending_dependents = found["pending_dependents"]
+        self.advance_dependents = found["advance_dependents"]
+        self.unstarted_jobs = found["unstarted_jobs"]
+        self.expire_unstarted = found["expire_unstarted"]
         self.requeue_jobs = found["requeue_jobs"]
         self.cancel_jobs = found["cancel_jobs"]
         self.unfinished_tasks_of = found["unfinished_tasks_of"]

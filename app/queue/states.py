@@ -16,8 +16,8 @@ class Transition(StrEnum):
     FINISH = "finish"
     REQUEUE = "requeue"  # a retry, a snooze, or a lease given back
     CANCEL = "cancel"
-    EXPIRE = "expire"  # of a lease, a deadline, or the time that an outage may keep a job
-    FAIL_DEPENDENTS = "fail_dependents"
+    EXPIRE = "expire"  # of a lease, a deadline, the time to start in, or the time that an outage may keep a job
+    FAIL_DEPENDENTS = "fail_dependents"  # what waited for an earlier step, or for another task
     ERASE = "erase"  # the user's rows are about to be erased
 
 

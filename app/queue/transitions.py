@@ -22,6 +22,7 @@ from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Item, ItemEnd, KeptRes
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
+from app.queue import dependencies
 from app.queue.apply import Follower
 from app.queue.contracts import Changed, Committed, Participants, Refused, Transition, Tx
 from app.queue.plans import RequestPlan
@@ -114,15 +115,17 @@ class Queue:
     # --- accept ---------------------------------------------------------------------------------------------
 
     async def accept(self, plan: RequestPlan, limits: UserLimits = NO_LIMITS) -> Accepted:
-        """Write the request, or nothing; in one round trip where neither limits nor participants have a say.
+        """Write the request, or nothing; in one round trip where neither limits, participants nor other tasks have a
+        say.
 
-        Raises TaskOwnedByAnother, DuplicateRequest, UnknownUser, and AppError: USER_LIMIT, USER_BUDGET_EXCEEDED and
-        what participants refuse with. Raises ValueError for an asset of a kind that is not registered.
+        Raises TaskOwnedByAnother, DuplicateRequest, UnknownUser, and AppError: USER_LIMIT, USER_BUDGET_EXCEEDED,
+        DEPENDENCY_NOT_FOUND, DEPENDENCY_FAILED and what participants refuse with. Raises ValueError for an asset of a
+        kind that is not registered.
         """
         if unknown := {asset.kind for asset in plan.assets if asset.kind not in self.database.tables.kinds}:
             raise ValueError(f"there is no kind of assets {', '.join(sorted(unknown))}")
         try:
-            if limits.any or plan.participants:
+            if limits.any or plan.participants or plan.depends_on:
                 return await self.database.in_transaction(
                     lambda connection: self._accept_within(connection, plan, limits)
                 )
@@ -148,8 +151,12 @@ class Queue:
             load = await user_limits.load(connection, plan.user_id, limits)
             estimate = sum(job.estimate_micros for job in plan.jobs)
             permits = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
-        row = await connection.fetchrow(self.statements.accept, **plan.arguments(permits))
+        waits_for = await dependencies.lock(connection, self.statements, plan) if plan.depends_on else []
+        blocked = not all(one.met for one in waits_for)
+        row = await connection.fetchrow(self.statements.accept, **plan.arguments(permits, blocked=blocked))
         accepted = self._accepted(row, plan, tx.committed)
+        if waits_for:
+            await dependencies.add(connection, self.statements, plan, waits_for)
         for participant in self.participants:
             jobs = plan.accepted_jobs(participant.name)
             if jobs and Transition.ACCEPT in participant.wants:
@@ -370,6 +377,40 @@ class Queue:
             self.statements.expire_stranded, job_ids=list(stranded), error_message=_OUTAGE_MESSAGE
         )
         return await self._follower.apply(tx, _changed(rows, Transition.EXPIRE))
+
+    async def expire_unstarted(self, tx: Tx, unstarted: Sequence[UUID]) -> list[Changed]:
+        """Fail jobs of requests that were not started in time. The caller holds the locks of their tasks."""
+        rows = await tx.connection.fetch(
+            self.statements.expire_unstarted,
+            job_ids=list(unstarted),
+            error_code=ErrorCode.EXPIRED.code,
+            error_message=ErrorCode.EXPIRED.title,
+        )
+        return await self._follower.apply(tx, _changed(rows, Transition.EXPIRE))
+
+    # --- dependents -------------------------------------------------------------------------------------------
+
+    async def advance_dependents(
+        self, tx: Tx, task_ids: Collection[str], dependents: Collection[str], *, limited: bool
+    ) -> None:
+        """Tell the dependents of what ended in the tasks: they start, or fail. Where there are limits, they wait for a
+        permit first. The caller holds the locks of all of these tasks."""
+        rows = await tx.connection.fetch(
+            self.statements.advance_dependents,
+            task_ids=sorted(task_ids),
+            dependents=sorted(dependents),
+            limited=limited,
+            error_code=ErrorCode.DEPENDENCY_FAILED.code,
+        )
+        for row in rows:
+            if row["task_id"] is not None:
+                tx.committed.tasks.add((row["task_id"], row["user_id"]))
+                if row["needs_permit"]:
+                    tx.committed.users.add(row["user_id"])
+                else:
+                    tx.committed.lanes.add(row["lane"])
+        ended = [row for row in rows if row["changed"] is not None]
+        await self._follower.apply(tx, _changed(ended, Transition.FAIL_DEPENDENTS))
 
     # --- shared -----------------------------------------------------------------------------------------------
 

@@ -128,6 +128,21 @@ where k.id = j.id and j.id = any(:job_ids::uuid[]) and j.status = 'running' and 
   and not exists (select from makeit3d.workers w where w.id = j.worker_id)
 returning makeit3d.changed(j, 'running') as changed;
 
+-- name: unstarted_jobs
+-- Queued past the time in which their request was to be started, and no job of it was.
+select j.id, j.task_id from makeit3d.jobs j
+where j.status = 'queued' and j.attempt = 0 and j.expires_at <= now()
+  and not exists (select from makeit3d.jobs o where o.request_id = j.request_id and o.attempt > 0)
+order by j.expires_at limit :most;
+
+-- name: expire_unstarted
+-- Whatever they wait for.
+update makeit3d.jobs j set status = 'failed', waiting_for = null, run_after = null, resume = false,
+  error_code = :error_code, error_message = :error_message, finished_at = now()
+where j.id = any(:job_ids::uuid[]) and j.status = 'queued' and j.attempt = 0 and j.expires_at <= now()
+  and not exists (select from makeit3d.jobs o where o.request_id = j.request_id and o.attempt > 0)
+returning makeit3d.changed(j, 'queued') as changed;
+
 -- name: stranded_jobs
 -- Queued for longer than an outage may keep them, and not paid for.
 select j.id, j.task_id from makeit3d.providers v join makeit3d.pools p on p.provider = v.name
@@ -188,6 +203,11 @@ with state as (
     finished_at = case when word.status in ('queued', 'running') then null else now() end,
     matches = r.matches and (r.explicit_key or word.status not in ('failed', 'canceled'))
   from word where r.id = word.request_id and r.status <> word.status
+  returning r.id, r.task_id, r.status
+), awaited as (
+  -- who waits is told by a transaction of its own: the locks of this one are those of its own tasks
+  select distinct e.task_id from request e where e.status in ('completed', 'failed', 'canceled')
+    and exists (select from makeit3d.task_dependencies d where d.depends_on_request = e.id and not d.met)
 ), each as (
   select r.task_id, r.number, coalesce(word.status, r.status) as status
   from makeit3d.requests r left join word on word.request_id = r.id where r.task_id = any(:task_ids)
@@ -198,9 +218,15 @@ with state as (
   from each group by task_id
 ), changed as (
   update makeit3d.tasks t set status = outcome.status, updated_at = now(),
-    finished_at = case when outcome.status in ('queued', 'running') then null else now() end
-  from outcome where t.id = outcome.task_id and t.status <> outcome.status
-  returning t.id, t.user_id, t.status
+    finished_at = case when outcome.status in ('queued', 'running') then null else now() end,
+    dependents_pending = t.dependents_pending or awaited.task_id is not null
+  from outcome left join awaited on awaited.task_id = outcome.task_id
+  where t.id = outcome.task_id and (t.status <> outcome.status or awaited.task_id is not null)
+  returning t.id, t.user_id, t.status, awaited.task_id is not null as awaited,
+    (select b.status from makeit3d.tasks b where b.id = t.id) as before
+), event as (
+  insert into makeit3d.events (type, user_id, task_id, payload)
+  select 'task_update', c.user_id, c.id, jsonb_build_object('task_id', c.id, 'status', c.status) from changed c
+  where c.status <> c.before
 )
-insert into makeit3d.events (type, user_id, task_id, payload)
-select 'task_update', c.user_id, c.id, jsonb_build_object('task_id', c.id, 'status', c.status) from changed c;
+select c.id from changed c where c.awaited;

@@ -20,6 +20,7 @@ from app.domain.principal import Principal
 from app.errors import AppError, ErrorCode
 from app.schemas.generation import IDEMPOTENCY_KEY_PATTERN, NewTask, OfTask, TaskAccepted, body_of
 from app.schemas.problems import documented
+from app.task_types.acceptance import UNCONDITIONAL, Conditions
 from app.task_types.params import Params
 from app.task_types.registry import AnyTaskType, TaskTypes
 from app.task_types.steps import ParamsRefused
@@ -101,10 +102,21 @@ class Answer:
         self._header_key = key
 
     async def to(
-        self, task_type: AnyTaskType, params: Params, *, task_id: str | None, key: str | None = None
+        self,
+        task_type: AnyTaskType,
+        params: Params,
+        *,
+        task_id: str | None,
+        key: str | None = None,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> TaskAccepted:
         accepted = await self._services.acceptance.accept(
-            self._caller, task_type, params, task_id=task_id, idempotency_key=self._one_key(key)
+            self._caller,
+            task_type,
+            params,
+            task_id=task_id,
+            idempotency_key=self._one_key(key),
+            conditions=conditions,
         )
         structlog.contextvars.bind_contextvars(
             task_id=accepted.task_id, request_id=str(accepted.request_id), job_id=str(accepted.job_id)
@@ -165,7 +177,13 @@ def routes(task_types: TaskTypes) -> APIRouter:
         methods=["POST"],
         status_code=202,
         tags=["tasks"],
-        responses=documented(*_REFUSALS, *of_all, ErrorCode.UNKNOWN_TASK_TYPE),
+        responses=documented(
+            *_REFUSALS,
+            *of_all,
+            ErrorCode.UNKNOWN_TASK_TYPE,
+            ErrorCode.DEPENDENCY_NOT_FOUND,
+            ErrorCode.DEPENDENCY_FAILED,
+        ),
     )
     return router
 
@@ -191,7 +209,7 @@ def _creation(task_types: TaskTypes, bodies: Mapping[str, type[OfTask]]) -> _End
         """Work of any type, as its own route does it, with the same answer. `GET /task-types` tells what there is.
 
         Without `task_id` a new task is made; `params` may hold it as well. `type` and `family` are other names of
-        `task_type`, `input` of `params`.
+        `task_type`, `input` of `params`, `dependant_on` of `depends_on`.
         """
         task_type = task_types.named(body.task_type)
         model = bodies[task_type.name] if "task_id" in body.params else task_type.params
@@ -205,9 +223,13 @@ def _creation(task_types: TaskTypes, bodies: Mapping[str, type[OfTask]]) -> _End
         inner = params.task_id if isinstance(params, OfTask) else None
         if inner is not None and body.task_id not in (None, inner):
             raise _invalid("params.task_id", "It is not the task_id beside params.")
+        task_id = body.task_id or inner
+        if task_id in body.depends_on:
+            raise _invalid("depends_on", "A task cannot depend on itself.")
+        conditions = Conditions(tuple(dict.fromkeys(body.depends_on)), body.expires_in)
         try:
             return await answer.to(
-                task_type, cast("Params", params), task_id=body.task_id or inner, key=body.idempotency_key
+                task_type, cast("Params", params), task_id=task_id, key=body.idempotency_key, conditions=conditions
             )
         except ParamsRefused as refused:
             raise ParamsRefused(refused.faults, within="params") from None

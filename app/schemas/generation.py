@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, Field, create_model
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, create_model
 
 from app.task_types import fields
 from app.task_types.examples import TASK_ID
@@ -35,6 +35,13 @@ def body_of(task_type: AnyTaskType) -> type[OfTask]:
     return cast("type[OfTask]", made)
 
 
+def _listed(value: object) -> object:
+    """One id may be sent bare, and null for none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
+
+
 class NewTask(Strict):
     """Work of a type by its name. Each name of a field may be sent once."""
 
@@ -47,6 +54,21 @@ class NewTask(Strict):
         max_length=255,
         pattern=IDEMPOTENCY_KEY_PATTERN,
         description="In place of the header Idempotency-Key.",
+    )
+    depends_on: Annotated[list[fields.TaskId], BeforeValidator(_listed)] = Field(
+        [],
+        max_length=100,
+        validation_alias=AliasChoices("depends_on", "dependant_on"),
+        description="Tasks of yours that must be completed first, each as its newest request stands for it now; what is"
+        " asked of them later changes nothing. Until then the jobs wait (`waiting_for: dependency`). When one of them"
+        " fails or is canceled, this request fails with `dependency_failed`.",
+    )
+    expires_in: Annotated[int, fields.Whole] | None = Field(
+        None,
+        ge=1,
+        le=30 * 24 * 3600,
+        description="Seconds in which the request must have been started, whatever it waits for; else it fails with"
+        " `expired`. Without it, it waits for as long as it takes.",
     )
 
 

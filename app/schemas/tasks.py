@@ -123,6 +123,7 @@ class TaskRequest(BaseModel):
     job_id: UUID
     error_code: str | None
     retry_of: UUID | None = Field(description="The failed request that this one repeats.")
+    depends_on: list[str] = Field(description="Tasks that had to be completed first.")
     created_at: datetime
     finished_at: datetime | None
     jobs: list[RequestJob]

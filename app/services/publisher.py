@@ -9,11 +9,13 @@ from uuid import UUID
 import structlog
 
 from app.db import user_limits, waits
-from app.db.pool import UNREACHABLE, Database
+from app.db.pool import UNREACHABLE
 from app.db.user_limits import Released
 from app.domain.crash_points import Boundary, boundary
 from app.domain.user_limits import UserLimits
 from app.queue.contracts import Committed
+from app.queue.maintenance import advance_dependents
+from app.queue.transitions import Queue
 from app.services.bells import Bells
 from app.services.notifier import Notifier
 from app.tracing import detached
@@ -24,8 +26,9 @@ log = structlog.get_logger(__name__)
 class Publisher:
     """One per process. What is lost costs one round of maintenance."""
 
-    def __init__(self, database: Database, bells: Bells, notifier: Notifier, limits: UserLimits) -> None:
-        self._database = database
+    def __init__(self, queue: Queue, bells: Bells, notifier: Notifier, limits: UserLimits) -> None:
+        self._queue = queue
+        self._database = queue.database
         self._bells = bells
         self._notifier = notifier
         self._in_flight = limits.in_flight
@@ -33,14 +36,15 @@ class Publisher:
         self._giving: asyncio.Task[None] | None = None
 
     def publish(self, committed: Committed) -> None:
-        """Tell of a transaction that was committed. Nobody waits for it: permits and slots that came free are given to
-        who waits for them in the background, those of one moment together."""
+        """Tell of a transaction that was committed. Nobody waits for it: in the background dependents of what ended are
+        told, and permits and slots that came free are given to who waits for them, those of one moment together."""
         self._notifier.changed(committed.tasks)
         if committed.lanes:
             self._bells.ring(committed.lanes)
-        if committed.capacity or committed.users:
+        if committed.capacity or committed.users or committed.dependents:
             self._freed.capacity |= committed.capacity
             self._freed.users |= committed.users
+            self._freed.dependents |= committed.dependents
             if self._giving is None or self._giving.done():
                 self._giving = detached(self._give())
 
@@ -48,6 +52,8 @@ class Publisher:
         while self._freed:
             freed, self._freed = self._freed, Committed()
             try:
+                if freed.dependents:
+                    self.publish(await self._advance(freed.dependents))
                 lanes = await self._release_permits(freed.users)
                 if freed.capacity:
                     lanes.lanes |= await waits.lanes_with_room(self._database, sorted(freed.capacity))
@@ -59,12 +65,19 @@ class Publisher:
                 self.publish(lanes)
 
     async def repair(self) -> None:
-        """Give out every permit that is free, also those that a crash or a changed setting left. Raises what the
-        database raises."""
+        """Tell every dependent that was not told, and give out every permit that is free, also those that a crash or a
+        changed setting left. Raises what the database raises."""
+        self.publish(await self._advance(None))
         released = await self._release(await user_limits.all_waiting(self._database))
         with boundary(Boundary.FREE):
             _add(released, await user_limits.release_ownerless(self._database))
         self.publish(released)
+
+    async def _advance(self, task_ids: set[str] | None) -> Committed:
+        """What is left to publish; all dependents of dependents are told."""
+        told = await advance_dependents(self._queue, limited=self._in_flight is not None, task_ids=task_ids)
+        told.dependents.clear()
+        return told
 
     async def _release_permits(self, users: set[UUID]) -> Committed:
         if self._in_flight is None or not users:

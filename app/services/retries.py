@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from app.db import jobs
 from app.db.jobs import FailedRequest
 from app.domain.jobs import AssetPlan, JobPlan
+from app.errors import AppError, ErrorCode
 from app.queue.plans import RequestPlan
 from app.queue.transitions import DuplicateRequest, Queue, TaskOwnedByAnother, UnknownUser
 from app.services.publisher import Publisher
@@ -57,6 +58,10 @@ class Retries:
             accepted = await self._queue.accept(plan)
         except DuplicateRequest:
             raise NotRetried("somebody else retried it just now") from None
+        except AppError as refused:
+            if refused.error is not ErrorCode.DEPENDENCY_FAILED:
+                raise
+            raise NotRetried(f"{refused.detail} Retry that first") from None
         except (TaskOwnedByAnother, UnknownUser):
             raise NotRetried("its user no longer exists") from None
         self._publisher.publish(accepted.committed)
@@ -74,6 +79,7 @@ class Retries:
             user_id=user_id,
             operation=failed.operation,
             params=await jobs.params_of(self._database, failed.request_id),
+            depends_on=await jobs.dependencies_left(self._database, failed.request_id),
             scope=failed.task_id,
             idempotency_key=f"retry:{failed.request_id}",
             explicit_key=True,

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 SWEPT = Counter("makeit3d_swept_total", "What sweeps of this process found to do", ["what"])
 for _what in (
-    *("dead_workers", "rescued", "dead_lettered", "overdue", "unstuck"),
+    *("dead_workers", "rescued", "dead_lettered", "overdue", "unstarted", "unstuck"),
     *("orphaned_calls", "abandoned_calls", "stranded_by_breaker"),
 ):
     SWEPT.labels(_what)
@@ -168,6 +168,7 @@ def _note(found: SweepResult) -> None:
     SWEPT.labels("rescued").inc(len(found.rescued))
     SWEPT.labels("dead_lettered").inc(len(found.dead_lettered))
     SWEPT.labels("overdue").inc(len(found.overdue))
+    SWEPT.labels("unstarted").inc(found.unstarted)
     SWEPT.labels("unstuck").inc(found.unstuck)
     if found.dead_workers or found.rescued or found.dead_lettered:
         log.warning(

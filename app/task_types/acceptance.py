@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import structlog
 
 from app.ai_clients.base import Capability
@@ -52,6 +54,24 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """When a request may be started: after which tasks of its user, and in how many seconds."""
+
+    depends_on: tuple[str, ...] = ()
+    expires_in: int | None = None
+
+    def hashed_with(self, body_hash: str) -> str:
+        """Another condition makes another request; none changes no hash."""
+        if self == UNCONDITIONAL:
+            return body_hash
+        whole = [body_hash, sorted(self.depends_on), self.expires_in]
+        return hashlib.sha256(orjson.dumps(whole)).hexdigest()
+
+
+UNCONDITIONAL = Conditions()
+
+
+@dataclass(frozen=True, slots=True)
 class _Identity:
     """What makes two requests one, a key within a scope for one body, and what is kept of it."""
 
@@ -62,6 +82,7 @@ class _Identity:
     explicit: bool
     body_hash: str
     params: Mapping[str, Any]  # what is stored of them
+    conditions: Conditions
 
 
 class Acceptance:
@@ -93,14 +114,15 @@ class Acceptance:
         *,
         task_id: str | None,
         idempotency_key: str | None,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Accepted:
         """Queue what the parameters ask for, once per idempotency key. Without a task id a new task is made; then only
         a key makes a second request a repeat.
 
         Raises AppError: TASK_NOT_FOUND, IDEMPOTENCY_KEY_REUSED, RATE_LIMITED, USER_LIMIT, USER_BUDGET_EXCEEDED,
-        TOO_MANY_INPUTS, the INPUT_* and DRAFT_* codes, PROVIDER_NOT_AVAILABLE. Nothing is written then.
+        TOO_MANY_INPUTS, the INPUT_*, DRAFT_* and DEPENDENCY_* codes, PROVIDER_NOT_AVAILABLE. Nothing is written then.
         """
-        identity = await self._identity(task_type, params, principal.user_id, task_id, idempotency_key)
+        identity = await self._identity(task_type, params, principal.user_id, task_id, idempotency_key, conditions)
         # a repeat looks at no input and uses up no limit; without these, accepting says that it is one
         looks = any(item.values(params) for item in task_type.inputs)
         if looks or self._rate_limits.count_any or self._user_limits.any:
@@ -138,11 +160,17 @@ class Acceptance:
         return Accepted(request.task_id, request.id, request.job_id, AssetStatus.PENDING, deduplicated=False)
 
     async def _identity(
-        self, task_type: TaskType[P], params: P, user_id: UUID, task_id: str | None, key: str | None
+        self,
+        task_type: TaskType[P],
+        params: P,
+        user_id: UUID,
+        task_id: str | None,
+        key: str | None,
+        conditions: Conditions,
     ) -> _Identity:
         urls = [url for found in task_type.input_urls(params).values() for url in found]
         objects = await self._resolver.objects(urls, user_id)
-        body_hash = task_type.body_hash(params, objects)
+        body_hash = conditions.hashed_with(task_type.body_hash(params, objects))
         own = task_id or str(uuid4())
         return _Identity(
             task_id=own,
@@ -152,6 +180,7 @@ class Acceptance:
             explicit=key is not None,
             body_hash=body_hash,
             params=task_type.kept(params, {url: self._resolver.lasting_url(ref) for url, ref in objects.items()}),
+            conditions=conditions,
         )
 
     async def _accept_new(
@@ -174,6 +203,8 @@ class Acceptance:
             job_id=plan.main_job_id,
             jobs=plan.jobs,
             assets=plan.assets,
+            depends_on=identity.conditions.depends_on,
+            expires_in=identity.conditions.expires_in,
             inputs=[item for resolved in checked if (item := resolved.checked) is not None],
             trace_id=structlog.contextvars.get_contextvars().get("trace_id"),
         )

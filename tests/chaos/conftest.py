@@ -70,7 +70,7 @@ async def direct(database: str, tmp_path: Path) -> AsyncGenerator[Database]:
 async def retries(shop: Workshop) -> AsyncGenerator[Retries]:
     """An operator's retries, in the suite's own ``shop``."""
     notifier = Notifier(shop.db)
-    publisher = Publisher(shop.db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
+    publisher = Publisher(kernel.queue_of(shop.db), RoomBells(shop.workers), notifier, user_limits(shop.settings))
     yield Retries(kernel.queue_of(shop.db), publisher)
     await publisher.aclose()
     await notifier.aclose()

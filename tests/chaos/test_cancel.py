@@ -105,7 +105,7 @@ async def stage(db: Database, database: str, tmp_path: Path) -> AsyncGenerator[S
         )
         notifier = Notifier(db)
         stack.push_async_callback(notifier.aclose)
-        publisher = Publisher(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
+        publisher = Publisher(kernel.queue_of(db), RoomBells(shop.workers), notifier, user_limits(shop.settings))
         stack.push_async_callback(publisher.aclose)
         cancellation = Cancellation(kernel.queue_of(db), publisher)
         yield Stage(shop, images, models, cast("GatedStorage", shop.storage), cancellation)

@@ -161,7 +161,7 @@ async def test_a_model_still_at_the_provider_is_waited_for(db: Database, databas
         shop.settings.time_limits = {}
         await shop.start()
         notifier = Notifier(db)
-        publisher = Publisher(db, RoomBells(shop.workers), notifier, user_limits(shop.settings))
+        publisher = Publisher(kernel.queue_of(db), RoomBells(shop.workers), notifier, user_limits(shop.settings))
         await retry(Retries(kernel.queue_of(db), publisher), "task-poison-6")
         await publisher.aclose()
         await notifier.aclose()

@@ -105,6 +105,11 @@ PLANTS = {
         OPEN_CALL - interval '3 hours' from makeit3d.jobs j where j.id = REFUSED_JOB
         """,
     "user_place": "update makeit3d.jobs set waiting_for = 'user_limit' where id = FIRST_STEP",
+    "dependency_open": "update makeit3d.jobs set waiting_for = 'dependency' where id = FIRST_STEP",
+    "dependents_told": """
+        insert into makeit3d.task_dependencies (request_id, task_id, depends_on, depends_on_request)
+        select r.id, r.task_id, 'audit-done', FIRST_REQUEST from makeit3d.requests r where r.task_id = 'audit-waiting'
+        """,
     "breaker_exists": "delete from makeit3d.providers where name = 'openai'",
     "breaker_state": "update makeit3d.providers set trips = 1 where name = 'openai'",
     "breaker_wait": """

@@ -84,9 +84,9 @@ async def open_services(
         stack.push_async_callback(health.aclose)
         bells = DeafBells()
         user = user_limits(settings)
-        publisher = Publisher(database, bells, notifier, user)
-        stack.push_async_callback(publisher.aclose)
         queue = kernel.queue_of(database)
+        publisher = Publisher(queue, bells, notifier, user)
+        stack.push_async_callback(publisher.aclose)
         resolver = InputResolver(database, inputs, settings)
         planner = Planner(providers, settings, registry.job_types.permits)
         return ApiContainer(

@@ -35,7 +35,7 @@ READ = Rights(frozenset({"SELECT"}))
 CLOSED = Rights()
 INTERNAL = (
     *("tasks", "requests", "pools", "providers", "pool_tags", "user_tags", "workers", "jobs"),
-    *("job_items", "provider_calls", "files", "events", "migrations"),
+    *("job_items", "task_dependencies", "provider_calls", "files", "events", "migrations"),
 )
 TABLES = {
     "public.concept_images": READ,
@@ -210,7 +210,7 @@ async def people(connection: asyncpg.Connection) -> People:
 
 def statements(table: str) -> dict[str, str]:
     others = {"pools": "name", "providers": "name", "pool_tags": "pool", "user_tags": "pool", "migrations": "name"}
-    others |= {"events": "type", "job_items": "key"}
+    others |= {"events": "type", "job_items": "key", "task_dependencies": "task_id"}
     column = others.get(table.partition(".")[2], "id")
     return {
         "SELECT": f"select * from {table}",  # noqa: S608

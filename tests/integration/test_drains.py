@@ -53,7 +53,7 @@ async def claimed_job(db: Database) -> ClaimedJob:
 async def published(db: Database, committed: Committed) -> list[Lane]:
     """The lanes that telling of a commit wakes."""
     wakeups, notifier = Wakeups(), Notifier(db)
-    publisher = Publisher(db, wakeups, notifier, NO_LIMITS)
+    publisher = Publisher(kernel.queue_of(db), wakeups, notifier, NO_LIMITS)
     publisher.publish(committed)
     await publisher.aclose()
     await notifier.aclose()
@@ -89,7 +89,7 @@ async def test_work_is_claimed_while_the_end_of_a_run_is_written(db: Database, d
 async def test_one_end_alone_waits_for_no_other(db: Database) -> None:
     await accept(db, image_plan(await make_user(db), "task-drain-5"))
     notifier = Notifier(db)
-    publisher = Publisher(db, Wakeups(), notifier, NO_LIMITS)
+    publisher = Publisher(kernel.queue_of(db), Wakeups(), notifier, NO_LIMITS)
     settler = Settler(kernel.queue_of(db), publisher, window_seconds=3600)
     async with asyncio.timeout(PATIENCE):
         assert await settler.settle(Settlement(await claimed_job(db), Completed())) is Written.DONE

@@ -116,6 +116,47 @@ async def test_the_key_of_one_user_is_not_the_key_of_another(gate: Gateway) -> N
     assert (await gate.post("/tasks", json=taken, headers=gate.headers(stranger))).status_code == 404
 
 
+async def test_a_task_waits_for_others_and_for_no_longer_than_it_may(gate: Gateway) -> None:
+    first = await ask(gate, "/tasks", {"task_type": "text-to-image", "params": {"prompt": "a fox"}})
+    body = {"task_type": "text-to-model", "task_id": "task-behind-1", "params": {"prompt": "a fox"}}
+    body |= {"depends_on": [first["task_id"]], "expires_in": 60}
+    behind = await ask(gate, "/tasks", body)
+    for path in ("/tasks/task-behind-1/status", f"/tasks/{behind['job_id']}/status"):
+        status = (await gate.get(path)).json()
+        assert (status["status"], status["waiting_for"]) == ("pending", "dependency")
+        assert [job["waiting_for"] for job in status["jobs"]] == ["dependency"]
+    (request,) = (await gate.get("/tasks/task-behind-1")).json()["requests"]
+    assert request["depends_on"] == [first["task_id"]]
+    left = await gate.db.fetchval(
+        "select extract(epoch from expires_at - created_at)::integer from makeit3d.jobs where task_id = 'task-behind-1'"
+    )
+    assert left == 60
+    # the older spelling is the same request; another condition makes another
+    alias = {name: value for name, value in body.items() if name != "depends_on"}
+    assert await ask(gate, "/tasks", alias | {"dependant_on": first["task_id"]}) == behind | {"deduplicated": True}
+    free = await ask(gate, "/tasks", alias | {"dependant_on": None, "expires_in": None})
+    assert not free["deduplicated"]
+    keyed = body | {"task_id": "task-behind-2", "idempotency_key": "k"}
+    await ask(gate, "/tasks", keyed)
+    for other in ({"depends_on": []}, {"expires_in": 61}):
+        assert (await ask(gate, "/tasks", keyed | other, 422))["code"] == "idempotency_key_reused"
+    assert (await gate.post(f"/tasks/{first['task_id']}/cancel")).status_code == 200
+    # it was accepted before: a repeat is told so, whatever became of what it depends on
+    assert (await ask(gate, "/tasks", keyed))["deduplicated"]
+    refused = await ask(gate, "/tasks", body | {"task_id": "task-behind-3"}, 409)
+    assert (refused["code"], refused["depends_on"]) == ("dependency_failed", [first["task_id"]])
+
+
+async def test_what_is_not_the_callers_cannot_be_waited_for(gate: Gateway) -> None:
+    first = await ask(gate, "/tasks", {"task_type": "text-to-image", "params": {"prompt": "a fox"}})
+    body = GOOD | {"task_id": "task-behind-4"}
+    stranger = gate.headers(await gate.another_user())
+    for depends_on in (first["task_id"], "task-of-nobody"):
+        answer = await gate.post("/tasks", json=body | {"depends_on": [depends_on]}, headers=stranger)
+        assert (answer.status_code, answer.json()["code"]) == (404, "dependency_not_found")
+    assert await gate.db.fetchval("select count(*) from makeit3d.tasks") == 1
+
+
 def nested(depth: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for _ in range(depth):
@@ -169,6 +210,23 @@ HOSTILE: dict[str, tuple[Any, str, set[str]]] = {
         {"params.task_id"},
     ),
     "a bad key": (GOOD | {"idempotency_key": "two words"}, "validation_error", {"idempotency_key"}),
+    "itself before it": (GOOD | {"depends_on": ["task-bad-01"]}, "validation_error", {"depends_on"}),
+    "a bad task before it": (GOOD | {"depends_on": ["../.."]}, "validation_error", {"depends_on.0"}),
+    "many tasks before it": (GOOD | {"depends_on": ["task-good-1"] * 101}, "validation_error", {"depends_on"}),
+    "a number before it": (GOOD | {"depends_on": 7}, "validation_error", {"depends_on"}),
+    "two names of what is before": (
+        GOOD | {"depends_on": [], "dependant_on": []},
+        "validation_error",
+        {"dependant_on"},
+    ),
+    "no time": (GOOD | {"expires_in": 0}, "validation_error", {"expires_in"}),
+    "half a second": (GOOD | {"expires_in": 0.5}, "validation_error", {"expires_in"}),
+    "all the time": (GOOD | {"expires_in": 10**12}, "validation_error", {"expires_in"}),
+    "conditions inside": (
+        GOOD | {"params": {"prompt": "a fox", "depends_on": ["task-good-1"]}},
+        "validation_error",
+        {"params.depends_on"},
+    ),
     "many parameters": (GOOD | {"params": {f"k{n}": n for n in range(50_000)}}, "validation_error", {"params"}),
     "many fields": (GOOD | {f"k{n}": n for n in range(50_000)}, "validation_error", {"body"}),
     "a huge prompt": (GOOD | {"params": {"prompt": "x" * 500_000}}, "validation_error", {"params.prompt"}),

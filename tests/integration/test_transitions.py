@@ -16,7 +16,7 @@ from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS
 from app.errors import AppError, ErrorCode
 from app.queue.contracts import AcceptedJob, AcceptedRequest, Changed, Participants, Refused, Tx
-from app.queue.maintenance import expire_stranded, sweep
+from app.queue.maintenance import advance_dependents, expire_stranded, sweep
 from app.queue.plans import RequestPlan
 from app.queue.runs import RunEnd
 from app.queue.states import TRANSITIONS, Transition
@@ -173,6 +173,41 @@ async def expire_stranded_jobs(h: Harness) -> None:
         await expire_stranded(h.queue, max_wait_seconds=60)
 
 
+async def expire_unstarted(h: Harness) -> None:
+    """One of two steps that was not begun in time, and not one that was."""
+    begun = await h.accept_and_claim(replace(image_plan(h.user, "task-in-time-1"), expires_in=60))
+    await h.accept(replace(sketch_plan(h.user, "task-unstarted"), expires_in=60))
+    await h.db.execute("update makeit3d.jobs set expires_at = expires_at - interval '1 hour'")
+    for _ in range(2):
+        await sweep(h.queue, ttl_seconds=60, max_crashes=3)
+    assert await h.status(begun.claim.job_id) == "running"
+
+
+async def fail_dependents(h: Harness) -> None:
+    """Of other tasks, level by level."""
+    first = await h.accept_and_claim(image_plan(h.user, "task-level-01"))
+    await h.accept(replace(sketch_plan(h.user, "task-level-02"), depends_on=("task-level-01",)))
+    await h.accept(replace(image_plan(h.user, "task-level-03"), depends_on=("task-level-02",)))
+    assert await h.finish(first, Failed(ErrorCode.INTERNAL_ERROR, "broken"))
+    for _ in range(2):
+        await advance_dependents(h.queue, limited=False)
+
+
+async def finish_kept_end(h: Harness) -> None:
+    job = await h.accept_and_claim(image_plan(h.user, "task-kept-end-1"))
+    await h.queue.keep_end(Settlement(job, Completed()))
+    for _ in range(2):
+        await sweep(h.queue, ttl_seconds=60, max_crashes=3)
+
+
+async def expire_stuck(h: Harness) -> None:
+    job = await h.accept_and_claim(image_plan(h.user, "task-kept-end-2"))
+    h.ledger.fails_on = {job.claim.job_id}
+    await h.queue.keep_end(Settlement(job, Completed()))
+    for _ in range(2):
+        await sweep(h.queue, ttl_seconds=60, max_crashes=3)
+
+
 async def requeue(h: Harness) -> None:
     """Nobody ended: retry, snooze, a process that stops, and a lease that its worker does not know."""
     job = await h.accept_and_claim(image_plan(h.user, "task-requeue-1"))
@@ -219,6 +254,10 @@ PATHS: dict[Callable[[Harness], Awaitable[None]], set[tuple[str, str, str]]] = {
     expire_lease: {("running", "failed", "expire")},
     expire_deadline: {("running", "failed", "expire"), ("queued", "failed", "fail_dependents")},
     expire_stranded_jobs: {("queued", "failed", "expire")},
+    expire_unstarted: {("queued", "failed", "expire"), ("queued", "failed", "fail_dependents")},
+    fail_dependents: {("running", "failed", "finish"), ("queued", "failed", "fail_dependents")},
+    finish_kept_end: {("running", "completed", "finish")},
+    expire_stuck: {("running", "failed", "expire")},
     requeue: set(),
 }
 
@@ -279,7 +318,7 @@ async def test_one_job_that_cannot_be_finished_holds_back_no_other(harness: Harn
     poisoned = next(job for job in jobs if job.task_id == "task-poisoned")
     harness.ledger.fails_on = {poisoned.claim.job_id}
     notifier = Notifier(harness.db)
-    publisher = Publisher(harness.db, DeafBells(), notifier, NO_LIMITS)
+    publisher = Publisher(harness.queue, DeafBells(), notifier, NO_LIMITS)
     settler = Settler(harness.queue, publisher, window_seconds=0.05)
     assert await asyncio.gather(*(settler.settle(Settlement(job, Completed())) for job in jobs)) == [Written.DONE] * 2
     await settler.aclose()
@@ -327,6 +366,44 @@ async def test_of_finish_cancel_and_expire_at_once_one_wins(harness: Harness, tu
     )
     assert statuses is not None
     assert set(statuses) == {ends[0]["new"]}
+
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_of_all_that_may_end_a_dependent_at_once_one_wins(harness: Harness, turn: int) -> None:
+    first = await harness.accept_and_claim(image_plan(harness.user, "task-before-01"))
+    await harness.accept(
+        replace(sketch_plan(harness.user, "task-behind-01"), depends_on=(first.task_id,), expires_in=9)
+    )
+    await harness.db.execute("update makeit3d.jobs set expires_at = expires_at - interval '1 hour'")
+    assert await harness.finish(first, Failed(ErrorCode.INTERNAL_ERROR, "broken"))
+    ways: list[Callable[[], Awaitable[Any]]] = [
+        lambda: advance_dependents(harness.queue, limited=False),
+        lambda: harness.queue.cancel("task-behind-01", harness.user),
+        lambda: sweep(harness.queue, ttl_seconds=60, max_crashes=3),
+        lambda: advance_dependents(harness.queue, limited=False),
+    ]
+    await asyncio.gather(*(way() for way in (*ways[turn % 4 :], *ways[: turn % 4])))
+    await harness.assert_books_agree()
+    ends = await harness.db.fetch(
+        "select distinct j.error_code from makeit3d.jobs j join ledger l on l.job_id = j.id"
+        " where j.task_id = 'task-behind-01' and l.ended_at is not null"
+    )
+    assert [end["error_code"] for end in ends] in (["dependency_failed"], ["canceled"], ["expired"])
+    assert await harness.db.fetchval("select count(*) from makeit3d.tasks where dependents_pending") == 0
+
+
+@pytest.mark.parametrize("turn", range(12))
+async def test_a_request_accepted_while_its_dependency_ends_misses_nothing(harness: Harness, turn: int) -> None:
+    first = await harness.accept_and_claim(image_plan(harness.user, "task-before-02"))
+
+    async def end() -> None:
+        await harness.finish(first, Completed())
+        await advance_dependents(harness.queue, limited=False)
+
+    behind = replace(image_plan(harness.user, "task-behind-02"), depends_on=(first.task_id,))
+    ways = [end(), harness.accept(behind)]
+    await asyncio.gather(*(ways if turn % 2 else reversed(ways)))
+    assert [job.task_id for job in await harness.claim()] == ["task-behind-02"]
 
 
 # --- the cost --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,20 @@ from patience p cross join (
 ) as u
 where w.user_id is null or p.places is null or u.places < p.places
 
+-- name: dependency_open
+-- a job waits for another task only while its request depends on one that was not told yet
+select jsonb_build_object('job', j.id, 'task', j.task_id) as ids, 'nothing is left to wait for' as found
+from makeit3d.jobs j where j.status = 'queued' and j.waiting_for = 'dependency' and not exists (
+  select from makeit3d.task_dependencies d where d.request_id = j.request_id and not d.met)
+
+-- name: dependents_told
+-- who depends on a request that ended is told
+select jsonb_build_object('request', d.request_id, 'task', d.task_id, 'depends_on', d.depends_on) as ids,
+  format('it is %s%s', r.status, case when not t.dependents_pending then ', and nobody knows' else '' end) as found
+from makeit3d.task_dependencies d join makeit3d.requests r on r.id = d.depends_on_request
+join makeit3d.tasks t on t.id = d.depends_on
+where not d.met and r.status in ('completed', 'failed', 'canceled')
+
 -- name: breaker_exists
 -- every provider that is paid has a breaker
 select jsonb_build_object('provider', provider) as ids,

@@ -52,7 +52,7 @@ SECOND_STEP = (Boundary.SETTLE, *MODEL_JOB, *FIRST_STEP)
 API = (Boundary.ACCEPT, Boundary.RING)
 
 # cases of their own, among the tests
-APART = (Boundary.REMOVE, Boundary.RELEASE)
+APART = (Boundary.REMOVE, Boundary.RELEASE, "advance_dependents")
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,28 @@ def test_a_worker_dies_as_it_gives_back_what_it_never_heard_of(town: Town, point
     town.complete_once(task_id, Operation.TEXT_TO_MODEL)
 
 
+@pytest.mark.parametrize("point", all_points(["advance_dependents"]), ids=str)
+def test_a_worker_dies_as_it_tells_who_waited_for_a_task(town: Town, point: CrashPoint) -> None:
+    """Between the end of a task and the start of the next one; maintenance makes good what is lost."""
+    first, second = str(uuid4()), str(uuid4())
+    plan = town.plan("worker")
+    plan.condemn(first, point, DEATHS)
+    with town.standstill():
+        town.ask(Operation.TEXT_TO_IMAGE, first)
+        town.ask(Operation.TEXT_TO_IMAGE, second, after=[first])
+    for task_id in (first, second):
+        assert town.ended(task_id)["status"] == "complete"
+        town.complete_once(task_id, Operation.TEXT_TO_IMAGE)
+    assert 1 <= plan.deaths(first) <= DEATHS, "the point was not reached"
+    [began] = town.rows(
+        "select min(j.started_at) >= max(b.finished_at) as late from makeit3d.jobs j, makeit3d.jobs b"
+        " where j.task_id = $1 and b.task_id = $2",
+        second,
+        first,
+    )
+    assert began["late"]
+
+
 async def claim_for(town: Town, worker_id: UUID) -> None:
     database = await Database.open(town.settings, kernel.ASSET_KINDS, application_name="makeit3d test")
     try:

@@ -75,12 +75,16 @@ class Town:
             body["size"] = "1024x640"  # the smallest there is
         return body
 
-    def ask(self, operation: Operation, task_id: str) -> str:
-        """Accepted, however often the API dies meanwhile: the client repeats itself, as the documentation says."""
+    def ask(self, operation: Operation, task_id: str, *, after: Sequence[str] = ()) -> str:
+        """Accepted, however often the API dies meanwhile: the client repeats itself, as the documentation says. It
+        depends on the tasks ``after`` which it is to start."""
+        path, body = f"/generate/{operation.value}", self.body_of(operation, task_id)
+        if after:
+            path, body = "/tasks", {"task_type": operation.value, "params": body, "depends_on": list(after)}
 
         def send() -> httpx.Response | None:
             with contextlib.suppress(httpx.TransportError):
-                return self.http.post(f"/generate/{operation.value}", json=self.body_of(operation, task_id))
+                return self.http.post(path, json=body)
             return None
 
         answer = wait_for(send)

@@ -52,7 +52,8 @@ class Crossing:
 def writers() -> frozenset[str]:
     """``module.function`` of everything in app.db and app.calls that writes, itself or through what it calls; of the
     queue, all."""
-    found = {"maintenance.sweep", "maintenance.expire_stranded"}  # each through the queue
+    # each through the queue
+    found = {"maintenance.sweep", "maintenance.expire_stranded", "maintenance.advance_dependents"}
     # the audit writes nothing: its snapshot is read-only
     names = [f"app.db.{info.name}" for info in pkgutil.iter_modules(app.db.__path__) if not info.ispkg]
     for full_name in (*names, *(f"app.calls.{name}" for name in STATEMENTS)):
