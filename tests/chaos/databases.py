@@ -31,3 +31,16 @@ def run_sql(dsn: str, query: str, *args: object) -> list[asyncpg.Record]:
             await connection.close()
 
     return asyncio.run(run())
+
+
+def run_script(dsn: str, script: str) -> None:
+    """Any number of statements on a connection of their own."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())

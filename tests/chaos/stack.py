@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sys
@@ -21,7 +20,7 @@ from app.embedded.process import Child
 from app.embedded.valkey import EmbeddedValkey
 from pydantic import SecretStr
 
-from tests.chaos.databases import run_sql, socket_of, tcp_dsn
+from tests.chaos.databases import run_script, run_sql, socket_of, tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.e2e.gateway import ADMIN, REPOSITORY, wait_for
 from tests.integration.factories import settings_with
@@ -219,7 +218,7 @@ def running_stack(
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(server_home("chaos"))
         dsn = stack.enter_context(postgres.fresh_database())
-        asyncio.run(_make_tables(dsn, tables))
+        run_script(dsn, tables)
         sandbox = stack.enter_context(running_sandbox(dsn, home, drawing="stock"))
         database, listener = (stack.enter_context(Proxy.to(socket_of(dsn))) for _ in range(2))
         broker = stack.enter_context(Proxy.to(valkey_socket(valkey)))
@@ -267,14 +266,6 @@ def running_stack(
             stack.callback(found.children[name].kill)
         wait_for(lambda: _is_ready(found) or None)
         yield found
-
-
-async def _make_tables(dsn: str, script: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(script)
-    finally:
-        await connection.close()
 
 
 def _is_ready(stack: Stack) -> bool:

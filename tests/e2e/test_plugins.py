@@ -103,6 +103,7 @@ def test_a_task_of_four_plugins(stack: Stack, studio: Studio) -> None:
         (1, "generate_images", "complete"),
         (2, "polish_pebbles", "complete"),
     ]
+    assert [(job["items_done"], job["items_total"]) for job in status["jobs"]] == [(0, None), (5, 5)]
     result = status["result"]
     assert status["asset_url"] == result["video_url"]
     assert result["model_url"] is None
@@ -150,6 +151,9 @@ def test_canceled_in_the_middle_it_ends_everywhere(stack: Stack) -> None:
     with stack.events() as events:
         task = obelisk(stack, seconds_each=1.0)
         wait_for(lambda: of_task(events, task, "item_update") or None)
+        begun = stack.get(f"/tasks/{task}/status").json()["jobs"][1]
+        assert 0 < begun["items_done"] < begun["items_total"] == len(SIDES)
+        assert 0 < begun["progress"] < 100
         canceled = stack.http.post(f"/tasks/{task}/cancel")
         assert canceled.status_code == 200, canceled.text
         wait_for(lambda: "canceled" in [e["status"] for e in of_task(events, task, "task_update")] or None)

@@ -20,6 +20,7 @@ from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity, renew
 from app.embedded.valkey import EmbeddedValkey
+from app.registry import Registry
 from app.services.doctor.examination import Group, examine
 from app.services.doctor.findings import Finding
 from app.tasks.worker import LANES_OF
@@ -36,11 +37,13 @@ REGISTRY = build_registry()
 PATIENCE = 60.0  # seconds; the machine may be busy
 
 
-def examined(settings: Settings, groups: Sequence[Group[Any]] = REGISTRY.doctor_groups) -> list[Finding]:
+def examined(
+    settings: Settings, groups: Sequence[Group[Any]] = REGISTRY.doctor_groups, registry: Registry = REGISTRY
+) -> list[Finding]:
     """Everything that the doctor finds."""
 
     async def run() -> list[Finding]:
-        context = REGISTRY.check_context(settings)
+        context = registry.check_context(settings)
         return [f async for seen in examine(context, groups, patience_seconds=PATIENCE) for f in seen.findings]
 
     return asyncio.run(run())
