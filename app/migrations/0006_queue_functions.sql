@@ -107,7 +107,8 @@ $$;
 --   locked   something is left that this claim had room for: another transaction holds it, or it is to run alone
 create function makeit3d.pick_jobs(lanes text[], types text[], host text, most integer,
   out picked uuid[], out fresh uuid[], out probes uuid[], out waiting boolean, out locked boolean, out spare integer)
-language plpgsql volatile set enable_seqscan = off set enable_bitmapscan = off as $$
+language plpgsql volatile set enable_seqscan = off set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan as $$ -- to plan its statements anew takes longer than to run them
 #variable_conflict use_column
 declare
   head_lanes text[];
