@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import orjson
@@ -27,6 +29,8 @@ OPEN_POLLS = Gauge("makeit3d_http_open_long_polls", "Requests for a status that 
 OPEN_STREAMS = Gauge("makeit3d_http_open_event_streams", "Event streams being served")
 
 _MASK = "[hidden]"
+_WORD = 40  # characters: a name or an id
+_WORDS_REMEMBERED = 4096
 _LEAST_SECRET = 8  # characters; a shorter value would hide ordinary words
 _SECRET_NAMES = frozenset(
     {"authorization", "apikey", "api_key", "token", "access_token", "refresh_token", "secret", "password", "passwd"}
@@ -74,13 +78,13 @@ def configure_logging(settings: Settings) -> None:
         if settings.log_format == "json"
         else [escape_control_characters, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
+    handler = logging.StreamHandler(sys.stderr)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=partial(_Lines, handler),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared[:-1], structlog.stdlib.ExtraAdder(), _drop_colors, hide],
@@ -99,6 +103,26 @@ def configure_logging(settings: Settings) -> None:
         logger.propagate = name != "uvicorn.access"  # our own line says it without the query
 
 
+class _Lines:
+    """Writes structlog's lines beside those of the standard library, without making a record of each first, which
+    would cost as much as the line."""
+
+    def __init__(self, handler: logging.StreamHandler[Any], name: str = "root") -> None:
+        self._handler = handler
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # nobody reads: work goes on
+            self._handler.acquire()
+            try:
+                self._handler.stream.write(line + "\n")
+                self._handler.flush()
+            finally:
+                self._handler.release()
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
 def _drop_colors(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     event.pop("color_message", None)  # uvicorn says everything twice
     return event
@@ -106,16 +130,17 @@ def _drop_colors(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 def drop_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Hide values under names of secrets, and whatever looks like one inside any text."""
-    return cast("EventDict", _hide(event, _SECRETS))
+    return cast("EventDict", _hide(event, partial(_SECRETS.sub, _MASK)))
 
 
 def secret_dropper(secrets: Iterable[str]) -> Processor:
     """As ``drop_secrets``, and also these very values, whatever a key of a provider looks like."""
     known = [re.escape(secret) for secret in secrets if len(secret) >= _LEAST_SECRET]
-    pattern = re.compile("|".join((*known, _SECRETS.pattern)))
+    clean = partial(re.compile("|".join((*known, _SECRETS.pattern))).sub, _MASK)
+    clean_word = lru_cache(_WORDS_REMEMBERED)(clean)  # most texts of a line were in one before
 
     def drop(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        return cast("EventDict", _hide(event, pattern))
+        return cast("EventDict", _hide(event, lambda text: clean_word(text) if len(text) <= _WORD else clean(text)))
 
     return drop
 
@@ -125,14 +150,14 @@ def escape_control_characters(_logger: WrappedLogger, _method: str, event: Event
     return {key: _escape(value, keep_lines=key in ("exception", "stack")) for key, value in event.items()}
 
 
-def _hide(value: object, pattern: re.Pattern[str]) -> object:
+def _hide(value: object, clean: Callable[[str], str]) -> object:
     if isinstance(value, str):
-        return pattern.sub(_MASK, value)
+        return clean(value)
     if isinstance(value, MutableMapping):
         items = cast("MutableMapping[object, object]", value).items()
-        return {key: _MASK if str(key).lower() in _SECRET_NAMES else _hide(item, pattern) for key, item in items}
+        return {key: _MASK if str(key).lower() in _SECRET_NAMES else _hide(item, clean) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_hide(item, pattern) for item in cast("Iterable[object]", value)]
+        return [_hide(item, clean) for item in cast("Iterable[object]", value)]
     return value
 
 

@@ -110,3 +110,10 @@ def test_console_logs() -> None:
     assert "one\\ntwo" in text
     assert "\nforged" not in text
     assert "\n    forged line" in text
+
+
+def test_work_goes_on_where_nobody_reads_the_log() -> None:
+    script = SCRIPT.format(format="json").partition("log.info")[0]
+    script += 'import os\nos.close(2)\nlog.info("lost")\nlog.error("lost too")\nprint("done", flush=True)\nos._exit(0)'
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
