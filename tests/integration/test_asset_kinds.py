@@ -104,7 +104,7 @@ async def test_a_repeat_makes_the_same_rows_anew(db: Database) -> None:
     await kernel.accept(db, plan)
     await kernel.finish(db, [Settlement(await claimed(db), Failed(ErrorCode.PROVIDER_TASK_FAILED, "It broke."))])
     notifier = Notifier(db)
-    publisher = Publisher(db, DeafBells(), notifier, NO_LIMITS)
+    publisher = Publisher(kernel.queue_of(db), DeafBells(), notifier, NO_LIMITS)
     try:
         retries = Retries(kernel.queue_of(db), publisher)
         await retries.retry(await retries.find(plan.task_id), may_pay_again=True)
