@@ -19,7 +19,7 @@ from app.config import Settings
 from app.db import pools as pool_rows
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
-from app.domain.user_limits import MICROS, UserLimits
+from app.domain.user_limits import MICROS, NO_LIMITS, UserLimits
 from app.job_types import refine_model
 from app.job_types.generate_images import GENERATE_IMAGES
 from app.job_types.generate_model import GENERATE_MODEL
@@ -60,6 +60,7 @@ from app.services.uploads import Uploads
 from app.storage.base import ObjectStorage
 from app.storage.supabase_storage import SupabaseStorage
 from app.task_types.acceptance import Acceptance
+from app.task_types.follow_ups import FollowUpPlans
 from app.task_types.image_to_image import IMAGE_TO_IMAGE
 from app.task_types.image_to_model import IMAGE_TO_MODEL
 from app.task_types.planner import Planner
@@ -114,9 +115,12 @@ async def _open_database(settings: Settings, registry: Registry, stack: AsyncExi
     return database
 
 
-def open_queue(database: Database, registry: Registry) -> Queue:
-    """The queue with everything that is registered."""
-    return Queue(database, registry.participants)
+def open_queue(
+    database: Database, registry: Registry, limits: UserLimits = NO_LIMITS, planner: Planner | None = None
+) -> Queue:
+    """The queue with everything that is registered. A process that completes jobs has a planner, for follow-ups."""
+    follow_ups = None if planner is None else FollowUpPlans(registry.task_types, planner)
+    return Queue(database, registry.participants, limits=limits, follow_ups=follow_ups)
 
 
 def user_limits(settings: Settings) -> UserLimits:
@@ -175,8 +179,10 @@ class WorkerContainer:
             stack.push_async_callback(notifier.aclose)
             spool = _open_spool(settings, host=identity.host)
             identity = replace(identity, host=spool.host)
-            queue = open_queue(database, registry)
-            publisher = Publisher(queue, bells, notifier, user_limits(settings))
+            user = user_limits(settings)
+            planner = Planner(providers, settings, registry.job_types.permits)
+            queue = open_queue(database, registry, user, planner)
+            publisher = Publisher(queue, bells, notifier, user)
             stack.push_async_callback(publisher.aclose)
             reconciler = Reconciler(database, publisher, providers.polled, settings)
             stack.push_async_callback(reconciler.aclose)
@@ -310,7 +316,7 @@ class ApiContainer:
             stack.push_async_callback(notifier.aclose)
             redis_url = settings.redis_url.get_secret_value()
             user = user_limits(settings)
-            queue = open_queue(database, registry)
+            queue = open_queue(database, registry, user)
             publisher = Publisher(queue, bells, notifier, user)
             stack.push_async_callback(publisher.aclose)
             limits = RateLimits(redis_url, registry.providers.requests_per_minute(settings))

@@ -69,10 +69,11 @@ async def renumber(database: Database, claim: Claim) -> list[AssetSlot] | None:
     return (await slots_of(database, [claim.job_id]))[claim.job_id] if changed else None
 
 
-async def output_of_step(database: Database, request_id: UUID, step: int) -> dict[str, Any] | None:
-    """What an earlier step of the request made (``jobs.output``), or of the request that it retries; None while it is
-    not completed."""
-    return await database.fetchval(_SQL["output_of_step"], request_id=request_id, step=step)
+async def outputs_of_step(database: Database, request_id: UUID, step: int) -> list[dict[str, Any]]:
+    """What the jobs of an earlier step of the request made (``jobs.output``), or of the request that it retries, in the
+    order of the chunks; empty while none is completed."""
+    rows = await database.fetch(_SQL["outputs_of_step"], request_id=request_id, step=step)
+    return [row["output"] for row in rows]
 
 
 async def store_upload(

@@ -48,15 +48,15 @@ select count(*) from (
 -- end
 ) as renumbered
 
--- name: output_of_step
--- What an earlier step of a request made, or that step of the request that it retries.
-with recursive line (id, retry_of, age) as (
-  select id, retry_of, 0 from makeit3d.requests where id = :request_id
+-- name: outputs_of_step
+-- What the jobs of an earlier step of a request made, or those of that step of the request that it retries.
+with recursive line (id, retry_of) as (
+  select id, retry_of from makeit3d.requests where id = :request_id
   union all
-  select r.id, r.retry_of, age + 1 from makeit3d.requests r join line on r.id = line.retry_of
+  select r.id, r.retry_of from makeit3d.requests r join line on r.id = line.retry_of
 )
 select j.output from line join makeit3d.jobs j on j.request_id = line.id
-where j.step = :step and j.status = 'completed' order by line.age, j.chunk limit 1
+where j.step = :step and j.status = 'completed' order by j.chunk
 
 -- name: store_input_file
 -- The object of a client's upload is in the bucket.

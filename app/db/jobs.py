@@ -96,7 +96,9 @@ async def unfinished_jobs(database: Database, request_id: UUID) -> tuple[tuple[J
 
 
 def _job(row: asyncpg.Record) -> JobPlan:
-    return JobPlan(**dict(row))
+    values: dict[str, Any] = dict(row)
+    values["participants"], values["items"] = tuple(row["participants"]), tuple(row["items"])
+    return JobPlan(**values)
 
 
 def _asset(row: asyncpg.Record) -> AssetPlan:
@@ -119,10 +121,11 @@ class JobRecord:
     events: Sequence[dict[str, Any]]
 
 
-async def params_of(database: Database, request_id: UUID) -> Mapping[str, Any]:
-    """What the client of a request had set."""
-    found: dict[str, Any] = await database.fetchval(_SQL["params_of_request"], request_id=request_id)
-    return found
+async def planned(database: Database, request_id: UUID) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    """What the client of a request had set, and those of its steps of which no job is completed."""
+    row = await database.fetchrow(_SQL["plan_of_request"], request_id=request_id)
+    assert row is not None  # noqa: S101 - its jobs were just read
+    return row["params"], row["steps"]
 
 
 async def dependencies_left(database: Database, request_id: UUID) -> list[str]:

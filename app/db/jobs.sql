@@ -53,7 +53,9 @@ select coalesce((select request_id from makeit3d.jobs where id::text = :id),
 
 -- name: unfinished_jobs_of
 -- Jobs of a failed request that have no result; of a completed one those that lack what storage refused.
-select j.id, j.step, j.type, j.permit, j.provider, j.pool, j.lane, j.priority, j.params, j.estimate_micros
+select j.id, j.step, j.chunk, j.type, j.permit, j.provider, j.pool, j.lane, j.priority, j.params, j.estimate_micros,
+  j.participants, j.price, array(select i.key from makeit3d.job_items i
+    where i.job_id = j.id and i.status = 'pending' order by i.position) as items
 from makeit3d.jobs j join makeit3d.requests r on r.id = j.request_id
 where r.id = :request_id and case r.status when 'failed' then j.status = 'failed' else j.kept_call is not null end
 order by j.step, j.chunk
@@ -72,9 +74,14 @@ where a.job_id = any(:job_ids::uuid[]) and a.status = 'failed' and (a.error_code
   or exists (select from makeit3d.jobs j where j.id = a.job_id and j.status = 'failed'))
 order by a.kind, a.number
 
--- name: params_of_request
--- What the client of a request had set.
-select params from makeit3d.requests where id = :request_id
+-- name: plan_of_request
+-- What the client of a request had set, and those of its steps of which no job is completed.
+select r.params, (
+  select coalesce(jsonb_agg(s order by n), '[]') from jsonb_array_elements(r.steps) with ordinality as each(s, n)
+  where not exists (select from makeit3d.jobs j
+    where j.request_id = r.id and j.step = (s ->> 'step')::smallint and j.status = 'completed')
+) as steps
+from makeit3d.requests r where r.id = :request_id
 
 -- name: jobs_of_request
 -- In their order.

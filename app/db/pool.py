@@ -96,6 +96,20 @@ class Connection:
         text, arguments = self._resolve(query, values, named)
         return aiter(self.driver.cursor(text, *arguments, prefetch=prefetch))
 
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncGenerator[None]:
+        """What is written inside goes when it raises; what the transaction wrote before stays."""
+        transaction = self.driver.transaction()
+        await transaction.start()
+        try:
+            yield
+        except (TimeoutError, asyncio.CancelledError):
+            raise  # the connection is given up
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+
     def committed(self) -> None:
         for name, tasks in self._uncommitted:
             meet(Side.AFTER, name, tasks)

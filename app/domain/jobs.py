@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from app.domain.params import ObjectRef
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
 
@@ -16,6 +17,9 @@ LANES: tuple[Lane, ...] = ("priority", "normal")
 
 # what a job takes of its user while it runs: a permit for paid work, one for work on graphics cards, or none
 Permit = Literal["paid", "gpu", "none"]
+
+ITEMS_PER_JOB = 2000  # of a step that says nothing else
+FOLLOW_UP = "follow_up"  # the type of the job that stands for a follow-up without a plan: it failed, and nobody runs it
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class JobPlan:
     chunk: int = 0
     permit: Permit = "paid"  # of its type
     participants: tuple[str, ...] = ()  # names of those who take part when it is accepted and ends
-    price: Mapping[str, Any] | None = None  # what it costs its user, frozen
+    price: Mapping[str, Any] | None = None  # what it costs its user, frozen: ``micros``, and what its type adds
     items: tuple[str, ...] = ()  # keys of what it works through
 
 
@@ -246,12 +250,20 @@ class ItemEnd:
 @dataclass(frozen=True, slots=True)
 class FollowUp:
     """Work that a job found to do: planned by the task type and accepted in the transaction that finishes the job.
-    ``key`` tells it apart from the other follow-ups of the job; without a task id it joins the job's own task."""
+    ``key`` tells it apart from the other follow-ups of the job; without a task id it joins the job's own task.
+    ``inputs`` are objects that the job has seen, by the key of the task type's input: nobody looks at them again."""
 
     task_type: str
     params: Mapping[str, Any]
     key: str
     task_id: str | None = None
+    inputs: Mapping[str, tuple[ObjectRef, ...]] = field(default_factory=dict[str, tuple[ObjectRef, ...]])
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FollowUp:
+        """From what ``asdict`` made of one."""
+        inputs = {key: tuple(ObjectRef(**ref) for ref in refs) for key, refs in value["inputs"].items()}
+        return cls(value["task_type"], value["params"], value["key"], value["task_id"], inputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,15 @@ class Toolbox:
     clock: Callable[[], datetime] = _now
 
     async def output_of_step(self, run: JobRun, step: int) -> dict[str, Any]:
-        """What an earlier step of the request made. Raises AppError(STEP_FAILED)."""
-        output = await assets.output_of_step(self.database, run.job.request_id, step)
-        if output is None:
+        """What an earlier step of the request made; of several jobs, the first. Raises AppError(STEP_FAILED)."""
+        return (await self.outputs_of_step(run, step))[0]
+
+    async def outputs_of_step(self, run: JobRun, step: int) -> list[dict[str, Any]]:
+        """What the jobs of an earlier step made, in their order. Raises AppError(STEP_FAILED)."""
+        outputs = await assets.outputs_of_step(self.database, run.job.request_id, step)
+        if not outputs:
             raise AppError(ErrorCode.STEP_FAILED, "The earlier step is not completed.")
-        return output
+        return outputs
 
     # --- progress -------------------------------------------------------------------------------------------
 

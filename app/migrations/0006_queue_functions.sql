@@ -7,6 +7,11 @@ create function makeit3d.add_counts(a jsonb, b jsonb) returns jsonb language sql
       select * from jsonb_each_text(a) union all select * from jsonb_each_text(b)) as each group by key) as summed
 $$;
 
+-- One of so many equal parts; the last one has what does not divide.
+create function makeit3d.share(whole bigint, part integer, parts integer) returns bigint language sql immutable as $$
+  select whole / parts + case when part = parts - 1 then whole % parts else 0 end
+$$;
+
 -- Slots of a pool that are taken: by running jobs whose last call is not yet accepted, and by open calls, each once. A
 -- job that gave its slot back holds none; one that waits to have it again counts as well, so that no queued job passes
 -- it, unless the caller asks for those that hold one.
@@ -275,8 +280,8 @@ create function makeit3d.changed(j makeit3d.jobs, old text) returns jsonb langua
   select jsonb_build_object('job_id', j.id, 'task_id', j.task_id, 'request_id', j.request_id, 'user_id', j.user_id,
     'type', j.type, 'old', old, 'new', j.status, 'attempt', j.attempt, 'started_at', j.started_at,
     'finished_at', j.finished_at, 'error_code', j.error_code, 'error_message', j.error_message, 'usage', j.usage,
-    'price', j.price, 'participants', j.participants, 'step', j.step, 'has_next', j.has_next, 'lane', j.lane,
-    'pool', j.pool, 'waiting_for', j.waiting_for, 'trace_id', j.trace_id)
+    'price', j.price, 'participants', j.participants, 'step', j.step, 'has_next', j.has_next, 'permit', j.permit,
+    'lane', j.lane, 'pool', j.pool, 'waiting_for', j.waiting_for, 'trace_id', j.trace_id)
 $$;
 
 -- What readers are told of a job. While a job is free to run, or runs, errors of earlier attempts do not count.

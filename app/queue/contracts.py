@@ -13,7 +13,7 @@ from uuid import UUID
 
 from app.db.pool import Connection
 from app.domain.asset_kinds import AssetKind, AssetKinds
-from app.domain.jobs import Completed, FollowUp, ItemEnd, Lane
+from app.domain.jobs import ITEMS_PER_JOB, Completed, FollowUp, ItemEnd, Lane, Permit
 from app.domain.statuses import JobStatus
 from app.errors import ErrorCode
 from app.queue.states import Transition
@@ -58,6 +58,7 @@ class Changed:
     participants: tuple[str, ...]
     step: int
     has_next: bool  # later steps of its request wait for it
+    permit: Permit
     lane: Lane
     pool: str
     waiting_for: str | None
@@ -89,6 +90,7 @@ class Changed:
             participants=tuple(value["participants"]),
             step=value["step"],
             has_next=value["has_next"],
+            permit=value["permit"],
             lane=value["lane"],
             pool=value["pool"],
             waiting_for=value["waiting_for"],
@@ -102,7 +104,7 @@ class Changed:
 
     @property
     def seconds(self) -> float:
-        """Running time of a job that ended, by the server's clock."""
+        """From when a job first began to run to its end, by the server's clock; waits between its runs are in it."""
         if self.started_at is None or self.finished_at is None:
             return 0.0
         return (self.finished_at - self.started_at).total_seconds()
@@ -229,7 +231,12 @@ class Participants:
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """A step of a request, as data: accept copies it into ``requests.steps``, so that no deploy changes the way of a
-    request that is under way. Steps are numbered from 1; step n + 1 starts when every job of step n is completed."""
+    request that is under way. Steps are numbered from 1; step n + 1 starts when every job of step n is completed.
+
+    A step works through ``items``, or through what the step ``items_from`` yields: the ``items`` of its jobs' outputs,
+    else those of their own items that are done. More than ``items_per_job`` make several jobs (chunks) of it, which
+    share its estimate and the ``micros`` of its price. There is always one.
+    """
 
     step: int
     type: str  # of its jobs
@@ -241,9 +248,10 @@ class StepPlan:
     estimate_micros: int = 0
     participants: tuple[str, ...] = ()
     price: Mapping[str, Any] | None = None
-    # what the first step works through; more than ``items_per_job`` make several jobs (chunks) of the step
+    permit: Permit = "paid"
     items: tuple[str, ...] = ()
-    items_per_job: int = 2000
+    items_from: int | None = None
+    items_per_job: int = ITEMS_PER_JOB
 
     def as_json(self) -> dict[str, Any]:
         """Without the items, which are rows of their own."""
@@ -258,6 +266,9 @@ class StepPlan:
             "estimate_micros": self.estimate_micros,
             "participants": list(self.participants),
             "price": None if self.price is None else dict(self.price),
+            "permit": self.permit,
+            "items_from": self.items_from,
+            "items_per_job": self.items_per_job,
         }
 
     @classmethod

@@ -204,7 +204,7 @@ async def _end_stuck(queue: Queue, committed: Committed) -> int:
         kept = RunEnd.from_json(row["stuck"])
         try:
             async with queue.transaction() as tx:
-                await queue.lock_tasks(tx, [row["task_id"]])
+                await queue.lock_tasks(tx, kept.task_ids)
                 ended += len(await queue.finish_within(tx, [kept]))
             committed.add(tx.committed)
         except UNREACHABLE:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from app.domain.jobs import AssetPlan, JobPlan
 from app.queue.contracts import AcceptedJob, AcceptedRequest, StepPlan
@@ -40,8 +40,7 @@ class RequestPlan:
     retry_of: UUID | None = None
     trace_id: str | None = None  # of the HTTP request, W3C: 32 hex digits
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what was set, in the task type's own words
-    steps: Sequence[StepPlan] = ()  # beyond those that ``jobs`` has rows for, where there are more
-
+    steps: Sequence[StepPlan] = ()  # all of them, also those whose jobs come later
     depends_on: Sequence[str] = ()  # tasks of the user that must be completed first
     expires_in: float | None = None  # seconds in which it must be started
 
@@ -52,12 +51,13 @@ class RequestPlan:
     def as_accepted(self) -> AcceptedRequest:
         return AcceptedRequest(self.id, self.task_id, self.user_id, self.operation, self.retry_of)
 
-    def accepted_jobs(self, participant: str) -> list[AcceptedJob]:
-        return [
-            AcceptedJob(job.id, job.type, job.step, job.estimate_micros, job.price)
-            for job in self.jobs
-            if participant in job.participants
-        ]
+    def jobs_by_participant(self) -> dict[str, list[AcceptedJob]]:
+        found: dict[str, list[AcceptedJob]] = {}
+        for job in self.jobs:
+            accepted = AcceptedJob(job.id, job.type, job.step, job.estimate_micros, job.price)
+            for name in job.participants:
+                found.setdefault(name, []).append(accepted)
+        return found
 
     def arguments(self, permits: Mapping[str, int] | None, *, blocked: bool = False) -> Mapping[str, Any]:
         """Of the statement ``accept``; ``permits`` is how many jobs of each class may start now, None: all that can.
@@ -89,6 +89,45 @@ class RequestPlan:
             "trace_id": self.trace_id,
             "sources": _sources(self.assets) or None,
         }
+
+
+def planned_jobs(step: StepPlan) -> tuple[JobPlan, ...]:
+    """The jobs of a step when its request is accepted; none where its items are not known yet."""
+    if step.items_from is not None:
+        return ()
+    chunks = [step.items[first : first + step.items_per_job] for first in range(0, len(step.items), step.items_per_job)]
+    count = max(1, len(chunks))
+    estimates = shares(step.estimate_micros, [1] * count)
+    prices = [step.price] * count
+    if step.price is not None and "micros" in step.price:
+        prices = [{**step.price, "micros": micros} for micros in shares(step.price["micros"], [1] * count)]
+    return tuple(
+        JobPlan(
+            id=uuid4(),
+            step=step.step,
+            chunk=chunk,
+            type=step.type,
+            permit=step.permit,
+            provider=step.provider,
+            pool=step.pool,
+            lane=step.lane,
+            priority=step.priority,
+            params=step.params,
+            estimate_micros=estimates[chunk],
+            participants=step.participants,
+            price=prices[chunk],
+            items=chunks[chunk] if chunks else (),
+        )
+        for chunk in range(count)
+    )
+
+
+def shares(whole: int, weights: Sequence[int]) -> list[int]:
+    """The whole in parts of these weights; what does not divide, and all where nothing weighs, goes to the last."""
+    total = sum(weights)
+    parts = [whole * weight // total if total else 0 for weight in weights]
+    parts[-1] += whole - sum(parts)
+    return parts
 
 
 def _job(job: JobPlan, *, later: bool, has_next: bool) -> dict[str, Any]:

@@ -7,7 +7,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from app.domain.jobs import Completed, Deferred, Failed, HandedBack, ItemEnd, KeptResult, Outcome, Retry, Settlement
+from app.domain.jobs import (
+    Completed,
+    Deferred,
+    Failed,
+    FollowUp,
+    HandedBack,
+    ItemEnd,
+    KeptResult,
+    Outcome,
+    Retry,
+    Settlement,
+)
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
 
@@ -20,10 +31,21 @@ class RunEnd:
     files: list[dict[str, Any]]
     missing: list[dict[str, Any]]
     items: list[dict[str, Any]]
+    follow_ups: list[FollowUp]
+    task_ids: list[str]  # to be locked: the job's, and those that follow-ups name
 
     @classmethod
     def of(cls, run: Settlement) -> RunEnd:
-        return cls(run_columns(run), stored_files(run), missing_outputs(run), ended_items(run))
+        found = run.outcome.follow_ups if isinstance(run.outcome, Completed) else ()
+        others = [one.task_id for one in found if one.task_id is not None]
+        return cls(
+            columns=run_columns(run),
+            files=stored_files(run),
+            missing=missing_outputs(run),
+            items=ended_items(run),
+            follow_ups=list(found),
+            task_ids=[run.job.task_id, *others],
+        )
 
     @property
     def job_id(self) -> UUID:
@@ -34,7 +56,9 @@ class RunEnd:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunEnd:
-        return cls(**value)
+        values: dict[str, Any] = dict(value)
+        values["follow_ups"] = [FollowUp.from_json(one) for one in value["follow_ups"]]
+        return cls(**values)
 
 
 def run_columns(run: Settlement) -> dict[str, Any]:

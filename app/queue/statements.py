@@ -45,6 +45,7 @@ class Statements:
         self.add_items = found["add_items"]
         self.pending_items = found["pending_items"]
         self.advance_steps = found["advance_steps"]
+        self.refuse_jobs = found["refuse_jobs"]
         self.roll_up = found["roll_up"]
         self.keep_end = found["keep_end"]
         self.stuck_jobs = found["stuck_jobs"]

@@ -22,9 +22,10 @@ from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Item, ItemEnd, KeptRes
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
-from app.queue import dependencies
+from app.queue.accept import Accepted, Acceptor, DuplicateRequest, StoredRequest, accepted_row
 from app.queue.apply import Follower
 from app.queue.contracts import Changed, Committed, Participants, Refused, Transition, Tx
+from app.queue.follow_ups import FollowUpPlanner, FollowUps
 from app.queue.plans import RequestPlan
 from app.queue.runs import RunEnd, item_rows
 from app.queue.statements import Statements
@@ -37,43 +38,11 @@ _AT_A_TIME = 500
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRequest:
-    """A request that was accepted before under the same key."""
-
-    id: UUID
-    task_id: str
-    job_id: UUID
-    body_hash: str
-    status: str
-
-
-class TaskOwnedByAnother(Exception):
-    """The task id belongs to another user; nothing was written."""
-
-
-class DuplicateRequest(Exception):
-    """The idempotency key is taken; nothing was written. ``existing`` has it; it is None where the other request was
-    accepted in this very moment."""
-
-    def __init__(self, existing: StoredRequest | None = None) -> None:
-        super().__init__("the key is taken")
-        self.existing = existing
-
-
-@dataclass(frozen=True, slots=True)
 class LookUp:
     """What is known before a request is accepted."""
 
     task_is_foreign: bool
     existing: StoredRequest | None
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """``waits``: a job of it waits for a permit of the user."""
-
-    waits: bool
-    committed: Committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +75,23 @@ class Finished:
 class Queue:
     """Every way in which a job changes. What follows a change is the same for all of them."""
 
-    def __init__(self, database: Database, participants: Participants) -> None:
+    def __init__(
+        self,
+        database: Database,
+        participants: Participants,
+        *,
+        limits: UserLimits = NO_LIMITS,
+        follow_ups: FollowUpPlanner | None = None,
+    ) -> None:
+        """``limits`` are those of every user; who accepts says by which of them. Only a process that completes jobs
+        needs ``follow_ups``."""
+        limited = limits.in_flight is not None
         self.database = database
         self.participants = participants
         self.statements = Statements(database.tables)
-        self._follower = Follower(self.statements, participants)
+        self._acceptor = Acceptor(self.statements, participants)
+        follow = FollowUps(self._acceptor, follow_ups, limited=limited)
+        self._follower = Follower(self.statements, participants, self._acceptor, follow, limited=limited)
 
     # --- accept ---------------------------------------------------------------------------------------------
 
@@ -130,7 +111,7 @@ class Queue:
                     lambda connection: self._accept_within(connection, plan, limits)
                 )
             row = await self.database.fetchrow(self.statements.accept, **plan.arguments(None))
-            return self._accepted(row, plan, Committed())
+            return accepted_row(row, plan, Committed())
         except Refused as refused:
             raise AppError(refused.code, refused.detail, refused.retry_after, refused.extra) from refused
         except asyncpg.UniqueViolationError as error:
@@ -151,35 +132,7 @@ class Queue:
             load = await user_limits.load(connection, plan.user_id, limits)
             estimate = sum(job.estimate_micros for job in plan.jobs)
             permits = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
-        waits_for = await dependencies.lock(connection, self.statements, plan) if plan.depends_on else []
-        blocked = not all(one.met for one in waits_for)
-        row = await connection.fetchrow(self.statements.accept, **plan.arguments(permits, blocked=blocked))
-        accepted = self._accepted(row, plan, tx.committed)
-        if waits_for:
-            await dependencies.add(connection, self.statements, plan, waits_for)
-        for participant in self.participants:
-            jobs = plan.accepted_jobs(participant.name)
-            if jobs and Transition.ACCEPT in participant.wants:
-                await participant.accepted(tx, plan.as_accepted(), jobs)
-        return accepted
-
-    @staticmethod
-    def _accepted(row: asyncpg.Record | None, plan: RequestPlan, committed: Committed) -> Accepted:
-        assert row is not None  # noqa: S101 - the statement has one row
-        if row["existing_id"] is not None:
-            raise DuplicateRequest(
-                StoredRequest(row["existing_id"], row["task_id"], row["job_id"], row["body_hash"], row["status"])
-            )
-        if not row["accepted"]:
-            raise TaskOwnedByAnother
-        committed.tasks.add((plan.task_id, plan.user_id))
-        if row["has_room"]:
-            committed.lanes |= {job.lane for job in plan.jobs}
-        else:  # a slot may have come free while this was written, and nobody saw that it was wanted
-            committed.capacity |= {job.pool for job in plan.jobs}
-        if row["waits"]:  # a permit may have come free while this was written, and nobody saw that it was wanted
-            committed.users.add(plan.user_id)
-        return Accepted(row["waits"], committed)
+        return await self._acceptor.accept(tx, plan, permits)
 
     async def look_up(self, *, task_id: str, user_id: UUID, scope: str, idempotency_key: str) -> LookUp:
         """Whether the task belongs to somebody else, and the live request under the key, if there is one."""
@@ -229,9 +182,10 @@ class Queue:
 
     async def finish(self, runs: Sequence[Settlement]) -> Finished:
         """Write how the runs ended, all in one transaction. Stale leases change nothing."""
+        ends = [RunEnd.of(run) for run in runs]
         async with self.transaction() as tx:
-            await self.lock_tasks(tx, {run.job.task_id for run in runs})
-            finished = await self.finish_within(tx, [RunEnd.of(run) for run in runs])
+            await self.lock_tasks(tx, {task_id for end in ends for task_id in end.task_ids})
+            finished = await self.finish_within(tx, ends)
         return Finished(finished, tx.committed)
 
     async def finish_within(self, tx: Tx, ends: Sequence[RunEnd]) -> frozenset[UUID]:
@@ -246,6 +200,7 @@ class Queue:
             files=[file for end in live for file in end.files],
             missing=[missing for end in live for missing in end.missing],
             items=[item for end in live for item in end.items],
+            follow_ups={end.job_id: end.follow_ups for end in live},
         )
         # the next attempt waits, and its slot does not
         tx.committed.capacity |= {row["changed"]["pool"] for row in rows if row["freed"]}

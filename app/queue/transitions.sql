@@ -162,17 +162,96 @@ where p.name = j.pool and j.id = any(:job_ids::uuid[]) and j.status = 'queued' a
 returning makeit3d.changed(j, 'queued') as changed;
 
 -- name: advance_steps
--- Within a request: a step starts when every earlier one is completed, and takes the permit that one held. When a job
--- failed, the steps that waited for it fail for the same reason.
-with ready as (
-  select n.id, n.user_id, n.lane, n.pool, n.priority, n.step as position from makeit3d.jobs n
-  where n.request_id = any(:completed::uuid[]) and n.status = 'queued' and n.waiting_for = 'step'
-    and not exists (
-      select from makeit3d.jobs o where o.request_id = n.request_id and o.step < n.step and o.status <> 'completed')
+-- Within a request: a step starts when every earlier one is completed.
+-- Its jobs have waited as rows, or are made now of what an earlier step yielded, here or in the request that this one
+-- retries. Of each class as many jobs start as gave a permit back; the others wait for one, where permits are limited.
+-- When a job failed, the steps that waited for it fail for the same reason.
+with recursive due as (
+  select j.request_id, max(j.step) filter (where j.status = 'completed') as at,
+    min(j.step) filter (where j.status = 'queued') as waiting, min(j.trace_id) as trace_id
+  from makeit3d.jobs j where j.request_id = any(:completed::uuid[]) group by j.request_id
+  having bool_and(j.status = 'completed' or j.waiting_for is not distinct from 'step')
+), line as (
+  select d.request_id, d.request_id as id from due d
+  union all
+  select l.request_id, r.retry_of from line l join makeit3d.requests r on r.id = l.id where r.retry_of is not null
+), step as (
+  select r.id as request_id, r.task_id, r.user_id, r.operation, r.retry_of, d.trace_id, s.*, d.waiting is not null
+    or exists (select from jsonb_array_elements(r.steps) as n where (n ->> 'step')::smallint > s.step) as has_next
+  from due d join makeit3d.requests r on r.id = d.request_id and r.id = any(:completed) cross join lateral (
+    select * from jsonb_to_recordset(r.steps) as p(step smallint, type text, permit text, provider text, pool text,
+      lane text, priority smallint, params jsonb, estimate_micros bigint, price jsonb, participants text[],
+      items_from smallint, items_per_job integer)
+    where p.items_from is not null and p.step > d.at and (d.waiting is null or p.step < d.waiting)
+    order by p.step limit 1
+  ) as s
+), yielded as (
+  select each.request_id, each.key, row_number() over (
+    partition by each.request_id order by each.chunk, each.position, each.key) as n
+  from (
+    select distinct on (s.request_id, i.key) s.request_id, i.key, j.chunk, i.position
+    from step s join line l on l.request_id = s.request_id cross join lateral (
+      select e.id, e.chunk, e.output from makeit3d.jobs e
+      where e.request_id = l.id and e.step = s.items_from offset 0
+    ) as j cross join lateral (
+      select o.key, o.position from jsonb_array_elements_text(
+        case jsonb_typeof(j.output -> 'items') when 'array' then j.output -> 'items' else '[]' end
+      ) with ordinality as o(key, position)
+      union all
+      select d.key, d.position from makeit3d.job_items d
+      where d.job_id = j.id and d.status = 'done' and j.output -> 'items' is null
+    ) as i
+    order by s.request_id, i.key, j.chunk, i.position
+  ) as each
+), chunk as materialized (
+  select s.*, gen_random_uuid() as id, c.chunk, n.jobs, least(s.items_per_job, n.items - c.chunk * s.items_per_job)
+    as items
+  from step s cross join lateral (
+    select count(*)::integer as items, greatest(1, ceil(count(*)::numeric / s.items_per_job))::integer as jobs
+    from yielded y where y.request_id = s.request_id
+  ) as n cross join lateral generate_series(0, n.jobs - 1) as c(chunk)
+), waiting as (
+  select n.id, n.request_id, n.user_id, n.permit, n.lane, n.pool, n.priority, n.chunk
+  from due d join makeit3d.jobs n on n.request_id = d.request_id and n.step = d.waiting
+  where n.request_id = any(:completed) and not exists (select from step s where s.request_id = d.request_id)
   for no key update of n
+), starting as (
+  select * from waiting
+  union all select c.id, c.request_id, c.user_id, c.permit, c.lane, c.pool, c.priority, c.chunk from chunk c
+), judged as (
+  select s.*, case when :limited::boolean and s.permit <> 'none' and s.user_id is not null and row_number() over (
+      partition by s.request_id, s.permit order by s.chunk, s.id) > coalesce(f.permits, 0)
+    then 'user_limit' end as waiting_for
+  from starting s left join jsonb_to_recordset(:freed::jsonb) as f(request_id uuid, permit text, permits bigint)
+    on f.request_id = s.request_id and f.permit = s.permit
+), ready as (
+  select g.id, g.user_id, g.lane, g.pool, g.priority, g.chunk as position from judged g where g.waiting_for is null
 ), {tagged}, woken as (
-  update makeit3d.jobs j set waiting_for = null, fair_tag = tagged.fair_tag from tagged where j.id = tagged.id
-  returning j.lane
+  update makeit3d.jobs j set waiting_for = g.waiting_for, fair_tag = coalesce(tagged.fair_tag, j.fair_tag)
+  from judged g left join tagged on tagged.id = g.id where j.id = g.id
+  returning j.lane, j.waiting_for
+), made as (
+  insert into makeit3d.jobs (id, task_id, request_id, user_id, step, chunk, type, permit, provider, pool, lane,
+    priority, fair_tag, status, waiting_for, estimate_micros, params, has_next, participants, price, items_total,
+    trace_id)
+  select c.id, c.task_id, c.request_id, c.user_id, c.step, c.chunk, c.type, c.permit, c.provider, c.pool, c.lane,
+    c.priority, coalesce(tagged.fair_tag, 0), 'queued', g.waiting_for,
+    makeit3d.share(c.estimate_micros, c.chunk, c.jobs), c.params, c.has_next, coalesce(c.participants, '{}'),
+    c.price || case when c.price -> 'micros' is null then '{}' else
+      jsonb_build_object('micros', makeit3d.share((c.price ->> 'micros')::bigint, c.chunk, c.jobs)) end,
+    c.items, c.trace_id
+  from chunk c join judged g on g.id = c.id left join tagged on tagged.id = c.id
+  returning id, task_id, request_id, user_id, type, step, lane, status, progress, waiting_for, error_code,
+    estimate_micros, price, participants
+), item as (
+  insert into makeit3d.job_items (job_id, key, position)
+  select c.id, y.key, y.n - c.chunk * c.items_per_job from chunk c join yielded y
+    on y.request_id = c.request_id and (y.n - 1) / c.items_per_job = c.chunk
+), told as (
+  insert into makeit3d.events (type, user_id, task_id, payload)
+  select 'job_update', m.user_id, m.task_id, makeit3d.job_event(m.task_id, m.id, m.request_id, m.type, m.step,
+    m.status, m.progress, m.waiting_for, m.error_code)
+  from made m
 ), ended as (
   update makeit3d.jobs n set status = 'failed', waiting_for = null,
     error_code = x.error_code, error_message = x.error_message, finished_at = now()
@@ -180,7 +259,22 @@ with ready as (
   where n.request_id = x.request_id and n.status = 'queued' and n.waiting_for = 'step'
   returning makeit3d.changed(n, 'queued') as changed
 )
-select lane, null::jsonb as changed from woken union all select null, changed from ended;
+select w.lane, null::jsonb as made, null::jsonb as changed from woken w where w.waiting_for is null
+union all
+select case when m.waiting_for is null then m.lane end, jsonb_build_object('job_id', m.id, 'type', m.type,
+  'step', m.step, 'estimate_micros', m.estimate_micros, 'price', m.price, 'participants', m.participants,
+  'request_id', m.request_id, 'task_id', m.task_id, 'user_id', m.user_id, 'operation', s.operation,
+  'retry_of', s.retry_of), null
+from made m join step s on s.request_id = m.request_id
+union all
+select null, null, changed from ended;
+
+-- name: refuse_jobs
+-- Jobs of this transaction that a participant does not let in.
+update makeit3d.jobs j set status = 'failed', waiting_for = null, error_code = :error_code,
+  error_message = :error_message, finished_at = now()
+where j.id = any(:job_ids::uuid[]) and j.status = 'queued'
+returning makeit3d.changed(j, 'queued') as changed;
 
 -- name: roll_up
 -- Brings requests and tasks up to date with their jobs, and tells of each task that changed.

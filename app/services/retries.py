@@ -12,10 +12,12 @@ from uuid import UUID, uuid4
 
 from app.db import jobs
 from app.db.jobs import FailedRequest
-from app.domain.jobs import AssetPlan, JobPlan
+from app.domain.jobs import FOLLOW_UP, AssetPlan, JobPlan
 from app.errors import AppError, ErrorCode
+from app.queue.accept import DuplicateRequest, TaskOwnedByAnother
+from app.queue.contracts import StepPlan
 from app.queue.plans import RequestPlan
-from app.queue.transitions import DuplicateRequest, Queue, TaskOwnedByAnother, UnknownUser
+from app.queue.transitions import Queue, UnknownUser
 from app.services.publisher import Publisher
 
 
@@ -48,6 +50,8 @@ class Retries:
             raise NotRetried(f"already retried by request {failed.retried_by}; if that failed, retry that")
         if failed.user_id is None:
             raise NotRetried("its user no longer exists")
+        if failed.type == FOLLOW_UP:
+            raise NotRetried(f"it is a follow-up that could not be planned: {failed.error_message}")
         if failed.paid_again_micros and not may_pay_again:
             raise NotRetried(
                 f"{_kept(failed)}${failed.paid_again_micros / 1e6:.2f} was or may have been paid and would be paid once"
@@ -69,6 +73,8 @@ class Retries:
 
     async def _plan(self, failed: FailedRequest, user_id: UUID) -> RequestPlan:
         old_jobs, old_assets = await jobs.unfinished_jobs(self._database, failed.request_id)
+        params, old_steps = await jobs.planned(self._database, failed.request_id)
+        steps = [step for value in old_steps if (step := StepPlan.from_json(value)).step >= old_jobs[0].step]
         job_ids = {job.id: uuid4() for job in old_jobs}
         asset_ids = {asset.id: uuid4() for asset in old_assets}
         kept = failed.kept if failed.kept_is_in_reach else None
@@ -78,7 +84,7 @@ class Retries:
             task_id=failed.task_id,
             user_id=user_id,
             operation=failed.operation,
-            params=await jobs.params_of(self._database, failed.request_id),
+            params=params,
             depends_on=await jobs.dependencies_left(self._database, failed.request_id),
             scope=failed.task_id,
             idempotency_key=f"retry:{failed.request_id}",
@@ -96,6 +102,7 @@ class Retries:
                 for job in old_jobs
             ],
             assets=[_again(asset, job_ids, asset_ids) for asset in old_assets],
+            steps=steps,
             retry_of=failed.request_id,
             trace_id=uuid4().hex,
         )

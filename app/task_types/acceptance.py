@@ -21,9 +21,10 @@ from app.domain.principal import Principal
 from app.domain.statuses import AssetStatus, JobStatus, asset_status
 from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
-from app.queue import transitions as queue
+from app.queue import accept as queue
+from app.queue.accept import DuplicateRequest, StoredRequest, TaskOwnedByAnother
 from app.queue.plans import RequestPlan
-from app.queue.transitions import DuplicateRequest, Queue, StoredRequest, TaskOwnedByAnother, UnknownUser
+from app.queue.transitions import Queue, UnknownUser
 from app.services.input_resolver import InputResolver, ResolvedInput
 from app.services.publisher import Publisher
 from app.services.rate_limits import RateLimits
@@ -201,6 +202,7 @@ class Acceptance:
             explicit_key=identity.explicit,
             body_hash=identity.body_hash,
             job_id=plan.main_job_id,
+            steps=plan.steps,
             jobs=plan.jobs,
             assets=plan.assets,
             depends_on=identity.conditions.depends_on,

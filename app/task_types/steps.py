@@ -10,6 +10,7 @@ from app.ai_clients.base import Capability, ImageRequest, ModelRequest, Provider
 from app.ai_clients.limits import Fault
 from app.db.assets import Sources
 from app.domain.asset_kinds import AssetKind
+from app.domain.jobs import ITEMS_PER_JOB
 from app.domain.params import ImageJob, ModelJob, ObjectRef
 from app.errors import AppError, ErrorCode
 
@@ -44,14 +45,35 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a request: a job with its pool, its parameters and what it is to make."""
+    """One step of a request: its pool, its parameters and what it is to make.
 
-    type: str  # of the job
+    It is one job, unless it has more than ``items_per_job`` items to work through: its own, or those that the earlier
+    step ``items_from`` yields. Several jobs make one output for each item, or none; a step of yielded items, whose
+    number nobody knows before, makes none.
+    """
+
+    type: str  # of its jobs
     provider: str | None
     pool: str
     params: Mapping[str, Any]
     outputs: tuple[Output, ...] = ()
     estimate_micros: int = 0  # what its paid calls may cost, USD micros
+    items: tuple[str, ...] = ()
+    items_from: int | None = None
+    items_per_job: int = ITEMS_PER_JOB
+    participants: tuple[str, ...] = ()  # who takes part when its jobs are accepted and end
+    price: Mapping[str, Any] | None = None  # None: its share of the price of the task type, by estimates
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if self.items_per_job < 1 or (self.items and self.items_from is not None):
+            raise ValueError("a step works through items of its own, or through those of one other step")
+        if len(set(self.items)) < len(self.items):
+            raise ValueError("a step has two items of one key")
+        if self.outputs and self.items_from is not None:
+            raise ValueError("a step of yielded items makes no outputs: their number is not known before")
+        if len(self.items) > self.items_per_job and len(self.outputs) not in (0, len(self.items)):
+            raise ValueError("several jobs of a step make one output for each item, or none")
 
 
 class ParamsRefused(AppError):

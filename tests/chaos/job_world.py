@@ -31,8 +31,8 @@ from app.domain.jobs import (
 from app.domain.statuses import CallState
 from app.domain.storage_keys import output_key
 from app.errors import ErrorCode
+from app.queue.accept import DuplicateRequest, TaskOwnedByAnother
 from app.queue.plans import RequestPlan
-from app.queue.transitions import DuplicateRequest, TaskOwnedByAnother
 from app.services.audit import audit_rows
 
 from tests import kernel

@@ -15,7 +15,7 @@ from app.db import events
 from app.db.pool import Database
 from app.domain.cursors import Cursor
 from app.domain.jobs import Claim
-from app.queue.transitions import DuplicateRequest
+from app.queue.accept import DuplicateRequest
 from app.services.audit import audit_rows
 
 from tests import kernel

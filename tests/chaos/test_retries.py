@@ -118,8 +118,7 @@ async def test_both_steps_run_again_when_the_first_failed(shop: Workshop, retrie
     assert [job["status"] for job in status.jobs] == ["completed"] * 2
     made = await shop.db.fetchrow("select * from models where status = 'complete'")
     assert made is not None
-    source = await assets.output_of_step(shop.db, status.request_id, 1)
-    assert source is not None
+    (source,) = await assets.outputs_of_step(shop.db, status.request_id, 1)
     assert str(made["source_concept_image_id"]) == source["files"][0]["asset_id"]
     (asked,) = await shop.db.fetch("select params, count(*) from makeit3d.requests group by params")
     assert asked["count"] == 2

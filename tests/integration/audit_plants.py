@@ -53,6 +53,9 @@ PLANTS = {
     "due_is_woken": """
         update makeit3d.jobs set waiting_for = 'retry', run_after = now() - interval '1 hour' where id = FIRST_STEP
         """,
+    "planned_steps": """
+        update makeit3d.requests set steps = steps || '[{"step": 9}]' where task_id = 'audit-done'
+        """,
     "main_job": "update makeit3d.requests set job_id = gen_random_uuid() where id = FIRST_REQUEST",
     "idempotency": "update makeit3d.requests set matches = false where id = FIRST_REQUEST",
     "reserved_numbers": "update makeit3d.tasks set reserved = '{\"concept\": 1}' where id = 'audit-done'",

@@ -17,7 +17,8 @@ from app.db.workers import WorkerIdentity, renew
 from app.domain.jobs import AssetPlan, JobPlan, Lane
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
-from app.queue.plans import RequestPlan
+from app.queue.contracts import StepPlan
+from app.queue.plans import RequestPlan, planned_jobs
 from app.task_types.planner import Planner
 from app.task_types.steps import Inputs
 from pydantic import SecretStr
@@ -86,6 +87,18 @@ def sketch_plan(user_id: UUID, task_id: str, *, key: str | None = None) -> Reque
     return _plan(user_id, task_id, [first, second], [concept, model], key)
 
 
+def local_step(step: int, **values: Any) -> StepPlan:  # noqa: ANN401 - fields of a step
+    """A step of work that nobody pays, by the plugin of the tests."""
+    fixed: dict[str, Any] = {"pool": "local", "lane": "normal", "priority": 50, "permit": "none"}
+    return StepPlan(step=step, type="polish_pebbles", **fixed | values)
+
+
+def stepped_plan(user_id: UUID, task_id: str, *steps: StepPlan) -> RequestPlan:
+    """Jobs of the steps whose items are known."""
+    jobs = [job for step in steps for job in planned_jobs(step)]
+    return replace(_plan(user_id, task_id, jobs, [], None), steps=steps)
+
+
 def planned(
     planner: Planner,
     settings: Settings,
@@ -108,7 +121,7 @@ def planned(
     plan = planner.plan(task_type, params, inputs, user_id)
     request = _plan(user_id, task_id, plan.jobs, plan.assets, f"key:{uuid4()}")
     kept = task_type.kept(params, {"a link": "a lasting link"})
-    return replace(request, operation=task_type.name, params=kept, job_id=plan.main_job_id)
+    return replace(request, operation=task_type.name, params=kept, job_id=plan.main_job_id, steps=plan.steps)
 
 
 def _plan(

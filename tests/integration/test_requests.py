@@ -11,7 +11,7 @@ from app.db.assets import UnknownUser
 from app.db.pool import Database
 from app.domain.jobs import Failed, Settlement
 from app.errors import ErrorCode
-from app.queue.transitions import DuplicateRequest, TaskOwnedByAnother
+from app.queue.accept import DuplicateRequest, TaskOwnedByAnother
 
 from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan

@@ -23,6 +23,7 @@ STATUS_CHECKS = (
     _rows(_SQL["ended_says_why"]),
     _rows(_SQL["ended_says_when"]),
     _rows(_SQL["waiting_reason"]),
+    _rows(_SQL["planned_steps"]),
     _rows(_SQL["due_is_woken"], "no worker sweeps: start one, look at its log for sweep_failed", passing=True),
     _rows(_SQL["main_job"]),
     _rows(_SQL["idempotency"]),

@@ -83,6 +83,14 @@ where j.status in ('queued', 'running') and (
   (j.waiting_for is not distinct from 'step') <> coalesce(earlier.unfinished, false)
   or (j.waiting_for is not distinct from 'retry' and j.run_after is null))
 
+-- name: planned_steps
+-- a completed request has jobs of every step that was planned
+select jsonb_build_object('request', r.id, 'task', r.task_id, 'step', s -> 'step') as ids,
+  'no job of this step' as found
+from makeit3d.requests r cross join jsonb_array_elements(r.steps) as s
+where r.status = 'completed' and not exists (
+  select from makeit3d.jobs j where j.request_id = r.id and j.step = (s ->> 'step')::smallint)
+
 -- name: due_is_woken
 -- a job whose waiting time is over becomes claimable
 select jsonb_build_object('job', id, 'task', task_id, 'due', run_after) as ids,

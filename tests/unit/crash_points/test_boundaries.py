@@ -36,6 +36,7 @@ WITHOUT_CASE = {
     "finish_jobs": _END,
     "finish_outputs": _END,
     "advance_steps": _END,
+    "refuse_jobs": _END,
     "roll_up": _END,
     "requeue_jobs": _END,
     "expire_deadlines": _END,
@@ -112,7 +113,7 @@ def test_every_point_has_a_case(full: bool) -> None:
 def test_the_survey_knows_who_writes() -> None:
     known = writers()
     assert {"maintenance.sweep", "journal.intend", "user_limits.release"} <= known
-    assert not known & {"journal.calls_of", "tasks.get", "assets.output_of_step", "files.by_id"}
+    assert not known & {"journal.calls_of", "tasks.get", "assets.outputs_of_step", "files.by_id"}
 
 
 @pytest.mark.parametrize(

@@ -82,5 +82,19 @@ def test_a_kind_that_no_statement_can_be_made_of_is_refused() -> None:
 
 
 def test_a_step_survives_its_row() -> None:
-    step = StepPlan(2, "generate_model", "tripo_h", "normal", 50, "tripo", {"n": 1}, 40_000, ("credits",), {"unit": 5})
+    step = StepPlan(
+        step=2,
+        type="generate_model",
+        pool="tripo_h",
+        lane="normal",
+        priority=50,
+        provider="tripo",
+        params={"n": 1},
+        estimate_micros=40_000,
+        participants=("credits",),
+        price={"unit": 5},
+        permit="gpu",
+        items_from=1,
+        items_per_job=7,
+    )
     assert StepPlan.from_json(step.as_json()) == step
