@@ -166,6 +166,7 @@ returning makeit3d.changed(j, 'queued') as changed;
 -- Its jobs have waited as rows, or are made now of what an earlier step yielded, here or in the request that this one
 -- retries. Of each class as many jobs start as gave a permit back; the others wait for one, where permits are limited.
 -- When a job failed, the steps that waited for it fail for the same reason.
+-- Conditions that say a thing twice, and offset 0, keep the planner at the indexes of requests, whatever it guesses.
 with recursive due as (
   select j.request_id, max(j.step) filter (where j.status = 'completed') as at,
     min(j.step) filter (where j.status = 'queued') as waiting, min(j.trace_id) as trace_id
@@ -174,7 +175,9 @@ with recursive due as (
 ), line as (
   select d.request_id, d.request_id as id from due d
   union all
-  select l.request_id, r.retry_of from line l join makeit3d.requests r on r.id = l.id where r.retry_of is not null
+  select l.request_id, r.retry_of from line l
+  cross join lateral (select one.retry_of from makeit3d.requests one where one.id = l.id offset 0) as r
+  where r.retry_of is not null
 ), step as (
   select r.id as request_id, r.task_id, r.user_id, r.operation, r.retry_of, d.trace_id, s.*, d.waiting is not null
     or exists (select from jsonb_array_elements(r.steps) as n where (n ->> 'step')::smallint > s.step) as has_next
@@ -228,7 +231,8 @@ with recursive due as (
   select g.id, g.user_id, g.lane, g.pool, g.priority, g.chunk as position from judged g where g.waiting_for is null
 ), {tagged}, woken as (
   update makeit3d.jobs j set waiting_for = g.waiting_for, fair_tag = coalesce(tagged.fair_tag, j.fair_tag)
-  from judged g left join tagged on tagged.id = g.id where j.id = g.id
+  from judged g left join tagged on tagged.id = g.id
+  where j.id = g.id and j.request_id = any(:completed)
   returning j.lane, j.waiting_for
 ), made as (
   insert into makeit3d.jobs (id, task_id, request_id, user_id, step, chunk, type, permit, provider, pool, lane,
@@ -256,7 +260,8 @@ with recursive due as (
   update makeit3d.jobs n set status = 'failed', waiting_for = null,
     error_code = x.error_code, error_message = x.error_message, finished_at = now()
   from jsonb_to_recordset(:failed::jsonb) as x(request_id uuid, error_code text, error_message text)
-  where n.request_id = x.request_id and n.status = 'queued' and n.waiting_for = 'step'
+  where n.request_id = x.request_id and n.status = 'queued' and n.waiting_for = 'step' and n.request_id = any(array(
+    select (one ->> 'request_id')::uuid from jsonb_array_elements(:failed::jsonb) as one))
   returning makeit3d.changed(n, 'queued') as changed
 )
 select w.lane, null::jsonb as made, null::jsonb as changed from woken w where w.waiting_for is null

@@ -18,12 +18,24 @@ from app.db.pool import Connection, Database
 from app.domain.statuses import WaitingFor
 
 from tests import kernel
-from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, multiply_blocked
+from tests.integration.factories import (
+    accept,
+    image_plan,
+    local_step,
+    make_user,
+    make_worker,
+    model_plan,
+    multiply,
+    multiply_blocked,
+    sketch_plan,
+    stepped_plan,
+)
 from tests.integration.majors import database
 
 __all__ = ["database"]
 
 BLOCKED = 100_000
+REQUESTS = 10_000
 MAX_PAGES = 120  # a whole scan of the jobs would be thousands
 MAX_ROWS = 60
 STATEMENTS = {"picked jobs": 4, "claim": 5}  # in one round trip; the others are one each
@@ -169,3 +181,30 @@ async def assert_cheap(crowd: Crowd, *, analyzed: bool) -> None:
             pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
             assert pages <= MAX_PAGES * STATEMENTS.get(name, 1), (name, mode, pages, plan)
             assert widest(plan) <= MAX_ROWS, (name, mode, widest(plan), plan)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_the_next_step_costs_the_same_whatever_else_there_is(db: Database, analyzed: bool) -> None:
+    """Of a request whose next jobs wait as rows, and of one whose next jobs are made of yielded items."""
+    user = await make_user(db)
+    await multiply(db, await accept(db, image_plan(user, "task-others-001")), REQUESTS)
+    waiting = await accept(db, sketch_plan(user, "task-waiting-01"))
+    yielding = [local_step(1, items=tuple(map(str, range(10)))), local_step(2, items_from=1, items_per_job=3)]
+    made = await accept(db, stepped_plan(user, "task-yielding-1", *yielding))
+    both = f"{{{waiting.id},{made.id}}}"
+    await db.execute(
+        "update makeit3d.jobs set status = 'completed' where step = 1 and request_id = any($1)", [waiting.id, made.id]
+    )
+    await db.execute("update makeit3d.job_items set status = 'done'")
+    for table in ("jobs", "requests", "job_items") if analyzed else ():
+        await db.execute(f"analyze makeit3d.{table}")
+    statement = kernel.queue_of(db).statements.advance_steps
+    given = statement.arguments({"completed": both, "freed": [], "limited": False, "failed": []})
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        async with db.transaction() as connection:
+            await connection.execute(f"set local plan_cache_mode = {mode}")
+            plan = await explain(connection, statement.text, given)
+        pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        assert plan["Actual Rows"] == 1 + 4
+        assert pages <= 2 * MAX_PAGES, (mode, pages, plan)
+        assert widest(plan) <= MAX_ROWS, (mode, widest(plan), plan)

@@ -21,7 +21,16 @@ from app.services.notifier import Notifier
 from app.services.publisher import Publisher
 from app.services.settler import Settler, Written
 
-from tests.integration.factories import call_intent, image_plan, make_user, make_worker, model_plan, sketch_plan
+from tests.integration.factories import (
+    call_intent,
+    image_plan,
+    local_step,
+    make_user,
+    make_worker,
+    model_plan,
+    sketch_plan,
+    stepped_plan,
+)
 from tests.integration.http_gateway import DeafBells
 from tests.integration.ledger import TYPES, Harness, harness
 
@@ -316,6 +325,9 @@ async def test_a_request_accepted_while_its_dependency_ends_misses_nothing(harne
 # --- the cost --------------------------------------------------------------------------------------------------------
 
 
+CLAIM = 2  # a worker's row, and the claim
+
+
 class Counted:
     """Counts the round trips of one connection."""
 
@@ -366,6 +378,22 @@ async def test_a_batch_takes_few_round_trips(harness: Harness, counted: Counted,
     assert statements(counted) <= most
     await harness.queue.cancel(claimed.jobs[1].task_id, harness.user)
     assert statements(counted) <= most
+
+
+@pytest.mark.parametrize("participants", [(), ("ledger",)])
+async def test_making_later_steps_takes_no_more_round_trips(
+    harness: Harness, counted: Counted, participants: tuple[str, ...]
+) -> None:
+    """Where a participant is told of the new jobs of a request, that is three more."""
+    chunks = local_step(1, items=("a", "b"), items_per_job=1, participants=participants)
+    later = local_step(2, items_from=1, items_per_job=1, participants=participants)
+    await harness.queue.accept(stepped_plan(harness.user, "task-yielding", chunks, later))
+    first, second = [Settlement(job, Completed(output={"items": ["a", "b"]})) for job in await harness.claim()]
+    await harness.queue.finish([first])
+    statements(counted)
+    await harness.queue.finish([second])
+    assert len(await harness.claim()) == 2
+    assert statements(counted) - CLAIM <= (9 + 3 if participants else 8)
 
 
 async def test_a_batch_of_single_steps_takes_one_round_trip_less(harness: Harness, counted: Counted) -> None:
