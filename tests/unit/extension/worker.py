@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable
 
-from app.ai_clients.registry import load_settings
 from app.domain.crash_points import CrashPoint, arm
 from app.observability import configure_logging
 from app.tasks.worker import run_worker
@@ -34,6 +33,7 @@ def die_at(failpoint: str, times: int = 1) -> Callable[[CrashPoint, tuple[str, .
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         arm(die_at(sys.argv[1], *map(int, sys.argv[2:])))
-    settings = load_settings()
+    registry = build_registry()
+    settings = registry.providers.settings.load()  # a plugin's as well
     configure_logging(settings)
-    run_worker(settings, "normal", registry=build_registry())
+    run_worker(settings, "normal", registry=registry)
