@@ -16,6 +16,7 @@ from app.calls.spool import Spool
 from app.db.pool import Database
 from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Lane
+from app.queue import waits
 
 log = structlog.get_logger(__name__)
 
@@ -54,10 +55,10 @@ class CallUpkeep:
                 lanes |= await self._executor.never_sent(call_id)
         if replied := self._spool.replied():
             with boundary(Boundary.PROMOTE):
-                lanes |= await journal.reply_found(self._database, replied)
+                lanes |= await waits.reply_found(self._database, replied)
         if kept := self._spool.all_kept():
             with boundary(Boundary.PROMOTE):
-                lanes |= await journal.kept_here(self._database, self._spool.host, kept)
+                lanes |= await waits.kept_here(self._database, self._spool.host, kept)
             await asyncio.to_thread(self._spool.remove_expired)
         return frozenset(lanes)
 

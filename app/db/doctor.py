@@ -156,7 +156,7 @@ async def hears(database: Database, listen_dsn: str, *, seconds: int) -> bool:
     listener = await asyncpg.connect(listen_dsn, timeout=seconds)
     try:
         await listener.add_listener(channel, hear)
-        await database.execute("select pg_notify($1, '')", channel)
+        await database.execute(_SQL["notify_doctor"], channel=channel)
         async with asyncio.timeout(seconds):
             await heard.wait()
     except TimeoutError:

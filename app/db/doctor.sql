@@ -87,3 +87,7 @@ select exists (
     (select asset_url from {table} where status = 'complete' limit 1000)
 -- end
   ) as r where starts_with(r.asset_url, :prefix))
+
+-- name: notify_doctor
+-- What a listener on the other address is to hear.
+select pg_notify(:channel, '')

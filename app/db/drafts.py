@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from app.db.pool import Database
+from app.db.sql import load
+
+_SQL = load(__file__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +20,6 @@ class Draft:
 async def owned(database: Database, *, provider: str, provider_task_id: str, user_id: UUID) -> Draft | None:
     """A task of the user's own journal: the proof that a draft is theirs."""
     row = await database.fetchrow(
-        "select kind, state = 'settled' and error_code is null as is_finished from makeit3d.provider_calls"
-        " where provider = $1 and provider_task_id = $2 and user_id = $3",
-        provider,
-        provider_task_id,
-        user_id,
+        _SQL["call_of_draft"], provider=provider, provider_task_id=provider_task_id, user_id=user_id
     )
     return None if row is None else Draft(row["kind"], row["is_finished"])

@@ -12,7 +12,6 @@ import asyncpg
 
 from app.db.pool import Database
 from app.db.sql import load
-from app.db.waits import WAIT
 from app.domain.jobs import AssetPlan, JobPlan, KeptResult
 from app.errors import STORAGE_REFUSALS
 
@@ -130,12 +129,7 @@ async def planned(database: Database, request_id: UUID) -> tuple[Mapping[str, An
 
 async def dependencies_left(database: Database, request_id: UUID) -> list[str]:
     """Tasks that the request depends on, and whose request did not complete."""
-    rows = await database.fetch(
-        "select d.depends_on from makeit3d.task_dependencies d"
-        " join makeit3d.requests r on r.id = d.depends_on_request"
-        " where d.request_id = $1 and r.status <> 'completed' order by d.depends_on",
-        request_id,
-    )
+    rows = await database.fetch(_SQL["dependencies_left"], request_id=request_id)
     return [row["depends_on"] for row in rows]
 
 
@@ -144,21 +138,9 @@ async def jobs_of(database: Database, request_id: UUID) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-_JOB = f"""
-select j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.provider, j.pool, j.lane, j.priority, j.status,
-  wait.reason as waiting_for, j.run_after, j.resume, j.calls_done, j.alone, j.worker_id, w.name as worker,
-  w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress, j.cost_micros,
-  wait.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id,
-  r.operation, j.kept_host, j.kept_until
-from makeit3d.jobs j join makeit3d.requests r on r.id = j.request_id
-left join makeit3d.workers w on w.id = j.worker_id {WAIT}
-where j.id = $1
-"""  # noqa: S608 - constants
-
-
 async def record(database: Database, job_id: UUID, *, events: int) -> JobRecord | None:
     """Everything about a job, with its newest events."""
-    job = await database.fetchrow(_JOB, job_id)
+    job = await database.fetchrow(_SQL["job_in_full"], job_id=job_id)
     if job is None:
         return None
     calls = await database.fetch(_SQL["calls_of_job"], job_id=job_id)

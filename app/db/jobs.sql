@@ -110,3 +110,19 @@ order by kind, number
 select created_at, payload->>'status' as status, payload->>'progress' as progress,
   payload->>'waiting_for' as waiting_for, payload->>'error_code' as error_code from makeit3d.events
 where task_id = :task_id and type = 'job_update' and payload->>'job_id' = :job_id order by id desc limit :limit
+
+-- name: job_in_full
+-- A job, with its worker and what it waits for.
+select j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.provider, j.pool, j.lane, j.priority, j.status,
+  wait.reason as waiting_for, j.run_after, j.resume, j.calls_done, j.alone, j.worker_id, w.name as worker,
+  w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress, j.cost_micros,
+  wait.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id,
+  r.operation, j.kept_host, j.kept_until
+from makeit3d.jobs j join makeit3d.requests r on r.id = j.request_id
+left join makeit3d.workers w on w.id = j.worker_id cross join lateral makeit3d.wait_of(j) as wait
+where j.id = :job_id
+
+-- name: dependencies_left
+-- Tasks that a request depends on, and whose request did not complete.
+select d.depends_on from makeit3d.task_dependencies d join makeit3d.requests r on r.id = d.depends_on_request
+where d.request_id = :request_id and r.status <> 'completed' order by d.depends_on

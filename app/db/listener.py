@@ -9,6 +9,10 @@ from uuid import uuid4
 
 import asyncpg
 
+from app.db.sql import load
+
+_SQL = load(__file__)
+_ECHO = _SQL["notify_oneself"]
 _ECHO_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 
@@ -47,7 +51,7 @@ async def listen(
         while not lost.is_set():
             nonce = uuid4().hex
             sent[nonce] = time.monotonic()
-            await connection.execute("select pg_notify($1, $2)", echoes, nonce)
+            await connection.execute(_ECHO.text, echoes, nonce)
             try:
                 async with asyncio.timeout(_ECHO_SECONDS):
                     await lost.wait()

@@ -11,30 +11,13 @@ from pathlib import Path
 import asyncpg
 
 from app.db import storage_policies
+from app.db.sql import load
 from app.errors import ConfigurationError
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 _NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
-_LOCK = 0x6D616B65  # one runner at a time
-
-# a role without USAGE on the schema may ask these, too
-_HAS_SCHEMA = "select exists (select from pg_namespace where nspname = 'makeit3d')"
-HAS_HISTORY = """
-select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where n.nspname = 'makeit3d' and c.relname = 'migrations')
-"""
-APPLIED = "select version, name, checksum from makeit3d.migrations order by version"
-
-_MAKE_HISTORY = """
-create table makeit3d.migrations (
-  version text primary key,
-  name text not null,
-  -- sha256 of the file as it was applied
-  checksum text not null,
-  applied_at timestamptz not null default now()
-)
-"""
-_RECORD = "insert into makeit3d.migrations (version, name, checksum) values ($1, $2, $3)"
+_SQL = load(__file__)
+HAS_HISTORY, APPLIED = _SQL["has_history"], _SQL["applied_migrations"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +57,7 @@ async def pending(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
     """Titles of the migrations that the database lacks; changes nothing. Raises as ``migrate`` does."""
     connection = await asyncpg.connect(dsn)
     try:
-        applied = await _applied(connection) if await connection.fetchval(HAS_HISTORY) else {}
+        applied = await _applied(connection) if await connection.fetchval(HAS_HISTORY.text) else {}
     finally:
         await connection.close()
     return [file.title for file in _missing(applied, migration_files(directory))]
@@ -84,7 +67,7 @@ async def policies_to_make(dsn: str, buckets: Sequence[str]) -> list[str]:
     """SQL of the policies on Storage's objects that are missing, because the migrating role may not make them."""
     connection = await asyncpg.connect(dsn)
     try:
-        return storage_policies.statements(await connection.fetch(storage_policies.MISSING, list(buckets)))
+        return [row["statement"] for row in await connection.fetch(storage_policies.MISSING.text, list(buckets))]
     finally:
         await connection.close()
 
@@ -98,17 +81,16 @@ async def migrate(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
     connection = await asyncpg.connect(dsn, server_settings={"application_name": "makeit3d migrate"})
     applied: list[str] = []
     try:
-        await connection.execute("select pg_advisory_lock($1)", _LOCK)
-        # "if not exists" would ask for the right to make schemas where ours is there already
-        if not await connection.fetchval(_HAS_SCHEMA):
-            await connection.execute("create schema makeit3d")
-        if not await connection.fetchval(HAS_HISTORY):
-            await connection.execute(_MAKE_HISTORY)
+        await connection.execute(_SQL["lock_migrations"].text)
+        if not await connection.fetchval(_SQL["has_schema"].text):
+            await connection.execute(_SQL["make_schema"].text)
+        if not await connection.fetchval(HAS_HISTORY.text):
+            await connection.execute(_SQL["make_history"].text)
         for file in _missing(await _applied(connection), migration_files(directory)):
             async with connection.transaction():
-                await connection.execute("set local lock_timeout = '5s'")
+                await connection.execute(_SQL["bound_lock_waits"].text)
                 await connection.execute(file.script)
-                await connection.execute(_RECORD, file.version, file.name, file.checksum)
+                await connection.execute(_SQL["record_migration"].text, file.version, file.name, file.checksum)
             applied.append(file.title)
     finally:
         await connection.close()
@@ -116,7 +98,7 @@ async def migrate(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
 
 
 async def _applied(connection: asyncpg.Connection) -> dict[str, str]:
-    return {row["version"]: row["checksum"] for row in await connection.fetch(APPLIED)}
+    return {row["version"]: row["checksum"] for row in await connection.fetch(APPLIED.text)}
 
 
 def _missing(applied: Mapping[str, str], files: Sequence[Migration]) -> list[Migration]:

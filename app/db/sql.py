@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 _NAME = re.compile(r"^-- name: ([a-z][a-z0-9_]*)$", re.MULTILINE)
@@ -74,13 +75,16 @@ class Texts:
         return f"{match[1] or ''}\n".join(parts)
 
 
-def load(module_file: str) -> dict[str, Statement]:
-    """The statements beside a module: ``load(__file__)``."""
-    return parse(Path(module_file).with_suffix(".sql").read_text(encoding="utf-8"))
+def load(module_file: str, **pieces: str) -> dict[str, Statement]:
+    """The statements beside a module: ``load(__file__)``; ``pieces`` as for ``parse``."""
+    return parse(Path(module_file).with_suffix(".sql").read_text(encoding="utf-8"), pieces)
 
 
-def parse(source: str) -> dict[str, Statement]:
-    """Raises ValueError where a statement has no description, or a name is used twice."""
+def parse(source: str, pieces: Mapping[str, str] = MappingProxyType({})) -> dict[str, Statement]:
+    """The value of each of ``pieces`` is put in for its ``{name}``. Raises ValueError where a statement has no
+    description, or a name is used twice."""
+    for piece, value in pieces.items():
+        source = source.replace(f"{{{piece}}}", value)
     _, *parts = _NAME.split(source)
     found: dict[str, Statement] = {}
     for name, body in zip(parts[::2], parts[1::2], strict=True):

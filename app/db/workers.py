@@ -1,4 +1,4 @@
-"""Liveness of worker processes, and what becomes due."""
+"""Liveness of worker processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from app.db.sql import load
 from app.domain.jobs import Lane
 
 _SQL = load(__file__)
-CLAIMABLE_LANES = _SQL["claimable_lanes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +51,7 @@ async def running_claims(database: Database, worker_id: UUID) -> dict[tuple[UUID
     return {(row["id"], row["attempt"]): row["ended"] for row in rows}
 
 
-async def promote_due(database: Database) -> frozenset[tuple[str, UUID | None]]:
-    """Make jobs claimable whose waiting time is over; the (task id, user id) whose readers have news."""
-    return frozenset((row["task_id"], row["user_id"]) for row in await database.fetch(_SQL["promote_due"]))
-
-
-async def promote_due_within(connection: Connection) -> frozenset[tuple[str, UUID | None]]:
-    return frozenset((row["task_id"], row["user_id"]) for row in await connection.fetch(_SQL["promote_due"]))
-
-
-async def claimable_lanes(connection: Connection) -> set[Lane]:
-    return {row["lane"] for row in await connection.fetch(CLAIMABLE_LANES)}
-
-
 async def remove_dead(connection: Connection, *, ttl_seconds: float) -> list[str]:
     """Take the rows of workers away that were not seen for that long; their names. Their leases are expired by
     maintenance."""
     return [row["name"] for row in await connection.fetch(_SQL["bury_workers"], ttl_seconds=ttl_seconds)]
-
-
-async def next_due_seconds(database: Database) -> float | None:
-    """Seconds until the next waiting job is due; None when none waits for a time."""
-    value = await database.fetchval(_SQL["next_due_seconds"])
-    return None if value is None else max(0.0, value)

@@ -13,7 +13,6 @@ async def bootstrap(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction():
-            await connection.execute("select pg_advisory_xact_lock(hashtextextended('bootstrap', 0))")
             await connection.execute(script)
     finally:
         await connection.close()

@@ -1,4 +1,7 @@
 -- What Supabase provides and a plain Postgres 15-18 lacks. Run as superuser, as often as you like.
+-- one at a time
+select pg_advisory_xact_lock(hashtextextended('bootstrap', 0));
+
 do $$
 begin
   if not exists (select from pg_roles where rolname = 'anon') then

@@ -202,8 +202,11 @@ create index jobs_failed on makeit3d.jobs (finished_at desc) where status = 'fai
 create index jobs_kept on makeit3d.jobs (kept_call) where kept_call is not null;
 -- Monitoring counts what waits, by reason, without reading all of it. One expression, so that no claim takes this index
 -- for its own.
-create index jobs_queue on makeit3d.jobs (
-  (lane || '/' || pool || '/' || coalesce(waiting_for, '') || case when resume then '/resume' else '' end), created_at)
+create function makeit3d.queue_kind(lane text, pool text, waiting_for text, resume boolean) returns text
+language sql immutable as $$
+  select lane || '/' || pool || '/' || coalesce(waiting_for, '') || case when resume then '/resume' else '' end
+$$;
+create index jobs_queue on makeit3d.jobs (makeit3d.queue_kind(lane, pool, waiting_for, resume), created_at)
   where status = 'queued';
 
 -- What a job works through, one row each; a bad one fails no job.

@@ -67,3 +67,10 @@ create table makeit3d.providers (
   check ((state = 'closed') = (opened_at is null)),
   check (state = 'closed' or (tripped_at is not null and probe_at is not null and error_code is not null))
 ) with (fillfactor = 50);
+
+-- A call as processes read it. Once its deadline has passed, anybody may say that the outcome is unknown.
+create view makeit3d.calls with (security_invoker = true) as
+  select id, job_id, task_id, user_id, worker_id, attempt, provider, pool, kind, state, fingerprint, estimate_micros,
+    provider_task_id, provider_request_id, error_code, result, progress, created_at, deadline,
+    deadline < now() as expired, extract(epoch from now() - created_at)::float8 as age_seconds
+  from makeit3d.provider_calls;

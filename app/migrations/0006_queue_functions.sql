@@ -46,6 +46,41 @@ begin
     where p.name = of_pool and makeit3d.slots_used(p.name) < p.slots and makeit3d.admission(p.provider) <> 'reject');
 end $$;
 
+-- Why a queued job does not run: the one derivation, of what its row stores, whether it goes on with paid work, whether
+-- its provider's breaker is not closed, and whether its pool has no free slot. Only what is paid needs neither breaker
+-- nor slot. An expression: whoever asks evaluates full_up only where nothing else holds the job.
+create function makeit3d.wait_reason(stored text, resume boolean, held boolean, full_up boolean) returns text
+language sql immutable as $$
+  select case
+    when stored in ('step', 'dependency', 'user_limit') then stored
+    when held and not resume then 'breaker'
+    when stored is not null then stored
+    when not resume and full_up then 'slot'
+    else 'worker' end
+$$;
+
+-- What a job waits for: null unless it is queued; with the error, for which a breaker may stand in, and the time to the
+-- provider's next probe. The offset keeps the reason from being derived twice.
+create function makeit3d.wait_of(j makeit3d.jobs)
+returns table (reason text, error_code text, probe_seconds double precision) language sql stable rows 1 as $$
+  select derived.reason,
+    case when derived.reason = 'breaker' then coalesce(j.error_code, v.error_code) else j.error_code end,
+    case when v.state = 'open' then extract(epoch from v.probe_at - now())::float8 end
+  from makeit3d.pools p left join makeit3d.providers v on v.name = p.provider and v.state <> 'closed'
+  cross join lateral (select case when j.status = 'queued' then makeit3d.wait_reason(j.waiting_for, j.resume,
+    v.name is not null, makeit3d.slots_used(j.pool) >= p.slots) end as reason offset 0) as derived
+  where p.name = j.pool
+$$;
+
+-- A job, as a status document is made of it.
+create function makeit3d.told_job(j makeit3d.jobs, waiting_for text, error_code text, probe_seconds double precision)
+returns json language sql stable as $$
+  select json_build_object('id', j.id, 'step', j.step, 'chunk', j.chunk, 'type', j.type, 'status', j.status,
+    'pool', j.pool, 'progress', j.progress, 'items_done', j.items_done, 'items_total', j.items_total,
+    'waiting_for', waiting_for, 'error_code', error_code, 'probe_seconds', probe_seconds,
+    'error_message', j.error_message, 'cost_micros', j.cost_micros, 'provider_task_id', j.output->>'provider_task_id')
+$$;
+
 -- Which lanes, pools and job types have a claimable job: hops from head to head of the index, whatever waits behind.
 create function makeit3d.claimable_heads() returns table (lane text, pool text, type text)
 language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
@@ -63,18 +98,40 @@ language sql stable set enable_seqscan = off set enable_bitmapscan = off set ena
   select * from head
 $$;
 
--- How many jobs hold a permit of a class of a user, counted up to a limit. The order leaves the planner one index, where
--- that of all jobs of the user would be read whole for a class that has none.
-create function makeit3d.jobs_with_permit(of_user uuid, of_permit text, most bigint) returns bigint
-language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
-  select count(*) from (
-    select from makeit3d.jobs j
-    where j.user_id = of_user and j.permit = of_permit and j.status in ('queued', 'running')
-      and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
-    order by j.id limit most) as holding
-$$;
+-- How many permits of a class of a user are held: by jobs, counted up to a limit, and by open calls of jobs that ended
+-- without them; only paid work makes calls. The order leaves the planner one index, where that of all jobs of the user
+-- would be read whole for a class that has none.
+create function makeit3d.permits_held(of_user uuid, of_permit text, most bigint) returns bigint
+language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+begin
+  return (
+    select count(*) from (
+      select from makeit3d.jobs j
+      where j.user_id = of_user and j.permit = of_permit and j.status in ('queued', 'running')
+        and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
+      order by j.id limit most) as holding
+  ) + case when of_permit = 'paid' then (
+    -- call by call: joined, all unfinished jobs might be read
+    select count(*) from makeit3d.provider_calls c where c.user_id = of_user and c.is_open and not coalesce((
+      select j.status in ('queued', 'running') from makeit3d.jobs j where j.id = c.job_id), false)
+  ) else 0 end;
+end $$;
 
--- How many unfinished jobs a user has, counted up to a limit, in the same way.
+-- Jobs of a user that wait for a permit of a class and may have one, locked: the most urgent, then the oldest. Its order
+-- leaves the planner one index, too.
+create function makeit3d.next_with_permit(of_user uuid, of_permit text, most bigint)
+returns table (id uuid, user_id uuid, lane text, pool text, priority smallint)
+language plpgsql volatile set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+#variable_conflict use_column
+begin
+  return query select j.id, j.user_id, j.lane, j.pool, j.priority from makeit3d.jobs j
+  where j.user_id = of_user and j.permit = of_permit and j.status = 'queued' and j.waiting_for = 'user_limit'
+  order by j.priority desc, j.created_at, j.id
+  limit greatest(0, most - makeit3d.permits_held(of_user, of_permit, most))
+  for no key update skip locked;
+end $$;
+
+-- How many unfinished jobs a user has, counted up to a limit, by one index in the same way.
 create function makeit3d.unfinished_jobs(of_user uuid, most bigint) returns bigint
 language sql stable set enable_seqscan = off set enable_bitmapscan = off as $$
   select count(*) from (
@@ -258,6 +315,11 @@ begin
   end loop;
 end $$;
 
+-- What readers are told of a task.
+create function makeit3d.task_event(task_id text, status text) returns jsonb language sql stable as $$
+  select jsonb_build_object('task_id', task_id, 'status', status)
+$$;
+
 -- Requests and tasks of jobs that were just claimed are running.
 create function makeit3d.begin_work(request_ids uuid[], task_ids text[]) returns void language sql volatile as $$
   update makeit3d.requests r set status = 'running' where r.id = any(request_ids) and r.status = 'queued';
@@ -266,7 +328,7 @@ create function makeit3d.begin_work(request_ids uuid[], task_ids text[]) returns
     where t.id = any(task_ids) and t.status = 'queued' returning t.id, t.user_id, t.status
   )
   insert into makeit3d.events (type, user_id, task_id, payload)
-  select 'task_update', b.user_id, b.id, jsonb_build_object('task_id', b.id, 'status', b.status) from begun b
+  select 'task_update', b.user_id, b.id, makeit3d.task_event(b.id, b.status) from begun b
 $$;
 
 -- Paid work of the job is under way or done: to go on with it needs no slot.
@@ -274,6 +336,44 @@ create function makeit3d.holds_paid_work(job_id uuid, calls_done boolean) return
   select holds_paid_work.calls_done or exists (
     select from makeit3d.provider_calls c where c.job_id = holds_paid_work.job_id and c.is_open)
 $$;
+
+-- A job that was parked until the deadline of its intent, because its worker seemed dead: it goes on with the answer.
+create function makeit3d.is_parked(j makeit3d.jobs) returns boolean language sql immutable as $$
+  select j.status = 'queued' and j.waiting_for = 'retry' and j.error_code is null
+$$;
+
+-- What the journal's changes of a call do to its job. Nobody's status changes.
+
+-- The provider took the call, refused it, or nobody knows; after the last one the job takes no further slot.
+create function makeit3d.call_answered(of_job uuid, last boolean default false) returns void language plpgsql as $$
+begin
+  update makeit3d.jobs j set calls_done = j.calls_done or last,
+    waiting_for = case when makeit3d.is_parked(j) then null else j.waiting_for end,
+    run_after = case when makeit3d.is_parked(j) then null else j.run_after end
+  where j.id = of_job and ((last and not j.calls_done) or makeit3d.is_parked(j));
+end $$;
+
+-- The call was never sent: a job that was to go on with it waits for a slot like any other. Its lane.
+create function makeit3d.call_never_left(of_job uuid) returns setof text language plpgsql as $$
+begin
+  return query update makeit3d.jobs j set waiting_for = null, run_after = null, resume = j.calls_done,
+    seconds_left = case when j.calls_done then j.seconds_left end
+  where j.id = of_job and j.status = 'queued' and j.resume returning j.lane;
+end $$;
+
+-- Costs are added here and nowhere else: a sum made by whoever ends the job may miss what is recorded meanwhile.
+create function makeit3d.call_settled(of_job uuid, cost bigint, ends_paid_work boolean) returns void
+language plpgsql as $$
+begin
+  update makeit3d.jobs j set calls_done = j.calls_done or ends_paid_work, cost_micros = j.cost_micros + cost
+  where j.id = of_job;
+end $$;
+
+create function makeit3d.calls_progressed(job_ids uuid[], of_calls smallint[]) returns void language plpgsql as $$
+begin
+  update makeit3d.jobs j set progress = p.progress from unnest(job_ids, of_calls) as p(job_id, progress)
+  where j.id = p.job_id and j.status = 'running' and j.progress < p.progress;
+end $$;
 
 -- A job that a transition changed, for whoever has to do with it.
 create function makeit3d.changed(j makeit3d.jobs, old text) returns jsonb language sql stable as $$

@@ -69,7 +69,7 @@ with existing as (
 ), event as (
   insert into makeit3d.events (type, user_id, task_id, payload)
   select 'task_update', :user_id, task.id,
-    jsonb_build_object('task_id', task.id, 'status', task.status, 'request_id', request.id)
+    makeit3d.task_event(task.id, task.status) || jsonb_build_object('request_id', request.id)
   from task, request
   union all
   select 'job_update', user_id, task_id, makeit3d.job_event(task_id, id, request_id, type, step, status, progress,

@@ -12,8 +12,10 @@ from prometheus_client import Counter
 
 from app.db import workers
 from app.db.pool import UNREACHABLE
+from app.db.sql import load
 from app.domain.jobs import JobTrail
 from app.domain.statuses import JobStatus
+from app.queue import waits
 from app.queue.contracts import Changed, Committed, Transition, Tx
 from app.queue.runs import RunEnd
 from app.queue.transitions import Queue
@@ -22,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 STUCK = Counter("makeit3d_finish_stuck_total", "Ends of jobs that could not be written; maintenance tries again")
 
-_ROUND_LOCK = 0x73776565  # one round at a time in the whole installation
+_SQL = load(__file__)
 _AT_A_TIME = 500
 
 
@@ -47,13 +49,13 @@ async def sweep(
     ``may_expire_leases`` says whether workers that were not seen for ``ttl_seconds`` are dead.
     """
     async with queue.transaction() as tx:
-        its_turn = await tx.connection.fetchval("select pg_try_advisory_xact_lock($1)", _ROUND_LOCK)
+        its_turn = await tx.connection.fetchval(_SQL["begin_round"])
         expire = may_expire_leases()  # not before: the database may have been silent until this very answer
         if not its_turn:
             return None
         dead = await workers.remove_dead(tx.connection, ttl_seconds=ttl_seconds) if expire else []
-        tx.committed.tasks |= await workers.promote_due_within(tx.connection)
-        tx.committed.lanes |= await workers.claimable_lanes(tx.connection)
+        tx.committed.tasks |= await waits.promote_due(tx.connection)
+        tx.committed.lanes |= await waits.claimable_lanes(tx.connection)
     committed = tx.committed
 
     async def lost_jobs(tx: Tx) -> Sequence[asyncpg.Record]:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.db.asset_tables import AssetTables, OutputTable
-from app.db.fair_tags import tagging
 from app.db.sql import Statement, parse
+from app.queue.fair_tags import TAGGED
 
 _UNFINISHED = "('pending', 'processing')"
 
@@ -20,7 +20,7 @@ class Statements:
     def __init__(self, tables: AssetTables) -> None:
         every = tables.outputs
         fragments = {
-            "tagged": tagging("ready"),
+            "tagged": TAGGED,
             "inputs": tables.inputs,
             "begin_outputs": _begin(every),
             "end_outputs": _end(every),
@@ -29,10 +29,7 @@ class Statements:
         }
         found: dict[str, Statement] = {}
         for name in ("transitions.sql", "accept.sql", "claim.sql", "outputs.sql", "items.sql", "dependencies.sql"):
-            text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-            for fragment, value in fragments.items():
-                text = text.replace(f"{{{fragment}}}", value)
-            found |= parse(text)
+            found |= parse(Path(__file__).with_name(name).read_text(encoding="utf-8"), fragments)
         self.accept = found["accept_request"]
         self.look_up = found["look_up"]
         self.claim = found["claim_jobs"]

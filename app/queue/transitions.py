@@ -14,7 +14,6 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db import user_limits
 from app.db.assets import UnknownUser
 from app.db.pool import Connection, Database
 from app.db.sql import Statement
@@ -22,6 +21,7 @@ from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Item, ItemEnd, KeptRes
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
+from app.queue import permits
 from app.queue.accept import Accepted, Acceptor, DuplicateRequest, StoredRequest, accepted_row
 from app.queue.apply import Follower
 from app.queue.contracts import Changed, Committed, Participants, Refused, Transition, Tx
@@ -125,14 +125,14 @@ class Queue:
 
     async def _accept_within(self, connection: Connection, plan: RequestPlan, limits: UserLimits) -> Accepted:
         tx = Tx(connection, Committed())
-        permits = None
+        free = None
         if limits.any:
             # one after the other for each user: what the last one took is seen by the next
-            await user_limits.lock(connection, plan.user_id)
-            load = await user_limits.load(connection, plan.user_id, limits)
+            await permits.lock(connection, plan.user_id)
+            load = await permits.load_of(connection, plan.user_id, limits)
             estimate = sum(job.estimate_micros for job in plan.jobs)
-            permits = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
-        return await self._acceptor.accept(tx, plan, permits)
+            free = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
+        return await self._acceptor.accept(tx, plan, free)
 
     async def look_up(self, *, task_id: str, user_id: UUID, scope: str, idempotency_key: str) -> LookUp:
         """Whether the task belongs to somebody else, and the live request under the key, if there is one."""

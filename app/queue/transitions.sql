@@ -325,7 +325,7 @@ with state as (
     (select b.status from makeit3d.tasks b where b.id = t.id) as before
 ), event as (
   insert into makeit3d.events (type, user_id, task_id, payload)
-  select 'task_update', c.user_id, c.id, jsonb_build_object('task_id', c.id, 'status', c.status) from changed c
+  select 'task_update', c.user_id, c.id, makeit3d.task_event(c.id, c.status) from changed c
   where c.status <> c.before
 )
 select c.id from changed c where c.awaited;

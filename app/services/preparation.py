@@ -7,12 +7,12 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from app.db import slots
 from app.db.pool import Database
 from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Deferred
 from app.domain.statuses import WaitingFor
 from app.errors import AppError, ErrorCode
+from app.queue import slots
 from app.queue.contracts import Committed
 from app.services.job_run import ClaimLost, JobEnded, JobRun
 from app.services.publisher import Publisher

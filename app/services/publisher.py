@@ -8,13 +8,13 @@ from uuid import UUID
 
 import structlog
 
-from app.db import user_limits, waits
 from app.db.pool import UNREACHABLE
-from app.db.user_limits import Released
 from app.domain.crash_points import Boundary, boundary
 from app.domain.user_limits import UserLimits
+from app.queue import permits, waits
 from app.queue.contracts import Committed
 from app.queue.maintenance import advance_dependents
+from app.queue.permits import Released
 from app.queue.transitions import Queue
 from app.services.bells import Bells
 from app.services.notifier import Notifier
@@ -68,9 +68,9 @@ class Publisher:
         """Tell every dependent that was not told, and give out every permit that is free, also those that a crash or a
         changed setting left. Raises what the database raises."""
         self.publish(await self._advance(None))
-        released = await self._release(await user_limits.all_waiting(self._database))
+        released = await self._release(await permits.all_waiting(self._database))
         with boundary(Boundary.FREE):
-            _add(released, await user_limits.release_ownerless(self._database))
+            _add(released, await permits.release_ownerless(self._database))
         self.publish(released)
 
     async def _advance(self, task_ids: set[str] | None) -> Committed:
@@ -82,13 +82,13 @@ class Publisher:
     async def _release_permits(self, users: set[UUID]) -> Committed:
         if self._in_flight is None or not users:
             return Committed()
-        return await self._release(await user_limits.waiting(self._database, sorted(users)))
+        return await self._release(await permits.waiting(self._database, sorted(users)))
 
     async def _release(self, users: Iterable[UUID]) -> Committed:
         released = Committed()
         for user_id in users:
             with boundary(Boundary.FREE):
-                _add(released, await user_limits.release(self._database, user_id, in_flight=self._in_flight))
+                _add(released, await permits.release(self._database, user_id, in_flight=self._in_flight))
         return released
 
     async def aclose(self) -> None:

@@ -12,9 +12,10 @@ import structlog
 from prometheus_client import Counter
 
 from app.config import Settings
-from app.db import breakers, events, workers
+from app.db import breakers, events
 from app.db.pool import UNREACHABLE
 from app.domain.crash_points import Boundary, boundary
+from app.queue import waits
 from app.queue.contracts import Committed
 from app.queue.maintenance import SweepResult, expire_stranded, sweep
 from app.queue.transitions import Queue
@@ -94,13 +95,13 @@ class Sweeper:
         """Between sweeps, wake what becomes due, to the moment."""
         while True:
             try:
-                due = await workers.next_due_seconds(self._database)
+                due = await waits.next_due_seconds(self._database)
                 probe = await breakers.next_probe_seconds(self._database)
                 soonest = min((moment for moment in (due, probe) if moment is not None), default=None)
                 if soonest is not None and soonest <= self._every:
                     await asyncio.sleep(soonest + 0.005)
                     with boundary(Boundary.PROMOTE):
-                        promoted = await workers.promote_due(self._database)
+                        promoted = await waits.promote_due(self._database)
                     self._publisher.publish(Committed(tasks=set(promoted)))
                     if promoted or soonest == probe:
                         self._bells.ring(("priority", "normal"))

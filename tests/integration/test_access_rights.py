@@ -35,7 +35,7 @@ READ = Rights(frozenset({"SELECT"}))
 CLOSED = Rights()
 INTERNAL = (
     *("tasks", "requests", "pools", "providers", "pool_tags", "user_tags", "workers", "jobs"),
-    *("job_items", "task_dependencies", "provider_calls", "files", "events", "migrations"),
+    *("job_items", "task_dependencies", "provider_calls", "calls", "files", "events", "migrations"),
 )
 TABLES = {
     "public.concept_images": READ,

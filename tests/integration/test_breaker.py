@@ -7,13 +7,14 @@ from uuid import UUID, uuid4
 
 from app.calls import journal
 from app.calls.journal import CallIntent
-from app.db import breakers, tasks, waits, workers
+from app.db import breakers, tasks, workers
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
 from app.domain.breakers import BreakerState
 from app.domain.jobs import ClaimedJob, Deferred, Settlement
 from app.domain.statuses import WaitingFor
 from app.errors import ErrorCode
+from app.queue import waits
 
 from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan
@@ -72,7 +73,7 @@ async def test_an_open_breaker_keeps_its_providers_jobs_and_no_others(db: Databa
         "worker",
     )
     assert [job.task_id for job in await claim(db, worker)] == ["task-image-1"]
-    assert await db.fetch(workers.CLAIMABLE_LANES) == []
+    assert await db.fetch(waits.CLAIMABLE_LANES) == []
     assert await waits.lanes_with_room(db, ["tripo_h"]) == set()
     assert await breakers.close(db, "tripo")
     assert await waits.lanes_with_room(db, ["tripo_h"]) == {"normal"}
@@ -130,7 +131,7 @@ async def test_a_probe_that_fails_waits_longer_for_the_next(db: Database) -> Non
         await kernel.finish(db, [Settlement(job, outcome)])
         assert await waiting_for(db, "task-probe-1", user) == "breaker"
         await db.execute("update makeit3d.jobs set run_after = now()")
-        await workers.promote_due(db)
+        await waits.promote_due(db)
     assert pauses == [60, 120, 200]
     assert await db.fetchval("select (failures, deferrals)::text from makeit3d.jobs") == "(0,3)"
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 import pytest
-from app.db import installation, user_limits, workers
-from app.db.pool import Connection, Database
+from app.db import installation
+from app.db.pool import Database
+from app.db.sql import Statement
 from app.domain.statuses import WaitingFor
+from app.queue import permits, waits
 
 from tests import kernel
+from tests.integration.explain import explain, pages, widest
 from tests.integration.factories import (
     accept,
     image_plan,
@@ -61,75 +63,34 @@ async def crowd(db: Database) -> Crowd:
     return Crowd(db, flooder, other)
 
 
-def statements(crowd: Crowd, *, analyzed: bool) -> Generator[tuple[str, str, Sequence[object]]]:
+def statements(crowd: Crowd) -> Generator[tuple[str, str, Sequence[object]]]:
     """Name, statement and its arguments."""
     lanes, types = ["priority", "normal"], ["generate_images", "generate_model"]
     yield "lanes, pools and types with work", "select * from makeit3d.claimable_heads()", []
     yield "used slots", "select makeit3d.slots_used(p) from unnest($1::text[]) as p", [["openai", "tripo_h"]]
     yield "picked jobs", "select * from makeit3d.pick_jobs($1, $2, $3, $4)", [lanes, types, "here", 20]
-    claim = kernel.queue_of(crowd.db).statements.claim
     wanted = {"worker_id": UUID(int=1), "lanes": lanes, "types": types, "most": 20, "host": "", "time_limits": {}}
-    yield "claim", claim.text, claim.arguments(wanted)
-    yield "lanes to ring", workers.CLAIMABLE_LANES.text, []
-    if analyzed:  # until then the planner makes a bitmap of all of the user's jobs: of the index alone
-        yield "load of a user", user_limits.LOAD, [crowd.flooder, 5, 20, False]
-    yield "release", user_limits.RELEASE, [crowd.flooder, 5]
-    yield "users that wait", user_limits.WAITING_USERS, []
-    accept_statement = kernel.queue_of(crowd.db).statements.accept
+    yield named("claim", kernel.queue_of(crowd.db).statements.claim, **wanted)
+    yield named("lanes to wake", waits.CLAIMABLE_LANES)
+    yield named("load", permits.LOAD, user_id=crowd.flooder, in_flight=5, unfinished=20, with_spent=False)
+    yield named("release", permits.RELEASE, user_id=crowd.flooder, permits=5)
+    yield named("users that wait", permits.WAITING_USERS)
     plan = model_plan(crowd.other, "task-accept-1")
-    yield "accept", accept_statement.text, accept_statement.arguments(plan.arguments(None))
+    yield named("accept", kernel.queue_of(crowd.db).statements.accept, **plan.arguments(None))
 
 
-def literal(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool() | int():
-            return str(value)
-        case [str(), *_]:
-            return f"array[{', '.join(map(literal, value))}]"
-        case list() | dict():
-            return literal(orjson.dumps(value).decode())
-        case _:
-            return "'" + str(value).replace("'", "''") + "'"
-
-
-async def explain(connection: Connection, statement: str, arguments: Sequence[object]) -> dict[str, Any]:
-    """The executed plan; its changes are undone. Of the second time: the first reads catalogs for functions' plans."""
-    await explain_once(connection, statement, arguments)
-    return await explain_once(connection, statement, arguments)
-
-
-async def explain_once(connection: Connection, statement: str, arguments: Sequence[object]) -> dict[str, Any]:
-    undo = connection.driver.transaction()
-    await undo.start()
-    given = f"({', '.join(map(literal, arguments))})" if arguments else ""
-    try:
-        await connection.execute(f"prepare hot as {statement}")
-        text = await connection.fetchval(
-            f"explain (analyze, buffers, timing off, costs off, format json) execute hot{given}"
-        )
-        await connection.execute("deallocate hot")
-    finally:
-        await undo.rollback()
-    return (text if isinstance(text, list) else orjson.loads(text))[0]["Plan"]
-
-
-def widest(plan: dict[str, Any]) -> float:
-    """The most rows that any node of the plan touched, thrown away or not."""
-    removed = sum(value for name, value in plan.items() if name.startswith("Rows Removed"))
-    own = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
-    return max([own, *(widest(child) for child in plan.get("Plans", []))])
+def named(name: str, statement: Statement, **values: object) -> tuple[str, str, Sequence[object]]:
+    return name, statement.text, statement.arguments(values)
 
 
 async def test_hot_statements_read_a_handful_of_pages(crowd: Crowd) -> None:
     db = crowd.db
     for number in range(3):
         await accept(db, image_plan(crowd.other, f"task-runnable-{number}"))
-    await assert_cheap(crowd, analyzed=False)
+    await assert_cheap(crowd)
     for table in ("jobs", "tasks", "pools", "requests"):
         await db.execute(f"analyze makeit3d.{table}")
-    await assert_cheap(crowd, analyzed=True)
+    await assert_cheap(crowd)
     await assert_a_scrape_is_bounded(crowd)
     worker = await make_worker(db)
     claimed = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
@@ -155,7 +116,7 @@ async def test_jobs_of_types_that_a_worker_does_not_handle_cost_it_nothing(db: D
     wanted = {"worker_id": UUID(int=1), "lanes": ["normal"], "types": types, "most": 20, "host": "", "time_limits": {}}
     async with db.transaction() as connection:
         plan_of_claim = await explain(connection, statement.text, statement.arguments(wanted))
-    assert plan_of_claim["Shared Hit Blocks"] + plan_of_claim["Shared Read Blocks"] <= 3 * MAX_PAGES, plan_of_claim
+    assert pages(plan_of_claim) <= 3 * MAX_PAGES, plan_of_claim
     worker = await make_worker(db)
     claimed = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=100)).jobs
     assert {job.task_id for job in claimed} == {"task-plugin-1", "task-runnable-1"}
@@ -164,22 +125,22 @@ async def test_jobs_of_types_that_a_worker_does_not_handle_cost_it_nothing(db: D
 async def assert_a_scrape_is_bounded(crowd: Crowd) -> None:
     """Monitoring counts so many of each kind and no more."""
     async with crowd.db.transaction() as connection:
-        await connection.execute(installation.NO_BITMAP)
-        plan = await explain(connection, installation.QUEUES, [installation.STORED])
-        queues = await connection.fetch(installation.QUEUES, installation.STORED)
+        await connection.execute(installation.WITHOUT_BITMAPS)
+        asked: dict[str, Any] = {"stored": installation.STORED, "counted": installation.COUNTED}
+        plan = await explain(connection, installation.QUEUES.text, installation.QUEUES.arguments(asked))
+        queues = await connection.fetch(installation.QUEUES, **asked)
     assert widest(plan) <= len(queues) * installation.COUNTED < BLOCKED, plan
     assert max(queue["jobs"] for queue in queues) == installation.COUNTED
     assert {queue["waiting_for"] for queue in queues} == set(WaitingFor)
 
 
-async def assert_cheap(crowd: Crowd, *, analyzed: bool) -> None:
+async def assert_cheap(crowd: Crowd) -> None:
     for mode in ("force_custom_plan", "force_generic_plan"):
-        for name, statement, arguments in statements(crowd, analyzed=analyzed):
+        for name, statement, arguments in statements(crowd):
             async with crowd.db.transaction() as connection:
                 await connection.execute(f"set local plan_cache_mode = {mode}")
                 plan = await explain(connection, statement, arguments)
-            pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-            assert pages <= MAX_PAGES * STATEMENTS.get(name, 1), (name, mode, pages, plan)
+            assert pages(plan) <= MAX_PAGES * STATEMENTS.get(name, 1), (name, mode, pages(plan), plan)
             assert widest(plan) <= MAX_ROWS, (name, mode, widest(plan), plan)
 
 
@@ -204,7 +165,6 @@ async def test_the_next_step_costs_the_same_whatever_else_there_is(db: Database,
         async with db.transaction() as connection:
             await connection.execute(f"set local plan_cache_mode = {mode}")
             plan = await explain(connection, statement.text, given)
-        pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
         assert plan["Actual Rows"] == 1 + 4
-        assert pages <= 2 * MAX_PAGES, (mode, pages, plan)
+        assert pages(plan) <= 2 * MAX_PAGES, (mode, pages(plan), plan)
         assert widest(plan) <= MAX_ROWS, (mode, widest(plan), plan)

@@ -23,6 +23,7 @@ from app.domain.jobs import (
     StoredFile,
 )
 from app.errors import ErrorCode
+from app.queue import waits
 
 from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
@@ -156,12 +157,12 @@ async def test_retries_wait_and_deferrals_give_the_attempt_back(db: Database) ->
     await kernel.finish(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "m", 3600))])
     assert await claim_all(db, worker) == []
     await db.execute("update makeit3d.jobs set run_after = now()")
-    assert await workers.promote_due(db) == {("task-retry-1", user)}
+    assert await waits.promote_due(db) == {("task-retry-1", user)}
     (job,) = await claim_all(db, worker)
     assert (job.failures, job.deferrals) == (1, 0)
     await kernel.finish(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_RATE_LIMITED, "slow", 3600))])
     await db.execute("update makeit3d.jobs set run_after = now()")
-    await workers.promote_due(db)
+    await waits.promote_due(db)
     (job,) = await claim_all(db, worker)
     assert (job.failures, job.deferrals) == (1, 1)
 

@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 from app.ai_clients.base import ImageRequest
 from app.calls import journal
 from app.calls.journal import CallIntent
-from app.db import user_limits, workers
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Completed, Deferred, Failed, Settlement
 from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import ErrorCode
+from app.queue import permits, waits
 from app.queue.plans import RequestPlan
 
 from tests import kernel
@@ -120,7 +120,7 @@ async def test_jobs_held_back_by_a_limit_save_no_turns(db: Database) -> None:
         assert await turns(db, worker, 1) == [other]
     for job in held:
         await end(db, job)
-    await user_limits.release(db, saver, in_flight=6)
+    await permits.release(db, saver, in_flight=6)
     await accept(db, image_plan(other, "task-after-01"))
     assert other in await turns(db, worker, 3)
 
@@ -134,7 +134,7 @@ async def test_jobs_that_came_back_from_a_full_provider_go_before_nobody(db: Dat
     await kernel.finish(db, [Settlement(job, Deferred(ErrorCode.PROVIDER_BUSY, "full", 3600)) for job in claimed])
     await accept(db, image_plan(other, "task-between-1"))
     await db.execute("update makeit3d.jobs set run_after = now() where run_after is not null")
-    await workers.promote_due(db)
+    await waits.promote_due(db)
     assert other in await turns(db, worker, 2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,6 +10,7 @@ from app.db.pool import Database
 from app.db.sql import Statement
 from app.domain.cursors import Cursor
 
+from tests.integration.explain import scans
 from tests.integration.factories import make_user
 
 _FILL = """
@@ -18,12 +18,6 @@ insert into makeit3d.events (xid, type, user_id, task_id, payload) -- xids of lo
 select (n / 60 + 3)::text::xid8, 'job_update', u[1 + n % cardinality(u)], 'task-plan-' || n % 500, '{}'
 from generate_series(1, 30000) as n, (select $1::uuid[] as u) as users
 """
-
-
-def scans(plan: dict[str, Any]) -> set[str]:
-    """Relations that are read whole somewhere in a plan."""
-    found = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set[str]()
-    return found.union(*(scans(child) for child in plan.get("Plans", ())))
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from app.db import user_limits
 from app.db.pool import Database
 from app.domain.jobs import ClaimedJob, Completed, Permit, Settlement
 from app.domain.user_limits import UserLimits
+from app.queue import permits
 from app.queue.plans import RequestPlan
 
 from tests import kernel
@@ -68,6 +68,6 @@ async def test_a_permit_of_one_class_frees_none_of_the_other(db: Database, permi
     assert await waiting(db) == {permit: 1, other: 1}
     run = next(job for job in await claimed(db) if job.task_id == f"task-{permit}-0")
     await kernel.finish(db, [Settlement(run, Completed(()))])
-    released = await user_limits.release(db, user, in_flight=1)
+    released = await permits.release(db, user, in_flight=1)
     assert {task_id for task_id, _ in released.tasks} == {f"task-{permit}-1"}
     assert await waiting(db) == {other: 1}

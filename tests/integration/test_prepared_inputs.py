@@ -11,13 +11,13 @@ from typing import cast
 import pytest
 from app.ai_clients.base import BeforeFirstByte, ImageRequest, Reply, Request
 from app.ai_clients.errors import Advice, Refused
-from app.db import slots
 from app.db.pool import Database
 from app.db.workers import WorkerIdentity
 from app.domain.jobs import ClaimedJob, Failed, Settlement
 from app.domain.operations import Operation
 from app.domain.params import ObjectRef
 from app.errors import ErrorCode
+from app.queue import slots
 from app.services.preparation import MOST_PREPARING, come_back_seconds
 from app.storage.base import ObjectInfo
 from app.storage.memory import MemoryStorage

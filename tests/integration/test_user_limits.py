@@ -10,12 +10,13 @@ from uuid import UUID, uuid4
 import pytest
 from app.calls import journal
 from app.calls.journal import CallIntent
-from app.db import tasks, user_limits
+from app.db import tasks
 from app.db.pool import Database
 from app.domain.jobs import ClaimedJob, Completed, Failed, Retry, Settlement
 from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
+from app.queue import permits
 from app.queue.plans import RequestPlan
 
 from tests import kernel
@@ -64,12 +65,12 @@ async def test_a_place_that_came_free_goes_to_the_oldest_and_racing_releases_giv
     jobs = await claim_all(db)
     assert [job.task_id for job in jobs] == ["task-order-0", "task-order-1", "task-order-2"]
     await kernel.finish(db, [Settlement(jobs[1], Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
-    assert await user_limits.waiting(db, [user]) == [user]
-    lanes = await asyncio.gather(*(user_limits.release(db, user, in_flight=3) for _ in range(5)))
+    assert await permits.waiting(db, [user]) == [user]
+    lanes = await asyncio.gather(*(permits.release(db, user, in_flight=3) for _ in range(5)))
     assert [set(found.lanes) for found in lanes if found.lanes] == [{"normal"}]
     assert [job.task_id for job in await claim_all(db)] == ["task-order-3"]
     await kernel.cancel(db, "task-order-0", user)
-    assert (await user_limits.release(db, user, in_flight=3)).lanes == {"normal"}
+    assert (await permits.release(db, user, in_flight=3)).lanes == {"normal"}
     assert [job.task_id for job in await claim_all(db)] == ["task-order-4"]
 
 
@@ -79,13 +80,13 @@ async def test_accepts_and_releases_that_race_end_with_every_place_given(db: Dat
 
     async def ask(number: int) -> None:
         if await kernel.accept(db, image_plan(user, f"task-cross-{number:02}"), THREE):
-            await user_limits.release(db, user, in_flight=3)
+            await permits.release(db, user, in_flight=3)
 
     async def work() -> None:
         for job in await claim_all(db):
             await kernel.finish(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
-            for waiting in await user_limits.waiting(db, [user]):
-                await user_limits.release(db, waiting, in_flight=3)
+            for waiting in await permits.waiting(db, [user]):
+                await permits.release(db, waiting, in_flight=3)
             assert await db.fetchval(_IN_FLIGHT) <= 3
 
     await asyncio.gather(*(ask(number) for number in range(12)), *(work() for _ in range(12)))
@@ -102,16 +103,16 @@ async def test_a_retry_keeps_its_place_and_an_open_call_of_a_canceled_job_holds_
     await kernel.accept(db, model_plan(user, "task-keeps-02"), one)
     (job,) = await claim_all(db)
     await kernel.finish(db, [Settlement(job, Retry(ErrorCode.STORAGE_UNAVAILABLE, "later", 3600))])
-    assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
+    assert (await permits.release(db, user, in_flight=1)).lanes == frozenset()
     await db.execute("update makeit3d.jobs set run_after = null, waiting_for = null where waiting_for = 'retry'")
     (job,) = await claim_all(db)
     call = CallIntent(uuid4(), "tripo", "tripo_h", "text-to-model", "hash", {}, 200_000, "v", 60.0)
     assert await journal.intend(db, job.claim, call)
     assert await journal.submitted(db, call.id, last=True, provider_task_id="t-1")
     await kernel.cancel(db, "task-keeps-01", user)
-    assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
+    assert (await permits.release(db, user, in_flight=1)).lanes == frozenset()
     await journal.settled(db, call.id, cost_micros=200_000)
-    assert (await user_limits.release(db, user, in_flight=1)).lanes == {"normal"}
+    assert (await permits.release(db, user, in_flight=1)).lanes == {"normal"}
 
 
 async def test_the_next_step_takes_the_place_of_the_one_before(db: Database) -> None:
@@ -122,7 +123,7 @@ async def test_the_next_step_takes_the_place_of_the_one_before(db: Database) -> 
     assert await waiting_for(db, "task-step-002") == "user_limit"
     (job,) = await claim_all(db)
     await kernel.finish(db, [Settlement(job, Completed(()))])
-    assert (await user_limits.release(db, user, in_flight=1)).lanes == frozenset()
+    assert (await permits.release(db, user, in_flight=1)).lanes == frozenset()
     (job,) = await claim_all(db)
     assert (job.task_id, job.step) == ("task-step-001", 2)
 
@@ -132,11 +133,11 @@ async def test_places_left_by_a_crash_or_a_changed_setting_are_found(db: Databas
     for user in users:
         for number in range(5):
             await kernel.accept(db, image_plan(user, f"task-{user}-{number}"), UserLimits(in_flight=1))
-    assert await user_limits.all_waiting(db) == users
+    assert await permits.all_waiting(db) == users
     for user in users:
-        await user_limits.release(db, user, in_flight=None)
+        await permits.release(db, user, in_flight=None)
     assert await db.fetchval(_IN_FLIGHT) == 15
-    assert await user_limits.all_waiting(db) == []
+    assert await permits.all_waiting(db) == []
 
 
 async def test_jobs_of_a_deleted_user_are_held_back_by_nobody(db: Database) -> None:
@@ -144,7 +145,7 @@ async def test_jobs_of_a_deleted_user_are_held_back_by_nobody(db: Database) -> N
     for number in range(3):
         await kernel.accept(db, image_plan(user, f"task-gone-{number}"), UserLimits(in_flight=1))
     await db.execute("delete from auth.users where id = $1", user)
-    assert (await user_limits.release_ownerless(db)).lanes == {"normal"}
+    assert (await permits.release_ownerless(db)).lanes == {"normal"}
     assert len(await claim_all(db)) == 3
 
 

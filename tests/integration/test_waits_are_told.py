@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.db import user_limits, workers
 from app.db.pool import Database
 from app.domain.jobs import ClaimedJob, Completed, Retry, Settlement
 from app.domain.user_limits import UserLimits
 from app.errors import ErrorCode
+from app.queue import permits, waits
 
 from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, sketch_plan
@@ -34,7 +34,7 @@ async def test_a_place_of_the_user(db: Database) -> None:
     await kernel.accept(db, image_plan(user, "task-told-01"), one)
     await kernel.accept(db, image_plan(user, "task-told-02"), one)
     await kernel.finish(db, [Settlement(await claim(db), Completed(()))])
-    released = await user_limits.release(db, user, in_flight=1)
+    released = await permits.release(db, user, in_flight=1)
     assert (released.lanes, released.tasks) == ({"normal"}, {("task-told-02", user)})
     assert await told(db, "task-told-02") == [("queued", "user_limit"), ("queued", None)]
     await claim(db)
@@ -46,7 +46,7 @@ async def test_a_place_of_a_user_who_is_gone(db: Database) -> None:
     for number in range(2):
         await kernel.accept(db, image_plan(user, f"task-told-0{number}"), UserLimits(in_flight=1))
     await db.execute("delete from auth.users where id = $1", user)
-    assert (await user_limits.release_ownerless(db)).tasks == {("task-told-01", None)}
+    assert (await permits.release_ownerless(db)).tasks == {("task-told-01", None)}
     assert await told(db, "task-told-01") == [("queued", "user_limit"), ("queued", None)]
 
 
@@ -61,8 +61,8 @@ async def test_a_time(db: Database) -> None:
     await accept(db, image_plan(user, "task-told-04"))
     await kernel.finish(db, [Settlement(await claim(db), Retry(ErrorCode.STORAGE_UNAVAILABLE, "later", 3600))])
     await db.execute("update makeit3d.jobs set run_after = now()")
-    assert await workers.promote_due(db) == {("task-told-04", user)}
-    assert await workers.promote_due(db) == frozenset()
+    assert await waits.promote_due(db) == {("task-told-04", user)}
+    assert await waits.promote_due(db) == frozenset()
     said = [("queued", None), ("running", None), ("queued", "retry"), ("queued", None)]
     assert await told(db, "task-told-04") == said
 

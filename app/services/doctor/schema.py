@@ -83,7 +83,7 @@ def _too_much(table: doctor.Rights, *, may_delete: bool, may_read: bool) -> str:
 
 async def _storage_policies(patient: DatabasePatient) -> Seen:
     buckets = list(patient.settings.input_bucket_names)
-    missing = await patient.database.fetch(storage_policies.MISSING, buckets)
+    missing = await patient.database.fetch(storage_policies.MISSING, buckets=buckets)
     words = ", ".join(f"{row['command']} in {row['bucket']}" for row in missing)
     return [Finding(Code.STORAGE_POLICIES_MISSING, f"no policy for {words}")] if missing else []
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import app
 import app.db
+from app.db.sql import Statement
 
 ROOT = Path(next(iter(app.__path__))).parent
 ENGINE = ("app/services", "app/calls", "app/tasks", "app/job_types", "app/task_types")
-STATEMENTS = ("journal", "orphans")  # the modules of app.calls that hold SQL; their callers have the points
+# modules whose statements have no cases of their own: their callers have the points
+STATEMENTS = ("app.calls.journal", "app.calls.orphans", "app.queue.permits", "app.queue.waits")
 
 # statements that change something: not "for update", "no key update" or "updated_at"
 _WRITING = re.compile(
@@ -25,7 +27,7 @@ _WRITING = re.compile(
 )
 
 _PAYS = re.compile(r"(^self|calls|_executor)$")
-_SQL = ("app.db.", *(f"app.calls.{name}" for name in STATEMENTS))
+_SQL = ("app.db.", *STATEMENTS)
 
 # what goes over a network, by whom it is asked of and how
 _TRANSFERS = {
@@ -50,13 +52,13 @@ class Crossing:
 
 
 def writers() -> frozenset[str]:
-    """``module.function`` of everything in app.db and app.calls that writes, itself or through what it calls; of the
-    queue, all."""
+    """``module.function`` of everything in app.db and ``STATEMENTS`` that writes, itself or through what it calls; of
+    the queue, all."""
     # each through the queue
     found = {"maintenance.sweep", "maintenance.expire_stranded", "maintenance.advance_dependents"}
     # the audit writes nothing: its snapshot is read-only
     names = [f"app.db.{info.name}" for info in pkgutil.iter_modules(app.db.__path__) if not info.ispkg]
-    for full_name in (*names, *(f"app.calls.{name}" for name in STATEMENTS)):
+    for full_name in (*names, *STATEMENTS):
         module = importlib.import_module(full_name)
         for name, value in vars(module).items():
             if isinstance(value, FunctionType) and value.__module__ == module.__name__ and _writes(value, set()):
@@ -72,9 +74,18 @@ def _writes(function: FunctionType, seen: set[FunctionType]) -> bool:
         value: Any = function.__globals__.get(name) if name is not None else constant
         if isinstance(value, str) and _WRITING.search(value):
             return True
+        if function.__module__ in STATEMENTS and _is_statement_that_writes(function, value):
+            return True
         if isinstance(value, FunctionType) and value.__module__.startswith(_SQL) and _writes(value, seen):
             return True
     return any(_writes(helper, seen) for module, helper in _through_modules(function) if module.startswith(_SQL))
+
+
+def _is_statement_that_writes(function: FunctionType, value: object) -> bool:
+    """``value`` is a statement of the module, or the name of one."""
+    if isinstance(value, str):
+        value = function.__globals__["_SQL"].get(value)
+    return isinstance(value, Statement) and value.writes
 
 
 def _mentioned(code: CodeType) -> Iterator[tuple[str | None, Any]]:
@@ -106,7 +117,7 @@ def crossings() -> list[Crossing]:
         crossing
         for folder in ENGINE
         for path in sorted((ROOT / folder).rglob("*.py"))
-        if not (folder == "app/calls" and path.stem in STATEMENTS)
+        if f"{folder.replace('/', '.')}.{path.stem}" not in STATEMENTS
         for crossing in crossings_in(path.read_text(), str(path.relative_to(ROOT)), known)
     ]
 
@@ -124,7 +135,7 @@ def _database_names(tree: ast.Module) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             for alias in node.names:
                 name = alias.asname or alias.name
-                if node.module in ("app.db", "app.calls"):
+                if node.module == "app.db" or f"{node.module}.{alias.name}" in STATEMENTS:
                     names[name] = alias.name
                 elif node.module == "app.queue.maintenance":
                     names[name] = f"maintenance.{alias.name}"

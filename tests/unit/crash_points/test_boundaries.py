@@ -15,8 +15,6 @@ from tests.unit.crash_points.survey import crossings, crossings_in, writers
 # where: what and why it needs no point
 EXCEPTIONS = {
     ("app/services/cancellation.py", "queue.cancel"): "one commit ends it all; tests/chaos/test_cancel.py",
-    ("app/services/doctor/database.py", "doctor.hears"): "a notification that nobody needs: no job is near",
-    ("app/services/event_stream.py", "listener.listen"): "an echo to itself, and hints that may be lost",
     ("app/services/publisher.py", "maintenance.advance_dependents"): "its statement is a point by its name",
     ("app/services/retries.py", "queue.accept"): "an operator's command, which says when it is done",
     ("app/services/uploads.py", "storage.upload"): "a client's upload is no job; what breaks off is swept away",
@@ -30,6 +28,9 @@ _BREAKER = "lies within the boundary that says how the provider took a call"
 _SLOT = "lies within the boundary of a slot that is lent"
 _STARTING = "written again at the next start"
 _END = "lies within the boundary of whatever ends or requeues the job"
+_CALL = "lies within the boundary of what becomes of a paid call"
+_PERMITS = "lies within the boundary of permits that came free"
+_PROMOTION = "lies within the boundaries of promotion and of a sweep"
 WITHOUT_CASE = {
     "accept_request": "lies within the boundary of accepting",
     "claim_jobs": "lies within the boundary of a claim",
@@ -64,7 +65,24 @@ WITHOUT_CASE = {
     "count_failure": _BREAKER,
     "close_breaker": _BREAKER,
     "postpone_probe": _BREAKER,
-    "promote_due": "lies within the boundaries of promotion and of a sweep",
+    "intend_call": _CALL,
+    "withdraw_call": _CALL,
+    "submit_call": _CALL,
+    "refuse_call": _CALL,
+    "lose_call": _CALL,
+    "take_call_back": _CALL,
+    "settle_call": _CALL,
+    "record_call_progress": _CALL,
+    "adopt_calls": "lies within the boundary of adoption",
+    "settle_abandoned": "lies within the boundary of giving a call up",
+    "release_permits": _PERMITS,
+    "release_ownerless": _PERMITS,
+    "promote_due": _PROMOTION,
+    "wake_for_reply": _PROMOTION,
+    "move_kept_results": _PROMOTION,
+    "record_migration": "no process runs while the database is migrated",
+    "notify_oneself": "an echo to itself",
+    "notify_doctor": "a notification that nobody needs: no job is near",
     "notify_events": "a hint that may be lost; readers look by themselves",
     "remove_old_events": "forgets what is weeks old, round by round",
 }
@@ -112,7 +130,7 @@ def test_every_point_has_a_case(full: bool) -> None:
 
 def test_the_survey_knows_who_writes() -> None:
     known = writers()
-    assert {"maintenance.sweep", "journal.intend", "user_limits.release"} <= known
+    assert {"maintenance.sweep", "journal.intend", "permits.release"} <= known
     assert not known & {"journal.calls_of", "tasks.get", "assets.outputs_of_step", "files.by_id"}
 
 

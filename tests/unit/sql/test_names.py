@@ -11,11 +11,20 @@ from app.db.asset_tables import AssetTables
 from app.db.sql import load
 from app.domain.asset_kinds import AssetKinds
 from app.outputs.kinds import KINDS
+from app.queue.fair_tags import TAGGED
 
 from tests.unit.ai_clients.support import make_settings
 
 ROOT = Path(next(iter(app.__path__))).parent
-FILES = sorted(ROOT.glob("app/db/**/*.sql"))
+# each beside its module; the others of the queue are composed by app/queue/statements.py
+QUEUE = ("maintenance", "permits", "slots", "waits")
+FILES = sorted(
+    [
+        *ROOT.glob("app/db/**/*.sql"),
+        *ROOT.glob("app/calls/*.sql"),
+        *(ROOT / "app" / "queue" / f"{name}.sql" for name in QUEUE),
+    ]
+)
 TEXTS = AssetTables.of(make_settings(), AssetKinds(KINDS)).texts()
 
 
@@ -27,7 +36,7 @@ def test_names_are_those_of_the_module(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_text_can_be_made(path: Path) -> None:
-    for name, statement in load(str(path)).items():
+    for name, statement in load(str(path), tagged=TAGGED).items():
         if name == "check_frame":  # it has a place for the check
             continue
         assert re.search(r"\{[a-z_]+\}", TEXTS.of(statement)) is None

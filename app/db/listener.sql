@@ -1,0 +1,3 @@
+-- name: notify_oneself
+-- What comes back proves that the listener hears.
+select pg_notify(:channel, :payload)
