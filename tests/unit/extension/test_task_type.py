@@ -7,18 +7,18 @@ from uuid import UUID
 
 import app
 import pytest
-from app.ai_clients.registry import Providers, load_settings
-from app.cli_generate import generate_commands
+from app.ai_clients.registry import Providers
+from app.cli import app as command_line
 from app.container import build_task_types
 from app.main import create_app
 from app.task_types.catalogue import describe
 from app.task_types.planner import Planner
 from app.task_types.steps import Inputs
-from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.fake_providers import FakeImages, FakeModels
 from tests.integration.factories import settings_for
+from tests.unit.extension.gateway import PROGRAM
 from tests.unit.extension.obelisk import OBELISK, Obelisk
 from tests.unit.extension.registry import build_registry
 
@@ -77,9 +77,8 @@ def test_it_has_routes_and_a_schema(tmp_path: Path) -> None:
 
 
 def test_it_has_a_command_with_options_from_its_schema() -> None:
-    told = CliRunner().invoke(
-        generate_commands(build_registry().task_types, Console(), load_settings), ["obelisk", "--help"]
-    )
-    assert told.exit_code == 0
+    told = CliRunner().invoke(command_line, ["generate", OBELISK.name, "--help"], obj=PROGRAM)
+    assert told.exit_code == 0, told.output
     for words in ("--surface", "How its sides look.", "--sides", "--prompt", "--provider"):
         assert words in told.output
+    assert CliRunner().invoke(command_line, ["generate", OBELISK.name, "--help"]).exit_code == 2
