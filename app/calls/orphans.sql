@@ -2,7 +2,7 @@
 -- Submitted calls whose job ended without them and that no live process polls: from now on this worker does.
 with orphan as (
   select c.id as orphan_id from makeit3d.provider_calls c left join makeit3d.jobs j on j.id = c.job_id
-  where c.state = 'submitted' and c.provider_task_id is not null and c.provider = :provider
+  where c.is_open and c.state = 'submitted' and c.provider_task_id is not null and c.provider = :provider
     and (j.id is null or j.status in ('completed', 'failed', 'canceled'))
     and (c.worker_id = :worker_id or not exists (select from makeit3d.workers w where w.id = c.worker_id))
   limit :limit for no key update of c skip locked
@@ -15,11 +15,11 @@ returning c.id, c.job_id, c.task_id, c.user_id, c.worker_id, c.attempt, c.provid
 
 -- name: unknown_calls
 -- Calls of these providers without a known outcome, whose job ended without them, oldest first.
-select c.* from makeit3d.calls c
-where c.provider = any(:providers) and c.provider_task_id is null
-  and (c.state = 'unknown' or (c.state = 'intent' and c.expired))
-  and not exists (select from makeit3d.jobs j where j.id = c.job_id and j.status in ('queued', 'running'))
-order by c.created_at limit :limit
+select c.* from makeit3d.provider_calls o join makeit3d.calls c on c.id = o.id
+where o.is_open and o.provider = any(:providers) and o.provider_task_id is null
+  and (o.state = 'unknown' or (o.state = 'intent' and c.expired))
+  and not exists (select from makeit3d.jobs j where j.id = o.job_id and j.status in ('queued', 'running'))
+order by o.created_at limit :limit
 
 -- name: settle_abandoned
 -- Calls that nobody can answer any more, of jobs that ended without them, at their estimate.

@@ -15,7 +15,8 @@ from app.domain.cursors import Cursor
 CHANNEL = "makeit3d_events"
 
 _SQL = load(__file__)
-AFTER, HORIZON, NEWS = _SQL["events_after"], _SQL["event_horizon"], _SQL["event_news"]
+AFTER, OF_TASK_AFTER = _SQL["events_after"], _SQL["events_of_task_after"]
+HORIZON, NEWS = _SQL["event_horizon"], _SQL["event_news"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,11 @@ class Event:
 async def after(
     database: Database, user_id: UUID, cursor: Cursor, *, task_id: str | None, limit: int = 500
 ) -> list[Event]:
-    rows = await database.fetch(AFTER, user_id=user_id, xid=str(cursor.xid), id=cursor.id, task_id=task_id, limit=limit)
+    place: dict[str, Any] = {"user_id": user_id, "xid": str(cursor.xid), "id": cursor.id, "limit": limit}
+    if task_id is None:
+        rows = await database.fetch(AFTER, **place)
+    else:
+        rows = await database.fetch(OF_TASK_AFTER, **place, task_id=task_id)
     return [Event(Cursor(int(row["xid"]), row["id"]), row["type"], row["payload"], row["created_at"]) for row in rows]
 
 

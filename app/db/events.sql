@@ -4,7 +4,13 @@
 select xid::text as xid, id, type, payload, created_at from makeit3d.events
 where user_id = :user_id and (xid, id) > (:xid::text::xid8, :id)
   and xid < pg_snapshot_xmin(pg_current_snapshot())
-  and (:task_id::text is null or task_id = :task_id)
+order by events.xid, events.id limit :limit
+
+-- name: events_of_task_after
+-- Those of one of the user's tasks.
+select xid::text as xid, id, type, payload, created_at from makeit3d.events
+where user_id = :user_id and task_id = :task_id and (xid, id) > (:xid::text::xid8, :id)
+  and xid < pg_snapshot_xmin(pg_current_snapshot())
 order by events.xid, events.id limit :limit
 
 -- name: events_now

@@ -190,7 +190,7 @@ create index jobs_unstarted on makeit3d.jobs (expires_at)
   where status = 'queued' and attempt = 0 and expires_at is not null;
 create index jobs_stuck on makeit3d.jobs (id) where status = 'running' and stuck is not null;
 create index jobs_request on makeit3d.jobs (request_id, step);
-create index jobs_user_open on makeit3d.jobs (user_id) where status in ('queued', 'running');
+create index jobs_user_open on makeit3d.jobs (user_id, task_id) where status in ('queued', 'running');
 -- jobs that hold one of their user's permits; a retry keeps it
 create index jobs_user_in_flight on makeit3d.jobs (user_id, permit, id)
   where status in ('queued', 'running') and (waiting_for is null or waiting_for in ('retry', 'breaker'));

@@ -11,9 +11,8 @@ select t.id from makeit3d.tasks t where t.id = :task_id and t.user_id = :user_id
 
 -- name: unfinished_tasks_of
 -- Tasks of a user that have something to end.
-select t.id from makeit3d.tasks t where t.user_id = :user_id
-  and exists (select from makeit3d.jobs j where j.task_id = t.id and j.status in ('queued', 'running'))
-order by t.id limit :most;
+select distinct j.task_id as id from makeit3d.jobs j where j.user_id = :user_id and j.status in ('queued', 'running')
+order by j.task_id limit :most;
 
 -- name: finish_jobs
 -- How runs ended, also those that want another; a stale lease changes nothing.
@@ -144,12 +143,17 @@ where j.id = any(:job_ids::uuid[]) and j.status = 'queued' and j.attempt = 0 and
 returning makeit3d.changed(j, 'queued') as changed;
 
 -- name: stranded_jobs
--- Queued for longer than an outage may keep them, and not paid for.
+-- Queued for longer than an outage may keep them, and not paid for: the head of each kind of queue that a breaker holds.
 select j.id, j.task_id from makeit3d.providers v join makeit3d.pools p on p.provider = v.name
-join makeit3d.jobs j on j.pool = p.name and j.status = 'queued' and not j.resume
-  and (j.waiting_for is null or j.waiting_for in ('retry', 'breaker'))
+cross join unnest(array['priority', 'normal']) as l(lane) cross join unnest(array[null, 'retry', 'breaker']) as w(word)
+cross join lateral (
+  select q.id, q.task_id from makeit3d.jobs q
+  where q.status = 'queued'
+    and makeit3d.queue_kind(q.lane, q.pool, q.waiting_for, q.resume) = makeit3d.queue_kind(l.lane, p.name, w.word, false)
+    and q.created_at < now() - make_interval(secs => :max_wait_seconds::float8)
+  order by makeit3d.queue_kind(q.lane, q.pool, q.waiting_for, q.resume), q.created_at limit :most
+) as j
 where v.state <> 'closed' and v.opened_at < now() - make_interval(secs => :max_wait_seconds::float8)
-  and j.created_at < now() - make_interval(secs => :max_wait_seconds::float8)
 limit :most;
 
 -- name: expire_stranded

@@ -11,16 +11,19 @@ from app.db.pool import Connection
 Plan = dict[str, Any]
 
 
-async def explain(connection: Connection, text: str, arguments: Sequence[object]) -> Plan:
-    """The executed plan; its changes are undone. Of the second time: the first reads catalogs for functions' plans."""
-    await _explain_once(connection, text, arguments)
-    return await _explain_once(connection, text, arguments)
+async def explain(connection: Connection, text: str, arguments: Sequence[object], *, before: str = "") -> Plan:
+    """The executed plan; its changes are undone, and those of ``before``, which makes something so beforehand. Of the
+    second time: the first reads catalogs for functions' plans."""
+    await _explain_once(connection, text, arguments, before)
+    return await _explain_once(connection, text, arguments, before)
 
 
-async def _explain_once(connection: Connection, text: str, arguments: Sequence[object]) -> Plan:
+async def _explain_once(connection: Connection, text: str, arguments: Sequence[object], before: str) -> Plan:
     undo = connection.driver.transaction()
     await undo.start()
     try:
+        if before:
+            await connection.execute(before)
         await connection.execute(f"prepare hot as {text.rstrip().rstrip(';')}")
         types: list[str] = await connection.fetchval(
             "select parameter_types::text[] from pg_prepared_statements where name = 'hot'"

@@ -32,8 +32,8 @@ async def test_readers_of_the_log_use_its_index(filled: Database) -> None:
     user = await filled.fetchval("select user_id from makeit3d.events limit 1")
     after = {"user_id": user, "xid": "400", "id": 0, "limit": 200}
     statements: list[tuple[Statement, dict[str, object]]] = [
-        (events.AFTER, {**after, "task_id": None}),
-        (events.AFTER, {**after, "task_id": "task-plan-7"}),
+        (events.AFTER, after),
+        (events.OF_TASK_AFTER, {**after, "task_id": "task-plan-7"}),
         (events.HORIZON, {"user_id": user}),
         (events.NEWS, {"since": "490", "user_ids": [user, uuid4()], "task_ids": ["task-plan-7", "task-plan-none"]}),
     ]
