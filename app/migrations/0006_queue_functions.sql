@@ -43,7 +43,8 @@ create function makeit3d.has_room(of_pool text) returns boolean language plpgsql
 begin
   return exists (
     select from makeit3d.pools p
-    where p.name = of_pool and makeit3d.slots_used(p.name) < p.slots and makeit3d.admission(p.provider) <> 'reject');
+    where p.name = of_pool and makeit3d.slots_used(p.name) < coalesce(p.slots, 2147483647)
+      and makeit3d.admission(p.provider) <> 'reject');
 end $$;
 
 -- Why a queued job does not run: the one derivation, of what its row stores, whether it goes on with paid work, whether
