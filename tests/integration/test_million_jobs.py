@@ -168,9 +168,17 @@ CASES = {
     ),
     "advance steps": Case(
         lambda s: s.advance_steps,
-        {"completed": [request_id(r) for r in of_batch(RUNNING)], "failed": failed()},
+        {
+            "completed": [request_id(r) for r in of_batch(RUNNING)],
+            "failed": failed(),
+            "limited": True,
+            "freed": [{"request_id": str(request_id(r)), "permit": "paid", "permits": 1} for r in of_batch(RUNNING)],
+        },
         BATCH,
-        150,
+        250,
+        most_rows=4 * BATCH,  # of CTEs, each joined to the batch
+        before="update makeit3d.jobs set status = 'completed', worker_id = null"  # noqa: S608 - of this file
+        f" where worker_id = '{LIVES}' and status = 'running'",
     ),
     "roll up": Case(
         lambda s: s.roll_up,
