@@ -180,14 +180,14 @@ class World:
         for slot in held.slots:
             is_image = held.job.type == "generate_images"
             content_type, extension = ("image/png", "png") if is_image else ("model/gltf-binary", "glb")
-            key = output_key(slot.kind, held.job.task_id, slot.number, extension)
+            key = output_key(self.db.tables.kinds[slot.kind], held.job.task_id, slot.number, extension)
             announced = await files.announce(
                 self.db,
                 held.job.claim,
                 file_id=uuid4(),
                 bucket="test",
                 key=key,
-                kind="concept" if is_image else "model",
+                kind=slot.kind,
                 content_type=content_type,
                 content_key="secret",
             )

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 from app.config import Settings
-from app.db import user_limits
 from app.db.jobs import failed_request
 from app.domain.jobs import ClaimedJob, Completed, FollowUp, Settlement
 from app.domain.user_limits import UserLimits
+from app.queue import permits
 from app.services.audit import audit_rows
 from app.services.retries import NotRetried
 from app.task_types.registry import TaskTypes
@@ -142,7 +142,7 @@ async def test_the_permits_of_the_user_are_waited_for(world: Harness, settings: 
     waits = "select waiting_for from makeit3d.jobs where task_id = $1 and step = 1 and type = 'generate_images'"
     assert await world.db.fetchval(waits, TASK) == "user_limit"
     await queue.cancel("task-under-way", world.user)
-    assert (await user_limits.release(world.db, world.user, in_flight=1)).lanes == {"normal"}
+    assert (await permits.release(world.db, world.user, in_flight=1)).lanes == {"normal"}
     assert await world.db.fetchval(waits, TASK) is None
 
 

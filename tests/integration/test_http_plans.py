@@ -30,7 +30,7 @@ async def filled(db: Database) -> Database:
 
 async def test_readers_of_the_log_use_its_index(filled: Database) -> None:
     user = await filled.fetchval("select user_id from makeit3d.events limit 1")
-    after = {"user_id": user, "xid": "400", "id": 0, "limit": 200}
+    after: dict[str, object] = {"user_id": user, "xid": "400", "id": 0, "limit": 200}
     statements: list[tuple[Statement, dict[str, object]]] = [
         (events.AFTER, after),
         (events.OF_TASK_AFTER, {**after, "task_id": "task-plan-7"}),

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from app.config import Settings
 from app.db import jobs as job_rows
-from app.db import user_limits
 from app.db.pool import Database
 from app.domain.jobs import ClaimedJob, Completed, Failed, ItemEnd, Settlement
 from app.domain.user_limits import UserLimits
 from app.errors import ErrorCode
+from app.queue import permits
 from app.queue.contracts import StepPlan, Tx
 from app.queue.runs import RunEnd
 
@@ -259,7 +259,7 @@ async def test_the_next_step_takes_the_permits_that_were_held_and_waits_for_more
     assert await finish_all(limited) == {(1, 0)}
     waits = [(await jobs(limited))[2, chunk] for chunk in range(3)]
     assert waits == [("queued", None), ("queued", "user_limit"), ("queued", "user_limit")]
-    await user_limits.release(limited.db, limited.user, in_flight=2)
+    await permits.release(limited.db, limited.user, in_flight=2)
     started = set(await claim(limited))
     assert (2, 0) in started
     assert len(started) == 2
