@@ -105,9 +105,10 @@ def test_a_worker_dies_as_it_tells_who_waited_for_a_task(town: Town, point: Cras
     with town.standstill():
         town.ask(Operation.TEXT_TO_IMAGE, first)
         town.ask(Operation.TEXT_TO_IMAGE, second, after=[first])
-    for task_id in (first, second):
-        assert town.ended(task_id)["status"] == "complete"
-        town.complete_once(task_id, Operation.TEXT_TO_IMAGE)
+    assert town.ended(first)["status"] == "complete"
+    town.complete_once(first, Operation.TEXT_TO_IMAGE)
+    # a process that dies may be at the paid call of the second one, which another process told before
+    town.complete_or_cut(second, Operation.TEXT_TO_IMAGE)
     assert 1 <= plan.deaths(first) <= DEATHS, "the point was not reached"
     [began] = town.rows(
         "select min(j.started_at) >= max(b.finished_at) as late from makeit3d.jobs j, makeit3d.jobs b"
