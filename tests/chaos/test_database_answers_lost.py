@@ -22,6 +22,7 @@ from app.errors import ErrorCode
 from app.storage.memory import MemoryStorage
 from structlog.testing import capture_logs
 
+from tests import kernel
 from tests.chaos.databases import tcp_dsn
 from tests.chaos.proxy import Proxy
 from tests.fake_providers import FakeImages, FakeModels
@@ -244,6 +245,9 @@ async def test_what_breaks_after_the_commit_puts_no_end_in_doubt(shop: Workshop,
     with capture_logs() as logs:
         task = await shop.ask(Operation.TEXT_TO_IMAGE, "task-committed")
         await _one_open_call(shop, "intent")
+        # work that no worker here takes: whether its pool has room is looked up when a slot of it comes free
+        await kernel.accept(shop.db, shop.plan(Operation.TEXT_TO_IMAGE, "task-of-the-future"))
+        await direct.execute("update makeit3d.jobs set type = 'of_the_future' where task_id = 'task-of-the-future'")
         async with _away(direct, "pools"):
             images.may_answer.set()
 
