@@ -63,10 +63,8 @@ class NewTask(Strict):
         " asked of them later changes nothing. Until then the jobs wait (`waiting_for: dependency`). When one of them"
         " fails or is canceled, this request fails with `dependency_failed`.",
     )
-    expires_in: Annotated[int, fields.Whole] | None = Field(
+    expires_in: Annotated[int, Field(ge=1, le=30 * 24 * 3600), fields.Whole] | None = Field(
         None,
-        ge=1,
-        le=30 * 24 * 3600,
         description="Seconds in which the request must have been started, whatever it waits for; else it fails with"
         " `expired`. Without it, it waits for as long as it takes.",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from asyncio import CancelledError, to_thread
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -28,6 +29,8 @@ from app.storage.base import ObjectStorage, StorageError, StorageUnavailable
 from app.tracing import Kind, span
 
 log = structlog.get_logger(__name__)
+
+PREVIEW = "preview"  # of ``files.kind``
 
 
 class ResultRefused(AppError):
@@ -94,7 +97,7 @@ class Outputs:
         if path is None:
             return None
         try:
-            return await self._put(run, key, path, kind="preview", content_type="image/webp")
+            return await self._put(run, key, path, kind=PREVIEW, content_type="image/webp")
         except ResultRefused as error:
             log.warning("preview_refused", code=error.error.code)
             return None
@@ -117,7 +120,7 @@ class Outputs:
         file_id, content_key = announced
         try:
             async with beside(to_thread(_measure, path)) as measured:
-                await self._upload(key, path, content_type)
+                await self._upload(key, path, kind=kind, content_type=content_type)
                 url = await self._url(key, file_id, content_key)
             return _Put(file_id, url, *measured.result())
         except (CancelledError, StorageUnavailable):
@@ -127,8 +130,10 @@ class Outputs:
             size = (await to_thread(path.stat)).st_size
             raise _refusal(error, self._bucket, size, content_type) from error
 
-    async def _upload(self, key: str, path: Path, content_type: str) -> None:
-        with span("upload", Kind.CLIENT, content_type=content_type), boundary(Boundary.UPLOAD):
+    async def _upload(self, key: str, path: Path, *, kind: str, content_type: str) -> None:
+        # the failpoint is the result's: its preview goes up at the same time
+        point = nullcontext() if kind == PREVIEW else boundary(Boundary.UPLOAD)
+        with span("upload", Kind.CLIENT, content_type=content_type), point:
             await self._storage.upload(self._bucket, key, path, content_type=content_type)
 
     async def _ensure_claim(self, run: JobRun) -> None:

@@ -218,7 +218,8 @@ def running_stack(
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(server_home("chaos"))
         dsn = stack.enter_context(postgres.fresh_database())
-        run_script(dsn, tables)
+        if tables:
+            run_script(dsn, tables)
         sandbox = stack.enter_context(running_sandbox(dsn, home, drawing="stock"))
         database, listener = (stack.enter_context(Proxy.to(socket_of(dsn))) for _ in range(2))
         broker = stack.enter_context(Proxy.to(valkey_socket(valkey)))

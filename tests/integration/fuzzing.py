@@ -47,6 +47,8 @@ class Fuzz:
                     *("--seed", str(self.seed), "--max-examples", str(self.examples), "--phases", phases),
                     *("--checks", "all", "--exclude-checks", _NOT_OURS, "--continue-on-failure", "--no-color"),
                     *("--generation-database", "none", "--request-timeout", _REQUEST_SECONDS),
+                    # a header that is none is refused before the body was read: its sender may see a reset
+                    *("--request-retries", "2"),
                     *("--header", f"Authorization: Bearer {signer.token(gate.user_id)}"),
                     *options,
                     stdout=asyncio.subprocess.PIPE,

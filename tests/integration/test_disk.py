@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from app.db.tasks import StatusRows
 from app.domain.operations import Operation
 from structlog.testing import capture_logs
 
-from tests.integration.workshop import Workshop, workshop
+from tests.integration.workshop import PATIENCE, Workshop, workshop
 
 __all__ = ["workshop"]
 
@@ -33,6 +34,9 @@ async def seen_waiting(workshop: Workshop, task: str) -> list[str]:
     with capture_logs() as logs:
         await workshop.ask(Operation.TEXT_TO_IMAGE, task)
         await workshop.until(task, waits)
+        async with asyncio.timeout(PATIENCE):  # the line follows the end
+            while not any(line["event"] == "run_ended" for line in logs):
+                await asyncio.sleep(0.01)
     (ended,) = {line["code"] for line in logs if line["event"] == "run_ended"}
     assert ended == "service_unavailable"
     return [line["reason"] for line in logs if line["event"] == "spool_unusable"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from app.db.pool import Database
@@ -11,9 +12,10 @@ from structlog.testing import capture_logs
 
 from tests import kernel
 from tests.integration.factories import make_worker
-from tests.integration.workshop import Workshop, open_workshop
+from tests.integration.workshop import PATIENCE, Workshop, open_workshop
 
 TASK = "task-followed"
+LAST = ("run_ended", "job_dead_lettered", "job_overdue")
 
 
 async def lines(shop: Workshop) -> list[str]:
@@ -21,6 +23,9 @@ async def lines(shop: Workshop) -> list[str]:
     with capture_logs([merge_contextvars]) as logs:
         await shop.start()
         status = await shop.finished(TASK)
+        async with asyncio.timeout(PATIENCE):  # the line follows the end
+            while not any(line["event"] in LAST for line in logs):
+                await asyncio.sleep(0.01)
         await shop.workers[0].aclose()
         shop.workers.clear()
     ours = [line for line in logs if line.get("task_id") == TASK]

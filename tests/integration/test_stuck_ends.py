@@ -91,6 +91,9 @@ async def test_a_job_whose_end_cannot_be_written_keeps_its_lease_until_it_can(sh
     assert (job["status"], job["attempt"]) == ("running", 1)
     assert job["worker_id"] == shop.workers[0].engine.identity.id
     assert books.written == []
+    async with asyncio.timeout(PATIENCE):
+        while books.refused % 2 == 0:  # the end as it was is refused, and the failure in its place is next
+            await asyncio.sleep(0)
     books.broken_for = frozenset()
     status = await shop.finished("task-stuck-001")
     assert [(job["status"], job["error_code"]) for job in status.jobs] == [("completed", None)]

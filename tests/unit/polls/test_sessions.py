@@ -7,20 +7,23 @@ from pathlib import Path
 
 import app
 
-_CHANGES = re.compile(
+_IN_ANY_TEXT = (
     r"\bset\s+session\b|\bset_config\s*\(|\bpg_(?:try_)?advisory_lock(?:_shared)?\s*\(|\bdeclare\s+\w+\s+cursor\b"
-    r"|\badd_listener\s*\(|\bcreate\s+temp|[\"']\s*(?:set\s+(?!local\b)[a-z_]+\s*(?:=|to\b)|listen\s)",
+    r"|\badd_listener\s*\(|\bcreate\s+temp"
 )
-_OWN_CONNECTIONS = {"db/listener.py", "db/doctor.py", "db/migrate.py"}  # they belong to no pool and are closed
+_IN_A_FILE_OF_SQL = re.compile(_IN_ANY_TEXT)
+_CHANGES = re.compile(_IN_ANY_TEXT + r"|[\"']\s*(?:set\s+(?!local\b)[a-z_]+\s*(?:=|to\b)|listen\s)")
+_OWN_CONNECTIONS = {"db/listener.py", "db/doctor.py", "db/migrate.sql"}  # they belong to no pool and are closed
 
 
 def test_no_statement_changes_a_session() -> None:
     root = Path(app.__file__).parent
     found = {
         str(path.relative_to(root))
-        for path in root.rglob("*.py")
+        for pattern, suffix in ((_CHANGES, "*.py"), (_IN_A_FILE_OF_SQL, "*.sql"))
+        for path in root.rglob(suffix)
         if path.relative_to(root).parts[0] not in ("sandbox", "embedded")
-        and _CHANGES.search(path.read_text(encoding="utf-8"))
+        and pattern.search(path.read_text(encoding="utf-8"))
     }
     assert found == _OWN_CONNECTIONS
 

@@ -14,6 +14,12 @@ TEXT, IMAGE = "/generation/text-to-model", "/generation/image-to-model"
 BODY = {"prompt": "a boat", **BARE}
 
 
+@pytest.fixture(autouse=True)
+def stock(back: Back) -> None:
+    """What a result shows is not asked here."""
+    back.turn(drawing="stock")
+
+
 def test_a_task_moves_from_queue_to_end(tripo: Tripo, back: Back) -> None:
     back.turn(work_seconds=1)
     task_id = tripo.created(IMAGE, {"input": tripo.upload(picture()), **BARE})

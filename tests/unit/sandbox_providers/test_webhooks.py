@@ -84,6 +84,12 @@ def failing(tripo: Tripo, back: Back) -> str:
     return tripo.created(TEXT, BODY)
 
 
+@pytest.fixture(autouse=True)
+def stock(back: Back) -> None:
+    """What a result shows is not asked here."""
+    back.turn(drawing="stock")
+
+
 def test_failures_and_successes_are_told(tripo: Tripo, back: Back, receiver: Receiver) -> None:
     task_id = failing(tripo, back)
     (delivery,) = receiver.wait(1)
