@@ -1,4 +1,4 @@
-"""The database pool and its one way to open a transaction. All SQL of the product lives in this package."""
+"""The database pool: every statement of the product goes through it."""
 
 from __future__ import annotations
 

@@ -161,8 +161,8 @@ language sql stable set enable_seqscan = off set enable_bitmapscan = off set ena
 $$;
 
 -- Picks the jobs of one claim and locks them, with their tasks, until the transaction ends; it never waits for a job
--- or a task, and takes what another transaction holds for absent. The pools are locked first, so that two claims never
--- count the same free slot. It is a function because each of its statements must see what was committed before the
+-- or a task, and takes what another transaction holds for absent. The pools are locked before slots are counted, so that
+-- two claims never count the same free slot. It is a function because each of its statements must see what was committed before the
 -- locks that the one before it took.
 --   fresh    those that need a slot; the others go on with paid work
 --   probes   fresh ones that show whether their provider is well again

@@ -210,7 +210,7 @@ class Participant(Protocol):
 
 
 class Participants:
-    """The registered participants, in the order in which they lock."""
+    """The registered participants, in the order in which they are called, and lock."""
 
     def __init__(self, participants: Iterable[Participant] = ()) -> None:
         self._participants = {one.name: one for one in participants}

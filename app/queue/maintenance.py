@@ -44,7 +44,8 @@ class SweepResult:
 async def sweep(
     queue: Queue, *, ttl_seconds: float, max_crashes: int, may_expire_leases: Callable[[], bool] = lambda: True
 ) -> SweepResult | None:
-    """One round of housekeeping; None when another process is at it.
+    """One round of housekeeping; None when another process begins one just now. Rounds may overlap: what they end or
+    requeue is judged anew under the locks of its tasks.
 
     ``may_expire_leases`` says whether workers that were not seen for ``ttl_seconds`` are dead.
     """

@@ -9,7 +9,7 @@ from app.domain.statuses import JobStatus
 
 
 class Transition(StrEnum):
-    """The only reasons why ``jobs.status`` changes; each is named statements of ``transitions.sql``."""
+    """The only reasons why ``jobs.status`` changes; each is named statements of ``app/queue``."""
 
     ACCEPT = "accept"
     CLAIM = "claim"
@@ -17,7 +17,7 @@ class Transition(StrEnum):
     REQUEUE = "requeue"  # a retry, a snooze, or a lease given back
     CANCEL = "cancel"
     EXPIRE = "expire"  # of a lease, a deadline, the time to start in, or the time that an outage may keep a job
-    FAIL_DEPENDENTS = "fail_dependents"  # what waited for an earlier step, or for another task
+    FAIL_DEPENDENTS = "fail_dependents"  # what waited for a step or a task, or is refused as it is made
     ERASE = "erase"  # the user's rows are about to be erased
 
 

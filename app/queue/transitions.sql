@@ -1,5 +1,6 @@
--- The only statements that change jobs.status. Each returns makeit3d.changed(…) of the jobs that it changed, and each
--- but accept and claim is executed while their tasks are locked. Who is told of a job is said by a trigger.
+-- What changes jobs.status after accept.sql and claim.sql; that of advance_dependents stands in dependencies.sql. Each
+-- returns makeit3d.changed(…) of the jobs that it changed, and is executed while their tasks are locked. Readers are told
+-- by a trigger.
 
 -- name: lock_tasks
 -- By id, before anything else of the tasks.

@@ -113,7 +113,7 @@ class Sweeper:
             await asyncio.sleep(min(1.0, self._every))
 
     async def round(self) -> None:
-        """One sweep. Skips the shared part when another process is at it."""
+        """One sweep. Skips the shared part when another process begins it just now."""
         with boundary(Boundary.TAKE_BACK):
             result = await sweep(
                 self._queue,
