@@ -41,12 +41,12 @@ from app.calls.journal import Call, CallIntent
 from app.calls.reconciler import Absent, Ambiguous, Found, NotYet, Reconciler
 from app.calls.spool import Spool
 from app.config import Settings
-from app.db import assets
 from app.db.pool import Database
 from app.domain.crash_points import Boundary, boundary
 from app.domain.jobs import Deferred, Failed, KeptResult, Outcome, Retry
 from app.domain.statuses import CallState
 from app.errors import AppError, ErrorCode
+from app.queue import numbers
 from app.services.job_run import ClaimLost, JobRun
 from app.services.outcomes import RetryPolicy
 
@@ -200,7 +200,7 @@ class PaidCalls:
             return Failed(ErrorCode.PROVIDER_OUTCOME_UNKNOWN, UNKNOWN_DETAIL)
         # an upload of what the first call brought may still be on its way to its keys
         with boundary(Boundary.GIVE_UP):
-            slots = await assets.renumber(self._database, run.claim)
+            slots = await numbers.renumber(self._database, run.claim)
         if slots is None:
             raise ClaimLost
         run.assets = tuple(slots)

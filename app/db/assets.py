@@ -11,7 +11,7 @@ import asyncpg
 
 from app.db.pool import Database
 from app.db.sql import load
-from app.domain.jobs import AssetSlot, Claim
+from app.domain.jobs import AssetSlot
 
 _SQL = load(__file__)
 
@@ -58,15 +58,6 @@ async def slots_of(database: Database, job_ids: Sequence[UUID]) -> dict[UUID, li
     for row in rows:
         slots[row["job_id"]].append(AssetSlot(row["id"], row["kind"], row["number"], row["prompt"]))
     return slots
-
-
-async def renumber(database: Database, claim: Claim) -> list[AssetSlot] | None:
-    """Give the unfinished outputs of a job fresh numbers, for a second paid call; None when the claim is lost. An
-    upload of the first call's files may still arrive under the old ones."""
-    changed: int = await database.fetchval(
-        _SQL["renumber_outputs"], job_id=claim.job_id, worker_id=claim.worker_id, attempt=claim.attempt
-    )
-    return (await slots_of(database, [claim.job_id]))[claim.job_id] if changed else None
 
 
 async def outputs_of_step(database: Database, request_id: UUID, step: int) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from app.domain.jobs import AssetPlan, AssetSlot, ClaimedJob, Failed, Settlement
 from app.domain.user_limits import NO_LIMITS
 from app.errors import ErrorCode
 from app.outputs.kinds import KINDS, MODEL
+from app.queue.numbers import renumber
 from app.queue.plans import RequestPlan
 from app.services.audit import audit_rows
 from app.services.doctor.schema import SCHEMA
@@ -79,10 +80,10 @@ async def test_outputs_of_all_kinds_are_numbered_each_for_itself(db: Database, s
     slots = (await assets.slots_of(db, [job.claim.job_id]))[job.claim.job_id]
     assert numbers(slots) == [("model", 0), ("toy", 0), ("toy", 1), ("video", 0)]
     # a second paid call stores under fresh names
-    renumbered = await assets.renumber(db, job.claim)
+    renumbered = await renumber(db, job.claim)
     assert numbers(renumbered) == [("model", 1), ("toy", 2), ("toy", 3), ("video", 1)]
     assert await db.fetchval("select reserved from makeit3d.tasks") == {"model": 2, "toy": 4, "video": 2}
-    assert await assets.renumber(db, replace(job.claim, attempt=7)) is None
+    assert await renumber(db, replace(job.claim, attempt=7)) is None
     assert plan.user_id is not None
     rows = await tasks.status(db, plan.task_id, plan.user_id)
     assert rows is not None

@@ -19,7 +19,7 @@ from app.db.sql import Statement
 ROOT = Path(next(iter(app.__path__))).parent
 ENGINE = ("app/services", "app/calls", "app/tasks", "app/job_types", "app/task_types")
 # modules whose statements have no cases of their own: their callers have the points
-STATEMENTS = ("app.calls.journal", "app.calls.orphans", "app.queue.permits", "app.queue.waits")
+STATEMENTS = ("app.calls.journal", "app.calls.orphans", "app.queue.numbers", "app.queue.permits", "app.queue.waits")
 
 # statements that change something: not "for update", "no key update" or "updated_at"
 _WRITING = re.compile(

@@ -17,7 +17,7 @@ from tests.unit.ai_clients.support import make_settings
 
 ROOT = Path(next(iter(app.__path__))).parent
 # each beside its module; the others of the queue are composed by app/queue/statements.py
-QUEUE = ("maintenance", "permits", "slots", "waits")
+QUEUE = ("maintenance", "numbers", "permits", "slots", "waits")
 FILES = sorted(
     [
         *ROOT.glob("app/db/**/*.sql"),
