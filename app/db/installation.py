@@ -30,7 +30,7 @@ class Queue:
 class PoolUse:
     name: str
     used: int
-    slots: int
+    slots: int | None  # None: who claims is the only limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ create unique index requests_retry on makeit3d.requests (retry_of) where retry_o
 create table makeit3d.pools (
   name text primary key,
   provider text not null,
-  slots integer not null check (slots > 0),
+  -- null: who claims is the only limit
+  slots integer check (slots > 0),
   updated_at timestamptz not null default now()
 ) with (fillfactor = 50);
 

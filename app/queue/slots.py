@@ -30,7 +30,7 @@ async def take(database: Database, claim: Claim, pool: str) -> bool | None:
             raise BreakerOpen
         # its own place in the line is no slot in use; whoever wants one later waits for it
         await connection.execute(_SQL["lend_slot"], **_lease(claim))
-        free = await connection.fetchval(_SQL["slots_ahead"], job_id=claim.job_id) < slots
+        free = slots is None or await connection.fetchval(_SQL["slots_ahead"], job_id=claim.job_id) < slots
         changed = await connection.execute(_SQL["take_slot"], **_lease(claim), free=free)
         return free if changed == 1 else None
 

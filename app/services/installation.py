@@ -75,7 +75,8 @@ def _fill(registry: CollectorRegistry, found: Installation) -> None:
     slots = Gauge("makeit3d_pool_slots", "Slots by setting", ["pool"], registry=registry)
     for pool in found.pools:
         used.labels(pool.name).set(pool.used)
-        slots.labels(pool.name).set(pool.slots)
+        if pool.slots is not None:
+            slots.labels(pool.name).set(pool.slots)
     calls = Gauge("makeit3d_open_calls", "Paid calls that are not over", ["provider", "state"], registry=registry)
     oldest = Gauge(
         "makeit3d_open_call_age_seconds", "Age of the oldest such call", ["provider", "state"], registry=registry

@@ -23,7 +23,8 @@ from app.domain.jobs import (
     StoredFile,
 )
 from app.errors import ErrorCode
-from app.queue import waits
+from app.queue import slots, waits
+from app.services.installation import InstallationGauges
 
 from tests import kernel
 from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
@@ -283,3 +284,15 @@ async def test_a_worker_claims_only_the_types_that_it_handles(db: Database) -> N
     assert [job.task_id for job in result.jobs] == ["task-types-model"]
     assert not result.more
     assert not result.full
+
+
+async def test_who_claims_is_the_only_limit_of_a_pool_without_slots(db: Database) -> None:
+    await db.execute("update makeit3d.pools set slots = null where name = 'openai'")
+    plan = image_plan(await make_user(db), "task-unlimited")
+    assert (await kernel.queue_of(db).accept(plan)).committed.lanes == {"normal"}
+    (job,) = await claim_all(db, await make_worker(db))
+    assert await slots.lend(db, job.claim)
+    assert await slots.take(db, job.claim, "openai")
+    told = (await InstallationGauges(db, worker_ttl_seconds=60).text()).decode()
+    assert 'makeit3d_pool_slots_used{pool="openai"} 1.0' in told
+    assert 'makeit3d_pool_slots{pool="openai"}' not in told
