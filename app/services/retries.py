@@ -65,7 +65,9 @@ class Retries:
         except AppError as refused:
             if refused.error is not ErrorCode.DEPENDENCY_FAILED:
                 raise
-            raise NotRetried(f"{refused.detail} Retry that first") from None
+            raise NotRetried(
+                f"{refused.detail} Retry first what failed; for what was canceled its user has to ask again"
+            ) from None
         except (TaskOwnedByAnother, UnknownUser):
             raise NotRetried("its user no longer exists") from None
         self._publisher.publish(accepted.committed)

@@ -338,7 +338,7 @@ async def test_a_retry_depends_on_the_retry_of_what_failed(line: Line, retries: 
     await line.ask("task-second-1", "task-first-01")
     await line.end((await line.claim())["task-first-01"], BROKEN)
     await line.tell()
-    with pytest.raises(NotRetried, match=r"is failed\. Retry that"):
+    with pytest.raises(NotRetried, match=r"is failed\. Retry first what failed"):
         await retries.retry(await retries.find("task-second-1"), may_pay_again=False)
     for task_id in ("task-first-01", "task-second-1"):
         await retries.retry(await retries.find(task_id), may_pay_again=False)
