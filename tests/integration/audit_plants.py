@@ -6,6 +6,15 @@ Words in capitals stand for rows of it. Constraints look away while a plant is m
 from __future__ import annotations
 
 ROWS = {
+    # what goes with a first step that runs
+    "BEGUN": """update makeit3d.requests set status = 'running' where task_id = 'audit-waiting';
+      update makeit3d.tasks set status = 'running' where id = 'audit-waiting';
+      update concept_images set status = 'processing' where job_id = FIRST_STEP;
+      EVENT || '{"status": "running"}' from makeit3d.events where task_id = 'audit-waiting' and type = 'task_update';
+      EVENT || '{"status": "running"}' from makeit3d.events where type = 'job_update'
+        and payload->>'job_id' = FIRST_STEP::text;
+      EVENT || '{"status": "processing"}' from makeit3d.events where type = 'asset_update'
+        and payload->>'asset_id' = (select id::text from concept_images where job_id = FIRST_STEP)""",
     "IMAGE_JOB": "(select id from makeit3d.jobs where type = 'generate_images' and status = 'completed')",
     "MODEL_JOB": "(select id from makeit3d.jobs where task_id = 'audit-done' and type = 'generate_model')",
     "REFUSED_JOB": "(select id from makeit3d.jobs where task_id = 'audit-refused')",
@@ -67,14 +76,12 @@ PLANTS = {
         update makeit3d.workers set seen_at = now() - interval '1 hour';
         update makeit3d.jobs set status = 'running', worker_id = WORKER, attempt = 1, started_at = now()
           where id = FIRST_STEP;
-        update makeit3d.requests set status = 'running' where task_id = 'audit-waiting';
-        update makeit3d.tasks set status = 'running' where id = 'audit-waiting';
-        update concept_images set status = 'processing' where job_id = FIRST_STEP;
-        EVENT || '{"status": "running"}' from makeit3d.events where task_id = 'audit-waiting' and type = 'task_update';
-        EVENT || '{"status": "running"}' from makeit3d.events where type = 'job_update'
-          and payload->>'job_id' = FIRST_STEP::text;
-        EVENT || '{"status": "processing"}' from makeit3d.events where type = 'asset_update'
-          and payload->>'asset_id' = (select id::text from concept_images where job_id = FIRST_STEP)
+        BEGUN
+        """,
+    "end_is_written": """
+        update makeit3d.jobs set status = 'running', worker_id = gen_random_uuid(), attempt = 1, started_at = now(),
+          stuck = '{"columns": {"status": "completed"}}' where id = FIRST_STEP;
+        BEGUN
         """,
     "claim_is_counted": "update makeit3d.jobs set started_at = null where id = REFUSED_JOB",
     "resume_is_paid": "update makeit3d.jobs set resume = true where id = FIRST_STEP",

@@ -16,6 +16,7 @@ from app.domain.statuses import JobStatus
 from app.errors import ErrorCode
 from app.queue.contracts import AcceptedJob, AcceptedRequest, Changed, Participants, Tx
 from app.queue.states import Transition
+from app.services.audit import audit_rows
 
 from tests import kernel
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop
@@ -125,6 +126,10 @@ async def test_another_worker_ends_what_the_one_that_left_could_not(shop: Worksh
     await shop.start()
     await some_beats(shop)
     assert [job["status"] for job in (await shop.status("task-stuck-003")).jobs] == ["running"]
+    found = await audit_rows(shop.db, shop.settings)
+    assert [(one.invariant.name, one.found) for one in found.differences] == [
+        ("end_is_written", "it ended as completed, and nothing can be written")
+    ]
     books.broken_for = frozenset()
     status = await shop.finished("task-stuck-003")
     assert [job["status"] for job in status.jobs] == ["completed"]

@@ -20,6 +20,11 @@ CLAIM_CHECKS = (
         "the sweep takes such jobs back: see that a worker runs, and its log for sweep_failed",
         passing=True,
     ),
+    _rows(
+        _SQL["end_is_written"],
+        "a worker's log says why, with finish_failed_again and expire_failed: see the runbook",
+        passing=True,
+    ),
     _rows(_SQL["claim_is_counted"], "a defect: report it with the job's events"),
     _rows(_SQL["resume_is_paid"], "it may run above the provider's limit: report it with the job's events and calls"),
     _rows(_SQL["slots"], "expected for a while after the setting was lowered; else report it: the provider may refuse"),

@@ -1,10 +1,16 @@
 -- name: running_is_alive
--- a running job belongs to a live worker process
+-- a running job belongs to a live worker process, unless its run has ended
 select jsonb_build_object('job', j.id, 'task', j.task_id, 'worker', j.worker_id, 'attempt', j.attempt) as ids,
   case when w.id is null then 'its worker has no row'
     else format('its worker was last seen %s ago', now() - w.seen_at) end as found
 from patience, makeit3d.jobs j left join makeit3d.workers w on w.id = j.worker_id
-where j.status = 'running' and (w.id is null or w.seen_at < now() - patience.worker_ttl)
+where j.status = 'running' and j.stuck is null and (w.id is null or w.seen_at < now() - patience.worker_ttl)
+
+-- name: end_is_written
+-- the end of a run is written
+select jsonb_build_object('job', j.id, 'task', j.task_id) as ids,
+  format('it ended as %s, and nothing can be written', j.stuck #>> '{columns,status}') as found
+from makeit3d.jobs j where j.status = 'running' and j.stuck is not null
 
 -- name: claim_is_counted
 -- every run of a job is counted, and begins at a time
