@@ -180,9 +180,10 @@ def _print_record(console: Console, record: JobRecord) -> None:
 
 
 _JOB_FACTS = (
-    *("id", "task_id", "request_id", "trace_id", "user_id", "retry_of", "error_code", "error_message", "waiting_for"),
-    *("run_after", "worker", "worker_seen_at", "pool", "lane", "priority", "attempt", "failures", "crashes"),
-    *("deferrals", "progress", "cost_micros", "created_at", "started_at", "deadline", "finished_at"),
+    *("id", "task_id", "request_id", "trace_id", "user_id", "retry_of", "error_code", "error_message"),
+    *("end_not_written", "waiting_for", "waits_for_tasks", "run_after", "expires_at", "worker", "worker_seen_at"),
+    *("pool", "lane", "priority", "attempt", "failures", "crashes", "deferrals", "chunk", "progress", "items"),
+    *("cost_micros", "created_at", "started_at", "deadline", "finished_at"),
     *("kept_host", "kept_until"),
 )
 _CALL_FACTS = (

@@ -113,10 +113,15 @@ where task_id = :task_id and type = 'job_update' and payload->>'job_id' = :job_i
 
 -- name: job_in_full
 -- A job, with its worker and what it waits for.
-select j.id, j.task_id, j.request_id, j.user_id, j.step, j.type, j.provider, j.pool, j.lane, j.priority, j.status,
-  wait.reason as waiting_for, j.run_after, j.resume, j.calls_done, j.alone, j.worker_id, w.name as worker,
-  w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress, j.cost_micros,
-  wait.error_code, j.error_message, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id,
+select j.id, j.task_id, j.request_id, j.user_id, j.step, (
+    select format('%s of %s', j.chunk + 1, count(*)) from makeit3d.jobs o
+    where o.request_id = j.request_id and o.step = j.step having count(*) > 1) as chunk, j.type, j.provider, j.pool, j.lane, j.priority, j.status,
+  wait.reason as waiting_for, case wait.reason when 'dependency' then (
+    select string_agg(d.depends_on, ' ' order by d.depends_on) from makeit3d.task_dependencies d
+    where d.request_id = j.request_id and not d.met) end as waits_for_tasks, j.run_after, j.expires_at, j.resume, j.calls_done, j.alone, j.worker_id, w.name as worker,
+  w.seen_at as worker_seen_at, j.attempt, j.failures, j.crashes, j.deferrals, j.progress,
+  case when j.items_total is not null then format('%s of %s', j.items_done, j.items_total) end as items, j.cost_micros,
+  wait.error_code, j.error_message, j.stuck #>> '{columns,status}' as end_not_written, j.created_at, j.started_at, j.deadline, j.finished_at, j.retry_of, j.trace_id,
   r.operation, j.kept_host, j.kept_until
 from makeit3d.jobs j join makeit3d.requests r on r.id = j.request_id
 left join makeit3d.workers w on w.id = j.worker_id cross join lateral makeit3d.wait_of(j) as wait

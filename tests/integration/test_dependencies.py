@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from app.db import jobs
 from app.db.pool import Database
 from app.domain.jobs import ClaimedJob, Completed, Failed, Outcome, Settlement
 from app.domain.operations import Operation
@@ -21,7 +22,14 @@ from app.services.publisher import Publisher
 from app.services.retries import NotRetried, Retries
 
 from tests import kernel
-from tests.integration.factories import image_plan, make_user, make_worker, sketch_plan
+from tests.integration.factories import (
+    image_plan,
+    local_step,
+    make_user,
+    make_worker,
+    sketch_plan,
+    stepped_plan,
+)
 from tests.integration.http_gateway import DeafBells
 from tests.integration.majors import database
 from tests.integration.workshop import Workshop, workshop
@@ -233,6 +241,31 @@ async def test_a_dependent_that_ended_meanwhile_stays_as_it_ended(line: Line) ->
     await line.tell()
     assert await line.jobs("task-second-1") == [("canceled", None, "canceled")]
     assert await line.pending() == []
+
+
+async def test_an_operator_sees_which_tasks_are_left_to_wait_for(line: Line) -> None:
+    await line.ask("task-first-01")
+    await line.ask("task-first-02")
+    chunks = local_step(1, items=("a", "b", "c"), items_per_job=2)
+    plan = replace(
+        stepped_plan(line.user, "task-second-1", chunks), depends_on=("task-first-01", "task-first-02"), expires_in=60
+    )
+    await kernel.accept(line.db, plan)
+    await line.end((await line.claim())["task-first-01"], Completed())
+    await line.tell()
+    shown = await jobs.record(line.db, plan.jobs[1].id, events=1)
+    assert shown is not None
+    assert [shown.job[name] for name in ("waiting_for", "waits_for_tasks", "chunk", "items")] == [
+        "dependency",
+        "task-first-02",
+        "2 of 2",
+        "0 of 1",
+    ]
+    assert shown.job["expires_at"] is not None
+    ended = await line.db.fetchval("select id from makeit3d.jobs where status = 'completed'")
+    first = await jobs.record(line.db, ended, events=1)
+    assert first is not None
+    assert [first.job[name] for name in ("waits_for_tasks", "chunk", "items", "end_not_written")] == [None] * 4
 
 
 async def test_erasing_a_user_ends_both(line: Line) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from app.container import open_queue
+from app.db import jobs
 from app.db.pool import Database
 from app.domain.operations import Operation
 from app.domain.statuses import JobStatus
@@ -92,6 +93,9 @@ async def test_a_job_whose_end_cannot_be_written_keeps_its_lease_until_it_can(sh
     assert (job["status"], job["attempt"]) == ("running", 1)
     assert job["worker_id"] == shop.workers[0].engine.identity.id
     assert books.written == []
+    shown = await jobs.record(shop.db, job["id"], events=1)
+    assert shown is not None
+    assert shown.job["end_not_written"] == "completed"
     async with asyncio.timeout(PATIENCE):
         while books.refused % 2 == 0:  # the end as it was is refused, and the failure in its place is next
             await asyncio.sleep(0)
