@@ -36,7 +36,7 @@ class SweepResult:
     rescued: tuple[JobTrail, ...]
     dead_lettered: tuple[JobTrail, ...]
     overdue: tuple[JobTrail, ...]
-    unstarted: int  # jobs whose time to start in was over
+    unstarted: tuple[JobTrail, ...]  # jobs whose time to start in was over
     unstuck: int  # jobs whose end could not be written before
     committed: Committed
 
@@ -81,7 +81,7 @@ async def sweep(
         rescued=tuple(_trail(job) for job in taken if job.new is JobStatus.QUEUED),
         dead_lettered=tuple(_trail(job) for job in taken if job.new is JobStatus.FAILED),
         overdue=tuple(_trail(job) for job in overdue),
-        unstarted=len(unstarted),
+        unstarted=tuple(_trail(job) for job in unstarted),
         unstuck=await _end_stuck(queue, committed),
         committed=committed,
     )
@@ -204,18 +204,26 @@ async def _end_stuck(queue: Queue, committed: Committed) -> int:
         found = await tx.connection.fetch(queue.statements.stuck_jobs, most=_AT_A_TIME)
     ended = 0
     for row in found:
-        kept = RunEnd.from_json(row["stuck"])
-        try:
-            async with queue.transaction() as tx:
-                await queue.lock_tasks(tx, kept.task_ids)
-                ended += len(await queue.finish_within(tx, [kept]))
-            committed.add(tx.committed)
-        except UNREACHABLE:
-            raise
-        except Exception:
-            log.exception("finish_failed_again", job_id=str(row["id"]))
-            ended += len(await _expire_alone(queue, committed, row, queue.expire_stuck))
+        if (status := await _end_one_stuck(queue, committed, row)) is not None:
+            ended += 1
+            log.warning("stuck_end_written", job_id=str(row["id"]), task_id=row["task_id"], status=status)
     return ended
+
+
+async def _end_one_stuck(queue: Queue, committed: Committed, row: asyncpg.Record) -> str | None:
+    """The status that was written; None where none was."""
+    try:
+        kept = RunEnd.from_json(row["stuck"])  # an older version may have kept it
+        async with queue.transaction() as tx:
+            await queue.lock_tasks(tx, kept.task_ids)
+            done = await queue.finish_within(tx, [kept])
+        committed.add(tx.committed)
+    except UNREACHABLE:
+        raise
+    except Exception:
+        log.exception("finish_failed_again", job_id=str(row["id"]))
+        return JobStatus.FAILED if await _expire_alone(queue, committed, row, queue.expire_stuck) else None
+    return kept.columns["status"] if done else None
 
 
 def _trail(job: Changed) -> JobTrail:

@@ -169,7 +169,7 @@ def _note(found: SweepResult) -> None:
     SWEPT.labels("rescued").inc(len(found.rescued))
     SWEPT.labels("dead_lettered").inc(len(found.dead_lettered))
     SWEPT.labels("overdue").inc(len(found.overdue))
-    SWEPT.labels("unstarted").inc(found.unstarted)
+    SWEPT.labels("unstarted").inc(len(found.unstarted))
     SWEPT.labels("unstuck").inc(found.unstuck)
     if found.dead_workers or found.rescued or found.dead_lettered:
         log.warning(
@@ -182,5 +182,7 @@ def _note(found: SweepResult) -> None:
         log.warning("job_rescued", **job.as_log())
     for job in found.dead_lettered:
         log.error("job_dead_lettered", **job.as_log())
+    for job in found.unstarted:
+        log.info("job_expired", **job.as_log())
     for job in found.overdue:
         log.error("job_overdue", **job.as_log())

@@ -388,7 +388,7 @@ async def expire(line: Line) -> int:
     await line.db.execute("update makeit3d.jobs set expires_at = now() - interval '1 second' where expires_at > now()")
     swept = await kernel.sweep(line.db, ttl_seconds=60, max_crashes=3)
     assert swept is not None
-    return swept.unstarted
+    return len(swept.unstarted)
 
 
 async def test_a_request_that_is_not_started_in_time_fails_whatever_it_waits_for(line: Line) -> None:

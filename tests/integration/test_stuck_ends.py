@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -18,6 +19,7 @@ from app.errors import ErrorCode
 from app.queue.contracts import AcceptedJob, AcceptedRequest, Changed, Participants, Tx
 from app.queue.states import Transition
 from app.services.audit import audit_rows
+from structlog.testing import capture_logs
 
 from tests import kernel
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop
@@ -77,6 +79,12 @@ async def some_beats(shop: Workshop) -> None:
             await asyncio.sleep(0.02)
 
 
+async def until_told(logs: Sequence[Mapping[str, Any]], event: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while event not in {line["event"] for line in logs}:
+            await asyncio.sleep(0.02)
+
+
 async def until_refused_again(books: Books, times: int) -> None:
     reached = books.refused + times
     async with asyncio.timeout(PATIENCE):
@@ -99,8 +107,12 @@ async def test_a_job_whose_end_cannot_be_written_keeps_its_lease_until_it_can(sh
     async with asyncio.timeout(PATIENCE):
         while books.refused % 2 == 0:  # the end as it was is refused, and the failure in its place is next
             await asyncio.sleep(0)
-    books.broken_for = frozenset()
-    status = await shop.finished("task-stuck-001")
+    with capture_logs() as logs:
+        books.broken_for = frozenset()
+        status = await shop.finished("task-stuck-001")
+        await until_told(logs, "stuck_end_written")
+    told = [line for line in logs if line["event"] == "stuck_end_written"]
+    assert [(line["job_id"], line["status"]) for line in told] == [(str(job["id"]), "completed")]
     assert [(job["status"], job["error_code"]) for job in status.jobs] == [("completed", None)]
     # what was paid once is the user's
     assert [asset["status"] for asset in status.assets] == ["complete"]

@@ -248,6 +248,20 @@ async def test_one_job_that_cannot_be_finished_holds_back_no_other(harness: Harn
     await harness.assert_books_agree()
 
 
+async def test_a_kept_end_that_nobody_can_read_fails_its_own_job(harness: Harness) -> None:
+    job = await harness.accept_and_claim(image_plan(harness.user, "task-unreadable"))
+    other = await harness.accept_and_claim(image_plan(harness.user, "task-readable1"))
+    await harness.queue.keep_end(Settlement(other, Completed()))
+    await harness.db.execute(
+        """update makeit3d.jobs set stuck = '{"columns": {"status": "completed"}}' where id = $1""", job.claim.job_id
+    )
+    swept = await sweep(harness.queue, ttl_seconds=60, max_crashes=3)
+    assert swept is not None
+    assert swept.unstuck == 2
+    assert [await harness.status(one.claim.job_id) for one in (job, other)] == ["failed", "completed"]
+    await harness.assert_books_agree()
+
+
 async def test_a_connection_that_dies_before_the_commit_leaves_neither_side(harness: Harness) -> None:
     job = await harness.accept_and_claim(image_plan(harness.user, "task-cut-off-1"))
 
