@@ -12,9 +12,10 @@ from app.db.pool import Database
 from app.domain.jobs import Settlement
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.queue import maintenance
+from app.queue.claims import ClaimResult
 from app.queue.maintenance import SweepResult
 from app.queue.plans import RequestPlan
-from app.queue.transitions import ClaimResult, Finished, Queue
+from app.queue.transitions import Finished, Queue
 
 REGISTRY = build_registry()
 ASSET_KINDS = REGISTRY.asset_kinds

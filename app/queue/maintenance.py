@@ -49,7 +49,8 @@ async def sweep(
 
     ``may_expire_leases`` says whether workers that were not seen for ``ttl_seconds`` are dead.
     """
-    async with queue.transaction() as tx:
+
+    async def begin(tx: Tx) -> list[str] | None:
         its_turn = await tx.connection.fetchval(_SQL["begin_round"])
         expire = may_expire_leases()  # not before: the database may have been silent until this very answer
         if not its_turn:
@@ -57,24 +58,23 @@ async def sweep(
         dead = await workers.remove_dead(tx.connection, ttl_seconds=ttl_seconds) if expire else []
         tx.committed.tasks |= await waits.promote_due(tx.connection)
         tx.committed.lanes |= await waits.claimable_lanes(tx.connection)
-    committed = tx.committed
+        return dead
 
-    async def lost_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
-        return await tx.connection.fetch(queue.statements.lost_jobs, most=_AT_A_TIME)
+    dead, committed = await queue.in_transaction(begin)
+    if dead is None:
+        return None
 
-    async def overdue_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
-        return await tx.connection.fetch(queue.statements.overdue_jobs, patience_seconds=ttl_seconds, most=_AT_A_TIME)
-
-    async def unstarted_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
-        return await tx.connection.fetch(queue.statements.unstarted_jobs, most=_AT_A_TIME)
-
+    database, statements = queue.database, queue.statements
+    lost_jobs = await database.fetch(statements.lost_jobs, most=_AT_A_TIME)
     taken = await _expire(
         queue, committed, lost_jobs, lambda tx, ids: queue.expire_leases(tx, ids, max_crashes=max_crashes)
     )
     # a process that lives may still end its own
+    overdue_jobs = await database.fetch(statements.overdue_jobs, patience_seconds=ttl_seconds, most=_AT_A_TIME)
     overdue = await _expire(
         queue, committed, overdue_jobs, lambda tx, ids: queue.expire_deadlines(tx, ids, patience_seconds=ttl_seconds)
     )
+    unstarted_jobs = await database.fetch(statements.unstarted_jobs, most=_AT_A_TIME)
     unstarted = await _expire(queue, committed, unstarted_jobs, queue.expire_unstarted)
     return SweepResult(
         dead_workers=tuple(dead),
@@ -90,13 +90,10 @@ async def sweep(
 async def expire_stranded(queue: Queue, *, max_wait_seconds: float) -> tuple[list[Changed], Committed]:
     """Fail jobs that an open breaker has kept waiting for longer than that; a batch of them."""
     committed = Committed()
-
-    async def stranded_jobs(tx: Tx) -> Sequence[asyncpg.Record]:
-        return await tx.connection.fetch(
-            queue.statements.stranded_jobs, max_wait_seconds=max_wait_seconds, most=_AT_A_TIME
-        )
-
-    return await _expire(queue, committed, stranded_jobs, queue.expire_stranded), committed
+    found = await queue.database.fetch(
+        queue.statements.stranded_jobs, max_wait_seconds=max_wait_seconds, most=_AT_A_TIME
+    )
+    return await _expire(queue, committed, found, queue.expire_stranded), committed
 
 
 async def advance_dependents(queue: Queue, *, limited: bool, task_ids: Collection[str] | None = None) -> Committed:
@@ -106,13 +103,12 @@ async def advance_dependents(queue: Queue, *, limited: bool, task_ids: Collectio
     wanted = None if task_ids is None else set(task_ids)
     stuck: set[str] = set()
     while True:
-        async with queue.transaction() as tx:
-            rows = await tx.connection.fetch(
-                queue.statements.pending_dependents,
-                task_ids=None if wanted is None else sorted(wanted),
-                without=sorted(stuck),
-                most=_AT_A_TIME,
-            )
+        rows = await queue.database.fetch(
+            queue.statements.pending_dependents,
+            task_ids=None if wanted is None else sorted(wanted),
+            without=sorted(stuck),
+            most=_AT_A_TIME,
+        )
         if not rows:
             return committed
         pairs = [(row["task_id"], row["dependent"]) for row in rows]
@@ -139,22 +135,23 @@ async def advance_dependents(queue: Queue, *, limited: bool, task_ids: Collectio
 
 async def _advance(queue: Queue, pairs: Sequence[tuple[str, str | None]], *, limited: bool) -> Committed:
     tasks, dependents = {task for task, _ in pairs}, {dependent for _, dependent in pairs if dependent is not None}
-    async with queue.transaction() as tx:
+
+    async def write(tx: Tx) -> None:
         await queue.lock_tasks(tx, tasks | dependents)
         await queue.advance_dependents(tx, tasks, dependents, limited=limited)
-    return tx.committed
+
+    _, committed = await queue.in_transaction(write)
+    return committed
 
 
 async def _expire(
     queue: Queue,
     committed: Committed,
-    find: Callable[[Tx], Awaitable[Sequence[asyncpg.Record]]],
+    found: Sequence[asyncpg.Record],
     expire: Callable[[Tx, Sequence[UUID]], Awaitable[list[Changed]]],
 ) -> list[Changed]:
-    """Expire what is found, in one transaction. Where something in it can not be written, each job on its own. Only
+    """Expire what was found, in one transaction. Where something in it can not be written, each job on its own. Only
     what expired is told, not the steps that waited for it and failed with it."""
-    async with queue.transaction() as tx:
-        found = await find(tx)
     if not found:
         return []
     try:
@@ -191,17 +188,18 @@ async def _expire_batch(
     found: Sequence[asyncpg.Record],
     expire: Callable[[Tx, Sequence[UUID]], Awaitable[list[Changed]]],
 ) -> list[Changed]:
-    async with queue.transaction() as tx:
+    async def write(tx: Tx) -> list[Changed]:
         await queue.lock_tasks(tx, [row["task_id"] for row in found])
-        changed = await expire(tx, [row["id"] for row in found])
-    committed.add(tx.committed)
+        return await expire(tx, [row["id"] for row in found])
+
+    changed, told = await queue.in_transaction(write)
+    committed.add(told)
     return [job for job in changed if job.by is Transition.EXPIRE]
 
 
 async def _end_stuck(queue: Queue, committed: Committed) -> int:
     """Write the ends that are kept, as they were, or else as failures; how many could be."""
-    async with queue.transaction() as tx:
-        found = await tx.connection.fetch(queue.statements.stuck_jobs, most=_AT_A_TIME)
+    found = await queue.database.fetch(queue.statements.stuck_jobs, most=_AT_A_TIME)
     ended = 0
     for row in found:
         if (status := await _end_one_stuck(queue, committed, row)) is not None:
@@ -214,10 +212,8 @@ async def _end_one_stuck(queue: Queue, committed: Committed, row: asyncpg.Record
     """The status that was written; None where none was."""
     try:
         kept = RunEnd.from_json(row["stuck"])  # an older version may have kept it
-        async with queue.transaction() as tx:
-            await queue.lock_tasks(tx, kept.task_ids)
-            done = await queue.finish_within(tx, [kept])
-        committed.add(tx.committed)
+        done, told = await queue.in_transaction(lambda tx: queue.finish_within(tx, [kept]))
+        committed.add(told)
     except UNREACHABLE:
         raise
     except Exception:

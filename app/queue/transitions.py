@@ -6,10 +6,9 @@ files, then what participants lock. A claim skips locked tasks and jobs and neve
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -17,13 +16,14 @@ import asyncpg
 from app.db.assets import UnknownUser
 from app.db.pool import Connection, Database
 from app.db.sql import Statement
-from app.domain.jobs import AssetSlot, Claim, ClaimedJob, Item, ItemEnd, KeptResult, Lane, Settlement
+from app.domain.jobs import Claim, Item, ItemEnd, Lane, Settlement
 from app.domain.statuses import JobStatus
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
 from app.queue import permits
 from app.queue.accept import Accepted, Acceptor, DuplicateRequest, StoredRequest, accepted_row
 from app.queue.apply import Follower
+from app.queue.claims import ClaimResult, claim_result
 from app.queue.contracts import Changed, Committed, Participants, Refused, Transition, Tx
 from app.queue.follow_ups import FollowUpPlanner, FollowUps
 from app.queue.plans import RequestPlan
@@ -36,6 +36,8 @@ _CRASHED_MESSAGE = "Worker processes died repeatedly while they ran this job."
 _OUTAGE_MESSAGE = "The provider took no work for too long. Nothing was sent for this job since, and nothing paid."
 _AT_A_TIME = 500
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
@@ -43,16 +45,6 @@ class LookUp:
 
     task_is_foreign: bool
     existing: StoredRequest | None
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimResult:
-    """``more`` is true when claimable work was left that this claim had room for but could not take."""
-
-    jobs: tuple[ClaimedJob, ...]
-    more: bool
-    full: bool  # work is left that only the caller's own limit kept back
-    outputs: Mapping[UUID, Sequence[AssetSlot]]  # of each job, unfinished, by number
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +99,8 @@ class Queue:
             raise ValueError(f"there is no kind of assets {', '.join(sorted(unknown))}")
         try:
             if limits.any or plan.participants or plan.depends_on:
-                return await self.database.in_transaction(
-                    lambda connection: self._accept_within(connection, plan, limits)
-                )
+                accepted, _ = await self.in_transaction(lambda tx: self._accept_within(tx, plan, limits))
+                return accepted
             row = await self.database.fetchrow(self.statements.accept, **plan.arguments(None))
             return accepted_row(row, plan, Committed())
         except Refused as refused:
@@ -123,13 +114,12 @@ class Queue:
                 raise UnknownUser from None
             raise
 
-    async def _accept_within(self, connection: Connection, plan: RequestPlan, limits: UserLimits) -> Accepted:
-        tx = Tx(connection, Committed())
+    async def _accept_within(self, tx: Tx, plan: RequestPlan, limits: UserLimits) -> Accepted:
         free = None
         if limits.any:
             # one after the other for each user: what the last one took is seen by the next
-            await permits.lock(connection, plan.user_id)
-            load = await permits.load_of(connection, plan.user_id, limits)
+            await permits.lock(tx.connection, plan.user_id)
+            load = await permits.load_of(tx.connection, plan.user_id, limits)
             estimate = sum(job.estimate_micros for job in plan.jobs)
             free = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
         return await self._acceptor.accept(tx, plan, free)
@@ -169,27 +159,18 @@ class Queue:
             host=host,
             time_limits=dict(time_limits or {}),
         )
-        taken = [row for row in rows if row["id"] is not None]
-        first = rows[0]
-        # what was picked and is not here was accepted in this very moment
-        missed = len(taken) < len(first["picked"])
-        full = first["waiting"] and first["spare"] <= 0 and not missed
-        more = (first["locked"] or missed) and not full
-        outputs = {row["id"]: tuple(_output(value) for value in row["outputs"] or ()) for row in taken}
-        return ClaimResult(tuple(_claimed(row) for row in taken), more=more, full=full, outputs=outputs)
+        return claim_result(rows)
 
     # --- finish and requeue -----------------------------------------------------------------------------------
 
     async def finish(self, runs: Sequence[Settlement]) -> Finished:
         """Write how the runs ended, all in one transaction. Stale leases change nothing."""
         ends = [RunEnd.of(run) for run in runs]
-        async with self.transaction() as tx:
-            await self.lock_tasks(tx, {task_id for end in ends for task_id in end.task_ids})
-            finished = await self.finish_within(tx, ends)
-        return Finished(finished, tx.committed)
+        return Finished(*await self.in_transaction(lambda tx: self.finish_within(tx, ends)))
 
     async def finish_within(self, tx: Tx, ends: Sequence[RunEnd]) -> frozenset[UUID]:
-        """The jobs that were finished or requeued. The caller holds the locks of their tasks."""
+        """The jobs that were finished or requeued."""
+        await self.lock_tasks(tx, {task_id for end in ends for task_id in end.task_ids})
         by_job = {end.job_id: end for end in ends}
         rows = await tx.connection.fetch(self.statements.finish_jobs, runs=[end.columns for end in by_job.values()])
         changed = [_finished(row) for row in rows]
@@ -246,8 +227,9 @@ class Queue:
     async def requeue(self, worker_id: UUID, leases: Sequence[tuple[UUID, int]]) -> Committed:
         """Queue jobs again that the worker holds without knowing: the claim's answer never reached it. By job id and
         attempt."""
-        async with self.transaction() as tx:
-            ids = [job_id for job_id, _ in leases]
+        ids = [job_id for job_id, _ in leases]
+
+        async def write(tx: Tx) -> None:
             tasks = await tx.connection.fetch(self.statements.tasks_of, job_ids=ids)
             await self.lock_tasks(tx, [row["task_id"] for row in tasks])
             rows = await tx.connection.fetch(
@@ -257,31 +239,39 @@ class Queue:
                 attempts=[attempt for _, attempt in leases],
             )
             await self._follower.apply(tx, _changed(rows, Transition.REQUEUE))
-        return tx.committed
+
+        _, committed = await self.in_transaction(write)
+        return committed
 
     # --- cancel and erase -------------------------------------------------------------------------------------
 
     async def cancel(self, task_id: str, user_id: UUID) -> Canceled | None:
         """End all unfinished jobs and outputs of the task at once. Open provider calls stay open: they are polled on
         and their cost is recorded. None when the task is not the user's."""
-        async with self.transaction() as tx:
+
+        async def write(tx: Tx) -> list[Changed] | None:
             if await tx.connection.fetchval(self.statements.lock_own_task, task_id=task_id, user_id=user_id) is None:
                 return None
-            jobs = await self._end(tx, [task_id], Transition.CANCEL)
-        return Canceled(tuple(sorted({job.pool for job in jobs})), tx.committed)
+            return await self._end(tx, [task_id], Transition.CANCEL)
+
+        jobs, committed = await self.in_transaction(write)
+        return None if jobs is None else Canceled(tuple(sorted({job.pool for job in jobs})), committed)
 
     async def erase(self, user_id: UUID) -> Committed:
         """End everything unfinished of a user whose rows are about to be erased."""
-        committed = Committed()
-        while True:
-            async with self.transaction() as tx:
-                rows = await tx.connection.fetch(self.statements.unfinished_tasks_of, user_id=user_id, most=_AT_A_TIME)
-                tasks = [row["id"] for row in rows]
-                await self.lock_tasks(tx, tasks)
-                await self._end(tx, tasks, Transition.ERASE)
-            committed.add(tx.committed)
-            if len(tasks) < _AT_A_TIME:
-                return committed
+
+        async def write(tx: Tx) -> int:
+            rows = await tx.connection.fetch(self.statements.unfinished_tasks_of, user_id=user_id, most=_AT_A_TIME)
+            tasks = [row["id"] for row in rows]
+            await self.lock_tasks(tx, tasks)
+            await self._end(tx, tasks, Transition.ERASE)
+            return len(tasks)
+
+        committed, ended = Committed(), _AT_A_TIME
+        while ended == _AT_A_TIME:
+            ended, told = await self.in_transaction(write)
+            committed.add(told)
+        return committed
 
     async def _end(self, tx: Tx, task_ids: Sequence[str], by: Transition) -> list[Changed]:
         rows = await tx.connection.fetch(
@@ -369,10 +359,14 @@ class Queue:
 
     # --- shared -----------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Tx]:
-        async with self.database.transaction() as connection:
-            yield Tx(connection, Committed())
+    async def in_transaction(self, work: Callable[[Tx], Awaitable[T]]) -> tuple[T, Committed]:
+        """What ``work`` returns, and whom it tells. After a deadlock, which changed nothing, it is run again."""
+
+        async def within(connection: Connection) -> tuple[T, Committed]:
+            tx = Tx(connection, Committed())
+            return await work(tx), tx.committed
+
+        return await self.database.in_transaction(within)
 
     async def lock_tasks(self, tx: Tx, task_ids: Collection[str]) -> None:
         await tx.connection.execute(self.statements.lock_tasks, task_ids=sorted(set(task_ids)))
@@ -389,31 +383,3 @@ def _finished(row: asyncpg.Record) -> Changed:
 
 def _constraint(error: asyncpg.IntegrityConstraintViolationError) -> str:
     return str(getattr(error, "constraint_name", None) or "")  # set by asyncpg from the server's message
-
-
-def _output(value: Mapping[str, Any]) -> AssetSlot:
-    return AssetSlot(UUID(value["id"]), value["kind"], value["number"], value["prompt"])
-
-
-def _claimed(row: asyncpg.Record) -> ClaimedJob:
-    return ClaimedJob(
-        claim=Claim(job_id=row["id"], worker_id=row["worker_id"], attempt=row["attempt"]),
-        task_id=row["task_id"],
-        request_id=row["request_id"],
-        user_id=row["user_id"],
-        step=row["step"],
-        type=row["type"],
-        provider=row["provider"],
-        pool=row["pool"],
-        lane=row["lane"],
-        params=row["params"],
-        failures=row["failures"],
-        deferrals=row["deferrals"],
-        crashes=row["crashes"],
-        alone=row["alone"],
-        age_seconds=row["age_seconds"],
-        time_left_seconds=row["time_left_seconds"],
-        retry_of=row["retry_of"],
-        trace_id=row["trace_id"],
-        kept=KeptResult.of_row(dict(row)),
-    )

@@ -12,8 +12,8 @@ from app.db.pool import Database
 from app.domain.jobs import ClaimedJob, Completed, Lane, Settlement
 from app.domain.operations import Operation
 from app.domain.user_limits import NO_LIMITS
+from app.queue.claims import ClaimResult
 from app.queue.contracts import Committed
-from app.queue.transitions import ClaimResult
 from app.services.notifier import Notifier
 from app.services.publisher import Publisher
 from app.services.settler import Settler, Written

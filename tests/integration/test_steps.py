@@ -16,6 +16,7 @@ from app.errors import ErrorCode
 from app.queue import permits
 from app.queue.contracts import StepPlan, Tx
 from app.queue.runs import RunEnd
+from app.queue.transitions import Finished
 
 from tests.integration.factories import image_plan, local_step, stepped_plan
 from tests.integration.ledger import Harness, harness, open_queue, retries
@@ -150,14 +151,17 @@ async def test_the_last_two_chunks_at_once_start_the_next_step_once(harness: Har
     await accept(harness, step(1, items=tuple("ab"), items_per_job=1), step(2, items_from=None if known else 1))
     claimed = await claim(harness)
     first, second = [Settlement(job, await done(harness, job)) for job in claimed.values()]
-    async with harness.queue.transaction() as tx:
-        await harness.queue.lock_tasks(tx, [TASK])
+
+    async def finish_slowly(tx: Tx) -> asyncio.Task[Finished]:
         await harness.queue.finish_within(tx, [RunEnd.of(first)])
         other = asyncio.create_task(harness.queue.finish([second]))
         await blocked(harness.db)
+        return other
+
+    other, committed = await harness.queue.in_transaction(finish_slowly)
     finished = await other
     assert finished.committed.lanes == {"normal"}
-    assert tx.committed.lanes == set()
+    assert committed.lanes == set()
     assert await finish_all(harness) == {(2, 0)}
     assert await statuses(harness) == ("completed", "completed")
     await harness.assert_books_agree()
@@ -220,8 +224,7 @@ async def test_a_rollback_leaves_no_step_and_no_entry(harness: Harness) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        async with harness.queue.transaction() as tx:
-            await cut_off(tx)
+        await harness.queue.in_transaction(cut_off)
     assert await jobs(harness) == {(1, 0): ("running", None)}
     assert await harness.db.fetchval("select count(*) from ledger") == 1
     await harness.assert_books_agree()

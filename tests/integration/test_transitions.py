@@ -14,6 +14,7 @@ from app.domain.jobs import Completed, Deferred, Failed, HandedBack, ItemEnd, Ou
 from app.domain.user_limits import NO_LIMITS
 from app.errors import AppError, ErrorCode
 from app.queue.accept import TaskOwnedByAnother
+from app.queue.contracts import Tx
 from app.queue.maintenance import advance_dependents, expire_stranded, sweep
 from app.queue.runs import RunEnd
 from app.queue.states import TRANSITIONS
@@ -265,15 +266,33 @@ async def test_a_kept_end_that_nobody_can_read_fails_its_own_job(harness: Harnes
 async def test_a_connection_that_dies_before_the_commit_leaves_neither_side(harness: Harness) -> None:
     job = await harness.accept_and_claim(image_plan(harness.user, "task-cut-off-1"))
 
-    async def cut_off() -> None:
-        async with harness.queue.transaction() as tx:
-            await harness.queue.lock_tasks(tx, [job.task_id])
-            await harness.queue.finish_within(tx, [RunEnd.of(Settlement(job, Completed()))])
-            raise ConnectionError
+    async def cut_off(tx: Tx) -> None:
+        await harness.queue.finish_within(tx, [RunEnd.of(Settlement(job, Completed()))])
+        raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        await cut_off()
+        await harness.queue.in_transaction(cut_off)
     assert await harness.status(job.claim.job_id) == "running"
+    await harness.assert_books_agree()
+
+
+@pytest.mark.parametrize("end", ["failed", "canceled"])
+async def test_who_loses_a_deadlock_tries_again(harness: Harness, end: str) -> None:
+    """A participant's rows are locked by somebody who then wants the job's task."""
+    job = await harness.accept_and_claim(image_plan(harness.user, "task-deadlock1"))
+    failed = Settlement(job, Failed(ErrorCode.INTERNAL_ERROR, "broken"))
+    async with harness.db.transaction() as connection:
+        await connection.execute("select from ledger for update")
+        finish, cancel = harness.queue.finish, harness.queue.cancel
+        ending = asyncio.ensure_future(finish([failed]) if end == "failed" else cancel(job.task_id, harness.user))
+        async with asyncio.timeout(20):
+            while not await harness.db.fetchval(
+                "select exists (select from pg_stat_activity where wait_event_type = 'Lock')"
+            ):
+                await asyncio.sleep(0.01)
+        await connection.execute("select from makeit3d.tasks where id = $1 for update", job.task_id)
+    await ending
+    assert await harness.status(job.claim.job_id) == end
     await harness.assert_books_agree()
 
 
