@@ -35,7 +35,3 @@ TRANSITIONS: Mapping[tuple[JobStatus | None, JobStatus], frozenset[Transition]] 
     (_RUNNING, _FAILED): frozenset({Transition.FINISH, Transition.EXPIRE}),
     (_RUNNING, _CANCELED): frozenset({Transition.CANCEL, Transition.ERASE}),
 }
-
-
-def may_change(old: JobStatus | None, new: JobStatus, by: Transition) -> bool:
-    return by in TRANSITIONS.get((old, new), frozenset())

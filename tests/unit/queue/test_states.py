@@ -8,7 +8,7 @@ from pathlib import Path
 import app
 import pytest
 from app.domain.statuses import JobStatus
-from app.queue.states import TRANSITIONS, Transition, may_change
+from app.queue.states import TRANSITIONS, Transition
 
 _ROW = re.compile(r"^\| (?P<old>\w+|–) \| (?P<new>\w+) \| (?P<by>[\w, ]+) \|$", re.MULTILINE)
 ARCHITECTURE = Path(next(iter(app.__path__))).parent / "docs" / "architecture.md"
@@ -27,7 +27,7 @@ def test_the_table_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize("old", [status for status in JobStatus if status.is_final])
 def test_final_is_final(old: JobStatus) -> None:
-    assert not any(may_change(old, new, by) for new in JobStatus for by in Transition)
+    assert not any(before is old for before, _ in TRANSITIONS)
 
 
 def test_every_transition_changes_something() -> None:
