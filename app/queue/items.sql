@@ -7,14 +7,17 @@ where j.id = :job_id and j.worker_id = :worker_id and j.attempt = :attempt and j
 returning j.task_id, j.user_id;
 
 -- name: add_items
--- Those that are there already stay as they are: another run names the same ones.
+-- Those that are there already stay as they are: another run names the same ones. New ones come behind them: no two
+-- items have one position, by which they are read.
 with lease as (
-  select j.id from makeit3d.jobs j
+  select j.id, (select coalesce(max(i.position), 0) from makeit3d.job_items i where i.job_id = j.id) as last
+  from makeit3d.jobs j
   where j.id = :job_id and j.worker_id = :worker_id and j.attempt = :attempt and j.status = 'running'
   for no key update
 ), item as (
   insert into makeit3d.job_items (job_id, key, position)
-  select lease.id, i.key, i.position from lease, unnest(:keys::text[]) with ordinality as i(key, position)
+  select lease.id, i.key, lease.last + i.position
+  from lease, unnest(:keys::text[]) with ordinality as i(key, position)
   on conflict (job_id, key) do nothing
   returning key
 )

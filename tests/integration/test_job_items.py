@@ -64,6 +64,18 @@ async def test_another_run_goes_on_with_what_is_left(db: Database) -> None:
     assert await counted(db) == (33, 1, 3)
 
 
+async def test_items_that_are_named_later_hide_none_from_who_reads_them_by_pages(db: Database) -> None:
+    job, queue = await running(db), kernel.queue_of(db)
+    await queue.add_items(job.claim, ["a", "c"])
+    await queue.add_items(job.claim, ["a", "b", "c"])
+    read: list[str] = []
+    after = 0
+    while found := await queue.pending_items(job.claim.job_id, after=after, most=2):
+        read += [item.key for item in found]
+        after = found[-1].position
+    assert sorted(read) == ["a", "b", "c"]
+
+
 async def test_a_stale_lease_changes_nothing(db: Database) -> None:
     job, queue = await running(db), kernel.queue_of(db)
     await queue.add_items(job.claim, ["a"])
