@@ -160,6 +160,13 @@ language sql stable set enable_seqscan = off set enable_bitmapscan = off set ena
     order by j.fair_tag, j.id limit 1) as head
 $$;
 
+-- Whether a queued job may no longer begin: its request was to be started by a time, and no job of it was. Null where
+-- there is no such time.
+create function makeit3d.is_late(j makeit3d.jobs) returns boolean language sql stable as $$
+  select j.attempt = 0 and j.expires_at <= now() and not exists (
+    select from makeit3d.jobs o where o.request_id = j.request_id and o.attempt > 0)
+$$;
+
 -- Picks the jobs of one claim and locks them, with their tasks, until the transaction ends; it never waits for a job
 -- or a task, and takes what another transaction holds for absent. The pools are locked before slots are counted, so that
 -- two claims never count the same free slot. It is a function because each of its statements must see what was committed before the
@@ -282,6 +289,7 @@ begin
         select j.id, j.alone, j.priority, j.fair_tag from makeit3d.jobs j join makeit3d.tasks t on t.id = j.task_id
         where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = pair.lane
           and j.pool = pair.pool and j.type = handled.type and j.id <> all(unpaid)
+          and (j.expires_at is null or not makeit3d.is_late(j))
         order by j.priority desc, j.fair_tag, j.id limit wanted for no key update of j, t skip locked) as one
       order by one.priority desc, one.fair_tag, one.id limit wanted
     loop
@@ -311,6 +319,7 @@ begin
           select from makeit3d.jobs j
           where j.status = 'queued' and j.waiting_for is null and not j.resume and j.lane = pair.lane
             and j.pool = pair.pool and j.type = handled.type and j.id <> all(picked)
+            and (j.expires_at is null or not makeit3d.is_late(j))
           order by j.priority desc, j.fair_tag, j.id limit 1) as left_over);
     end if;
   end loop;

@@ -26,6 +26,7 @@ STUCK = Counter("makeit3d_finish_stuck_total", "Ends of jobs that could not be w
 
 _SQL = load(__file__)
 _AT_A_TIME = 500
+_BATCHES = 10  # of what may be many, in a round
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,13 @@ async def sweep(
     overdue = await _expire(
         queue, committed, overdue_jobs, lambda tx, ids: queue.expire_deadlines(tx, ids, patience_seconds=ttl_seconds)
     )
-    unstarted_jobs = await database.fetch(statements.unstarted_jobs, most=_AT_A_TIME)
-    unstarted = await _expire(queue, committed, unstarted_jobs, queue.expire_unstarted)
+    unstarted: list[Changed] = []
+    for _ in range(_BATCHES):
+        unstarted_jobs = await database.fetch(statements.unstarted_jobs, most=_AT_A_TIME)
+        expired = await _expire(queue, committed, unstarted_jobs, queue.expire_unstarted)
+        unstarted += expired
+        if len(expired) < _AT_A_TIME:
+            break
     return SweepResult(
         dead_workers=tuple(dead),
         rescued=tuple(_trail(job) for job in taken if job.new is JobStatus.QUEUED),

@@ -27,6 +27,7 @@ from tests.integration.factories import (
     local_step,
     make_user,
     make_worker,
+    multiply,
     sketch_plan,
     stepped_plan,
 )
@@ -411,6 +412,25 @@ async def test_a_request_that_was_started_in_time_goes_on(line: Line) -> None:
     await line.end(job, Completed())
     assert await expire(line) == 0
     assert await line.jobs("task-started1") == [("completed", None, None), READY]
+
+
+async def test_what_expired_is_not_started_though_nobody_has_said_so_yet(line: Line) -> None:
+    for task_id in ("task-expired1", "task-lasting1"):
+        await line.ask(task_id, expires_in=60)
+    await line.db.execute(
+        "update makeit3d.jobs set expires_at = now() - interval '1 second' where task_id = 'task-expired1'"
+    )
+    worker = await make_worker(line.db)
+    claimed = await kernel.claim(line.db, worker_id=worker.id, lanes=worker.lanes, limit=50)
+    assert [job.task_id for job in claimed.jobs] == ["task-lasting1"]
+    assert not claimed.more  # nothing for which to ask again at once
+
+
+async def test_many_requests_expire_in_one_round(line: Line) -> None:
+    await line.ask("task-expired1", expires_in=60)
+    await multiply(line.db, await line.ask("task-expired2", expires_in=60), 520)
+    await line.db.execute("update makeit3d.jobs set expires_at = now() + interval '1 minute'")
+    assert await expire(line) == 521
 
 
 async def test_who_waits_for_an_expired_request_fails_with_it(line: Line) -> None:
