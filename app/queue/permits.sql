@@ -4,7 +4,7 @@ select pg_advisory_xact_lock(1970500978, hashtext(:user_id::uuid::text))
 
 -- name: load_of_user
 -- What the user has under way. Only what some limit asks for is counted, and only up to that limit. A job reserves its
--- estimate until its calls cost more.
+-- estimate until its calls cost more, a step whose jobs are made later its own until then.
 select
   case when :in_flight::bigint is null then '{}' else jsonb_build_object(
     'paid', makeit3d.permits_held(:user_id, 'paid', :in_flight),
@@ -18,6 +18,16 @@ select
       select sum(coalesce(c.cost_micros, c.estimate_micros)) from makeit3d.provider_calls c
         where c.job_id = j.id), 0)) end), 0)
     from makeit3d.jobs j where j.user_id = :user_id and j.status in ('queued', 'running')
+  )::bigint + (
+    -- steps whose jobs are made later, request by request: joined, all requests might be read
+    select coalesce(sum((s ->> 'estimate_micros')::bigint), 0) from (
+      select distinct j.request_id as id from makeit3d.jobs j
+      where j.user_id = :user_id and j.status in ('queued', 'running') and j.has_next
+    ) as open cross join lateral (
+      select r.steps from makeit3d.requests r where r.id = open.id offset 0
+    ) as request cross join lateral jsonb_array_elements(request.steps) as s
+    where s ->> 'items_from' is not null and coalesce((
+      select false from makeit3d.jobs j where j.request_id = open.id and j.step = (s ->> 'step')::smallint limit 1), true)
   )::bigint end as spent_micros,
   extract(epoch from date_trunc('day', now(), 'UTC') + interval '1 day' - now())::float8 as day_left_seconds
 

@@ -48,6 +48,13 @@ class RequestPlan:
     def participants(self) -> frozenset[str]:
         return frozenset(name for job in self.jobs for name in job.participants)
 
+    @property
+    def estimate_micros(self) -> int:
+        """What its paid calls may cost, also those of steps whose jobs are made later."""
+        known = {job.step for job in self.jobs}
+        later = sum(step.estimate_micros for step in self.steps if step.step not in known)
+        return sum(job.estimate_micros for job in self.jobs) + later
+
     def as_accepted(self) -> AcceptedRequest:
         return AcceptedRequest(self.id, self.task_id, self.user_id, self.operation, self.retry_of)
 

@@ -120,8 +120,7 @@ class Queue:
             # one after the other for each user: what the last one took is seen by the next
             await permits.lock(tx.connection, plan.user_id)
             load = await permits.load_of(tx.connection, plan.user_id, limits)
-            estimate = sum(job.estimate_micros for job in plan.jobs)
-            free = load.admit(limits, jobs=len(plan.jobs), estimate_micros=estimate)
+            free = load.admit(limits, jobs=len(plan.jobs), estimate_micros=plan.estimate_micros)
         return await self._acceptor.accept(tx, plan, free)
 
     async def look_up(self, *, task_id: str, user_id: UUID, scope: str, idempotency_key: str) -> LookUp:

@@ -17,12 +17,22 @@ from app.domain.operations import Operation
 from app.domain.user_limits import UserLimits
 from app.errors import AppError, ErrorCode
 from app.queue import permits
+from app.queue.contracts import StepPlan
 from app.queue.plans import RequestPlan
 
 from tests import kernel
 from tests.chaos.gates import GatedImages
 from tests.fake_providers import FakeModels
-from tests.integration.factories import accept, image_plan, make_user, make_worker, model_plan, sketch_plan
+from tests.integration.factories import (
+    accept,
+    image_plan,
+    local_step,
+    make_user,
+    make_worker,
+    model_plan,
+    sketch_plan,
+    stepped_plan,
+)
 from tests.integration.majors import database
 from tests.integration.workshop import PATIENCE, open_workshop
 
@@ -217,6 +227,30 @@ async def test_a_failed_job_gives_its_reservation_back(db: Database) -> None:
     (job,) = await claim_all(db)
     await kernel.finish(db, [Settlement(job, Failed(ErrorCode.PROVIDER_CONTENT_REFUSED, "no"))])
     await kernel.accept(db, priced(user, "task-back-002", 1_000_000), limits)
+
+
+def later(user: UUID, task_id: str, micros: int) -> RequestPlan:
+    """What it may cost is known, and how many jobs it takes is not."""
+    paid = StepPlan(2, "generate_images", "openai", "normal", 50, "openai", estimate_micros=micros, items_from=1)
+    return stepped_plan(user, task_id, local_step(1), paid)
+
+
+async def test_a_step_whose_jobs_are_made_later_is_reserved_from_the_start(db: Database) -> None:
+    user = await make_user(db)
+    limits = UserLimits(daily_budget_micros=1_000_000)
+    await kernel.accept(db, later(user, "task-later-01", 700_000), limits)
+    for plan in (later(user, "task-later-02", 300_001), priced(user, "task-later-03", 300_001)):
+        with pytest.raises(AppError) as caught:
+            await kernel.accept(db, plan, limits)
+        assert caught.value.error is ErrorCode.USER_BUDGET_EXCEEDED
+    worker = await make_worker(db)
+    claimed = await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=9, types=["polish_pebbles"])
+    await kernel.finish(db, [Settlement(claimed.jobs[0], Completed())])
+    assert await db.fetchval("select count(*) from makeit3d.jobs where step = 2") == 1
+    # now by its job, once
+    with pytest.raises(AppError):
+        await kernel.accept(db, priced(user, "task-later-04", 300_001), limits)
+    await kernel.accept(db, priced(user, "task-later-05", 300_000), limits)
 
 
 async def test_a_request_dearer_than_a_whole_day_is_not_told_to_come_back(db: Database) -> None:
