@@ -6,12 +6,15 @@ with the code that says why. Limits of the user were judged when the job was acc
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID, uuid4
 
 import structlog
 
+from app.db.pool import REPEATABLE, UNREACHABLE
 from app.domain.jobs import FOLLOW_UP, FollowUp, JobPlan
 from app.errors import AppError, ErrorCode
 from app.queue.accept import Acceptor, DuplicateRequest, TaskOwnedByAnother
@@ -21,6 +24,8 @@ from app.queue.plans import RequestPlan
 log = structlog.get_logger(__name__)
 
 _NO_PERMIT = {"paid": 0, "gpu": 0}
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 class FollowUpPlanner(Protocol):
@@ -51,7 +56,7 @@ class FollowUps:
 
     async def _accept(self, tx: Tx, job: Changed, user_id: UUID, follow_up: FollowUp) -> list[Changed]:
         """Raises DuplicateRequest."""
-        key = f"follow-up:{job.job_id}:{follow_up.key}"
+        key = f"follow-up:{job.job_id}:{_short(follow_up.key)}"
         named = {"task_type": follow_up.task_type, "job_id": str(job.job_id)}
         plan: RequestPlan | None = None
         try:
@@ -65,7 +70,12 @@ class FollowUps:
         except TaskOwnedByAnother:
             plan, refused = None, Refused(ErrorCode.TASK_NOT_FOUND)
         except AppError as error:
-            plan, refused = None, Refused(error.error, error.detail)
+            plan, refused = None, Refused(error.error, error.detail and _UNSTORABLE.sub("?", error.detail))
+        except (DuplicateRequest, *UNREACHABLE, *REPEATABLE):
+            raise
+        except Exception:  # what the database does not take does not undo the job either
+            log.exception("follow_up_not_accepted", unexpected=True, **named)
+            plan, refused = None, Refused(ErrorCode.INTERNAL_ERROR)
         if plan is None:
             plan = _without_plan(job, user_id, follow_up, key)
             log.error("follow_up_failed", code=refused.code.code, reason=refused.detail, **named)
@@ -92,7 +102,7 @@ def _without_plan(job: Changed, user_id: UUID, follow_up: FollowUp, key: str) ->
         id=uuid4(),
         task_id=job.task_id,
         user_id=user_id,
-        operation=follow_up.task_type,
+        operation=follow_up.task_type if _NAME.fullmatch(follow_up.task_type) else FOLLOW_UP,
         scope=job.task_id,
         idempotency_key=key,
         explicit_key=True,
@@ -102,3 +112,8 @@ def _without_plan(job: Changed, user_id: UUID, follow_up: FollowUp, key: str) ->
         assets=[],
         trace_id=job.trace_id,
     )
+
+
+def _short(key: str) -> str:
+    """Stands for a key, which may be of any length and hold any character."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

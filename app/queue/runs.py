@@ -20,6 +20,7 @@ from app.domain.jobs import (
     Settlement,
 )
 from app.domain.statuses import WaitingFor
+from app.domain.task_ids import is_task_id
 from app.errors import ErrorCode
 
 
@@ -37,7 +38,8 @@ class RunEnd:
     @classmethod
     def of(cls, run: Settlement) -> RunEnd:
         found = run.outcome.follow_ups if isinstance(run.outcome, Completed) else ()
-        others = [one.task_id for one in found if one.task_id is not None]
+        # one that is no id makes its follow-up fail, and nothing else
+        others = [one.task_id for one in found if one.task_id is not None and is_task_id(one.task_id)]
         return cls(
             columns=run_columns(run),
             files=stored_files(run),

@@ -15,7 +15,8 @@ from app.domain.user_limits import UserLimits
 from app.queue import permits
 from app.services.audit import audit_rows
 from app.services.retries import NotRetried
-from app.task_types.registry import TaskTypes
+from app.task_types.params import Params
+from app.task_types.registry import TaskType, TaskTypes
 from app.task_types.steps import Inputs, Planning, Step
 
 from tests.integration.factories import image_plan, local_step, make_user, stepped_plan
@@ -38,7 +39,21 @@ def _broken(params: Obelisk, inputs: Inputs, planning: Planning) -> list[Step]:
 
 BOOKED = replace(OBELISK, name="booked", aliases=(), plan=_booked)
 BROKEN = replace(OBELISK, name="broken", aliases=(), plan=_broken)
-TASK_TYPES = TaskTypes([OBELISK, BOOKED, BROKEN])
+
+
+class Lax(Params):
+    words: str
+
+
+def _lax(params: Lax, inputs: Inputs, planning: Planning) -> list[Step]:
+    del inputs, planning
+    return [Step("polish_pebbles", None, "local", {"pebbles": [params.words]})]
+
+
+LAX = TaskType(
+    name="lax", label="Lax", description="Takes any words.", category="utility", params=Lax, plan=_lax, example={}
+)
+TASK_TYPES = TaskTypes([OBELISK, BOOKED, BROKEN, LAX])
 
 
 @pytest.fixture
@@ -191,6 +206,30 @@ async def test_one_that_cannot_be_planned_is_a_failed_request(
     async with retries(world) as operator:
         with pytest.raises(NotRetried, match="could not be planned"):
             await operator.retry(failed, may_pay_again=False)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        follow_up("lax", {"words": "a \x00 fox"}),
+        follow_up("lax", {"words": "a \ud800 fox"}),
+        follow_up(task_id="task\x00of-child"),
+        follow_up("ob\x00elisk"),
+        follow_up(params={**WORDS, "\x00": 1}),
+    ],
+    ids=["params", "surrogate", "task", "type", "fault"],
+)
+async def test_one_that_the_database_does_not_take_fails_and_its_job_stays(world: Harness, found: FollowUp) -> None:
+    await end(world, found, follow_up("obelisk", key="two"))
+    rows = await requests(world)
+    assert (TASK, "obelisk", "queued", None) in rows
+    assert [row[2] for row in rows if row[1] != "obelisk"] == ["failed"]
+
+
+@pytest.mark.parametrize("key", ["a \x00 key", "a \ud800 key", "a long key " * 1000], ids=["nul", "surrogate", "long"])
+async def test_its_key_may_be_any_text(world: Harness, key: str) -> None:
+    await end(world, follow_up(key=key), follow_up(key=key), follow_up(key="two"))
+    assert [row[1:] for row in await requests(world)] == [("booked", "queued", None)] * 2
 
 
 async def test_one_for_a_task_of_another_user_fails_in_the_task_of_its_job(world: Harness) -> None:
