@@ -104,11 +104,14 @@ async def expire_stranded(queue: Queue, *, max_wait_seconds: float) -> tuple[lis
 
 async def advance_dependents(queue: Queue, *, limited: bool, task_ids: Collection[str] | None = None) -> Committed:
     """Tell those who wait for requests of these tasks (None: of any) that ended, and then those who wait for them: one
-    level a transaction. ``limited``: permits of users are limited."""
+    level a transaction. ``limited``: permits of users are limited.
+
+    It stops after some transactions, so that a long line holds nothing else up: what is left is in ``dependents``.
+    """
     committed = Committed()
     wanted = None if task_ids is None else set(task_ids)
     stuck: set[str] = set()
-    while True:
+    for _ in range(_BATCHES):
         rows = await queue.database.fetch(
             queue.statements.pending_dependents,
             task_ids=None if wanted is None else sorted(wanted),
@@ -116,6 +119,7 @@ async def advance_dependents(queue: Queue, *, limited: bool, task_ids: Collectio
             most=_AT_A_TIME,
         )
         if not rows:
+            committed.dependents.clear()
             return committed
         pairs = [(row["task_id"], row["dependent"]) for row in rows]
         try:
@@ -136,7 +140,10 @@ async def advance_dependents(queue: Queue, *, limited: bool, task_ids: Collectio
                     stuck.add(pair[0])
         committed.add(told)
         if wanted is not None:
-            wanted |= told.dependents
+            wanted = told.dependents if len(rows) < _AT_A_TIME else (wanted | told.dependents) - stuck
+    if wanted is not None:
+        committed.dependents = wanted
+    return committed
 
 
 async def _advance(queue: Queue, pairs: Sequence[tuple[str, str | None]], *, limited: bool) -> Committed:

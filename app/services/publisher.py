@@ -52,17 +52,16 @@ class Publisher:
         while self._freed:
             freed, self._freed = self._freed, Committed()
             try:
-                if freed.dependents:
-                    self.publish(await self._advance(freed.dependents))
-                lanes = await self._release_permits(freed.users)
                 if freed.capacity:
-                    lanes.lanes |= await waits.lanes_with_room(self._database, sorted(freed.capacity))
+                    lanes = await waits.lanes_with_room(self._database, sorted(freed.capacity))
+                    self.publish(Committed(lanes=lanes))
+                if freed.dependents:  # a part of a long line: the rest goes on behind what comes free meanwhile
+                    self.publish(await self._advance(freed.dependents))
+                self.publish(await self._release_permits(freed.users))
             except UNREACHABLE as error:
                 log.warning("capacity_not_published", error=type(error).__name__)  # maintenance does
             except Exception:
                 log.exception("publish_failed", unexpected=True)
-            else:
-                self.publish(lanes)
 
     async def repair(self) -> None:
         """Tell every dependent that was not told, and give out every permit that is free, also those that a crash or a
@@ -74,10 +73,7 @@ class Publisher:
         self.publish(released)
 
     async def _advance(self, task_ids: set[str] | None) -> Committed:
-        """What is left to publish; all dependents of dependents are told."""
-        told = await advance_dependents(self._queue, limited=self._in_flight is not None, task_ids=task_ids)
-        told.dependents.clear()
-        return told
+        return await advance_dependents(self._queue, limited=self._in_flight is not None, task_ids=task_ids)
 
     async def _release_permits(self, users: set[UUID]) -> Committed:
         if self._in_flight is None or not users:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -11,10 +11,11 @@ from uuid import UUID
 import pytest
 from app.db import jobs
 from app.db.pool import Database
-from app.domain.jobs import ClaimedJob, Completed, Failed, Outcome, Settlement
+from app.domain.jobs import ClaimedJob, Completed, Failed, Lane, Outcome, Settlement
 from app.domain.operations import Operation
 from app.domain.user_limits import NO_LIMITS, UserLimits
 from app.errors import AppError, ErrorCode
+from app.queue.contracts import Committed
 from app.queue.maintenance import advance_dependents
 from app.queue.plans import RequestPlan
 from app.services.notifier import Notifier
@@ -321,6 +322,37 @@ async def test_a_dependent_takes_a_permit_when_it_is_free_to_run(line: Line) -> 
     # one permit came free, and the older of the two has it
     assert await line.jobs("task-second-1") == [READY]
     assert (await line.jobs("task-other-01"))[0][1] == "user_limit"
+
+
+class Order(Notifier):
+    """Notes what is told and woken, in order."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self.noted: list[str] = []
+
+    def changed(self, tasks: Iterable[tuple[str, UUID | None]]) -> None:
+        self.noted += ["told"] * bool(set(tasks))
+
+    def ring(self, lanes: Iterable[Lane]) -> None:
+        self.noted += ["woken"] * bool(set(lanes))
+
+
+async def test_a_long_line_holds_no_slot_up(line: Line) -> None:
+    """Who frees a slot meanwhile waits for a part of it at most."""
+    await line.ask("task-line-00")
+    for number in range(1, 35):
+        await line.ask(f"task-line-{number:02}", f"task-line-{number - 1:02}")
+    await line.end((await line.claim())["task-line-00"], BROKEN)
+    await line.ask("task-other-01")
+    order = Order(line.db)
+    publisher = Publisher(kernel.queue_of(line.db), order, order, NO_LIMITS)
+    publisher.publish(Committed(capacity={"openai"}, dependents={"task-line-00"}))
+    await publisher.aclose()
+    assert order.noted[0] == "woken"
+    assert order.noted.count("told") > 3
+    assert await line.jobs("task-line-34") == [FAILED]
+    assert await line.pending() == []
 
 
 async def test_maintenance_tells_who_was_not_told(line: Line) -> None:
