@@ -131,9 +131,11 @@ class Outputs:
             raise _refusal(error, self._bucket, size, content_type) from error
 
     async def _upload(self, key: str, path: Path, *, kind: str, content_type: str) -> None:
-        # the failpoint is the result's: its preview goes up at the same time
-        point = nullcontext() if kind == PREVIEW else boundary(Boundary.UPLOAD)
-        with span("upload", Kind.CLIENT, content_type=content_type), point:
+        with (
+            span("upload", Kind.CLIENT, content_type=content_type),
+            # the failpoint is the result's: its preview goes up at the same time
+            boundary(Boundary.UPLOAD) if kind != PREVIEW else nullcontext(),
+        ):
             await self._storage.upload(self._bucket, key, path, content_type=content_type)
 
     async def _ensure_claim(self, run: JobRun) -> None:

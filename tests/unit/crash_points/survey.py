@@ -163,6 +163,8 @@ def _boundary(expression: ast.expr) -> str | None:
     match expression:
         case ast.Call(func=ast.Name("boundary"), args=[ast.Attribute(value=ast.Name("Boundary"), attr=name), *_]):
             return name
+        case ast.IfExp(body=body):
+            return _boundary(body)
         case _:
             return None
 
