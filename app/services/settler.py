@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TypeVar
 from uuid import UUID
 
+import asyncpg
 import structlog
 from prometheus_client import Counter, Histogram
 
@@ -43,6 +44,7 @@ class Written(StrEnum):
 
 _BATCH = 200
 _LONGEST_PAUSE = 5.0
+_TRIES = 3  # of what the server ends because it takes too long
 T = TypeVar("T")
 
 
@@ -91,6 +93,11 @@ class Settler:
             job_id = settlement.job.claim.job_id
             try:
                 done |= await self._write([settlement])
+            except asyncpg.QueryCanceledError:  # as a failure it could be written, and its result would be lost
+                STUCK.inc()
+                log.exception("finish_stuck", job_id=str(job_id))
+                await self._keep(settlement)
+                stuck.add(job_id)
             except Exception:
                 log.exception("settle_failed", job_id=str(job_id))
                 failed = Settlement(settlement.job, Failed(ErrorCode.INTERNAL_ERROR, NOT_RECORDED_MESSAGE))
@@ -137,12 +144,17 @@ class Settler:
 
 
 async def _when_reachable(write: Callable[[], Awaitable[T]], *, jobs: int) -> T:
-    """Nobody but us knows how the runs ended: wait for the database, however long it is away."""
+    """Nobody but us knows how the runs ended: wait for the database, however long it is away. A server that lives and
+    ends it again and again is not away: raises QueryCanceledError then."""
     pause = 0.1
+    ended = 0
     while True:
         try:
             return await write()
         except UNREACHABLE as error:
+            ended += isinstance(error, asyncpg.QueryCanceledError)
+            if ended == _TRIES:
+                raise
             log.warning("settle_waits_for_database", error=type(error).__name__, jobs=jobs)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

@@ -13,15 +13,24 @@ import pytest
 from app.container import open_queue
 from app.db import jobs
 from app.db.pool import Database
+from app.domain.jobs import Completed, Settlement
 from app.domain.operations import Operation
 from app.domain.statuses import JobStatus
+from app.domain.user_limits import NO_LIMITS
 from app.errors import ErrorCode
 from app.queue.contracts import AcceptedJob, AcceptedRequest, Changed, Participants, Tx
+from app.queue.maintenance import sweep
 from app.queue.states import Transition
+from app.queue.transitions import Queue
 from app.services.audit import audit_rows
+from app.services.notifier import Notifier
+from app.services.publisher import Publisher
+from app.services.settler import Settler, Written
 from structlog.testing import capture_logs
 
 from tests import kernel
+from tests.integration.factories import image_plan, make_user, make_worker, settings_for
+from tests.integration.http_gateway import DeafBells
 from tests.integration.workshop import PATIENCE, Workshop, open_workshop
 
 _BEATS = 5  # a claim that is strange at two of them is given back
@@ -161,3 +170,54 @@ async def test_a_job_that_is_stuck_can_be_canceled(shop: Workshop, books: Books)
     status = await shop.status("task-stuck-004")
     assert [job["status"] for job in status.jobs] == ["canceled"]
     assert books.written == [(status.job_id, JobStatus.CANCELED, "canceled")]
+
+
+class Slow:
+    """Takes the server longer than a statement may, for some jobs."""
+
+    name = "slow"
+    wants = frozenset(Transition)
+
+    def __init__(self) -> None:
+        self.jobs: set[UUID] = set()
+
+    async def accepted(self, tx: Tx, request: AcceptedRequest, jobs: Sequence[AcceptedJob]) -> None: ...
+
+    async def ended(self, tx: Tx, jobs: Sequence[Changed]) -> None:
+        if any(job.job_id in self.jobs for job in jobs):
+            await tx.connection.execute("select pg_sleep(60)")
+
+
+async def test_an_end_that_takes_the_server_too_long_holds_up_no_other(
+    db: Database, database: str, tmp_path: Path
+) -> None:
+    user, worker = await make_user(db), await make_worker(db)
+    for task_id in ("task-slow-0001", "task-quick-001"):
+        plan = image_plan(user, task_id)
+        await kernel.accept(db, replace(plan, jobs=[replace(job, participants=("slow",)) for job in plan.jobs]))
+    claimed = (await kernel.claim(db, worker_id=worker.id, lanes=worker.lanes, limit=9)).jobs
+    slow, quick = sorted(claimed, key=lambda job: job.task_id, reverse=True)
+    impatient = await Database.open(
+        settings_for(database, tmp_path, database_timeout_seconds=1.0),
+        kernel.ASSET_KINDS,
+        application_name="makeit3d test",
+    )
+    participant, notifier = Slow(), Notifier(db)
+    participant.jobs = {slow.claim.job_id}
+    queue = Queue(impatient, Participants([participant]))
+    publisher = Publisher(queue, DeafBells(), notifier, NO_LIMITS)
+    settler = Settler(queue, publisher, window_seconds=0.01)
+    async with asyncio.timeout(2 * PATIENCE):
+        ends = await asyncio.gather(*(settler.settle(Settlement(job, Completed())) for job in (slow, quick)))
+    assert ends == [Written.STUCK, Written.DONE]
+    statuses = "select status from makeit3d.jobs order by task_id desc"
+    assert [row["status"] for row in await db.fetch(statuses)] == ["running", "completed"]
+    # a round of maintenance does the rest of its work
+    assert (swept := await sweep(queue, ttl_seconds=60, max_crashes=3)) is not None
+    assert swept.unstuck == 0
+    participant.jobs = set()
+    await sweep(queue, ttl_seconds=60, max_crashes=3)
+    assert [row["status"] for row in await db.fetch(statuses)] == ["completed", "completed"]
+    await publisher.aclose()
+    await notifier.aclose()
+    await impatient.close()
