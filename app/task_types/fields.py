@@ -37,6 +37,7 @@ TaskId = Annotated[
     str,
     Field(
         pattern=TASK_ID_PATTERN,
+        max_length=64,
         description="Chosen by the client, a UUID is recommended. Belongs to one user for ever; several requests may"
         " use it.",
     ),

@@ -330,6 +330,8 @@ def running_town(
             "tripo_download_hosts": ("127.0.0.1",),
             "tripo_poll_seconds": 0.3,
             "worker_slots": 1,
+            # a process may run a job while it writes the end of another, and hundreds of deaths are planned
+            "max_crashes": 8,
             "worker_ttl_seconds": 6.0,
             "sweep_seconds": 0.8,
             "breaker_failures": 1000,
