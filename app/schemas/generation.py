@@ -42,6 +42,9 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+_TaskIds = Annotated[list[fields.TaskId], Field(max_length=100)]
+
+
 class NewTask(Strict):
     """Work of a type by its name. Each name of a field may be sent once."""
 
@@ -55,9 +58,10 @@ class NewTask(Strict):
         pattern=IDEMPOTENCY_KEY_PATTERN,
         description="In place of the header Idempotency-Key.",
     )
-    depends_on: Annotated[list[fields.TaskId], BeforeValidator(_listed)] = Field(
+    depends_on: Annotated[
+        _TaskIds, BeforeValidator(_listed, json_schema_input_type=_TaskIds | fields.TaskId | None)
+    ] = Field(
         [],
-        max_length=100,
         validation_alias=AliasChoices("depends_on", "dependant_on"),
         description="Tasks of yours that must be completed first, each as its newest request stands for it now; what is"
         " asked of them later changes nothing. Until then the jobs wait (`waiting_for: dependency`). When one of them"
